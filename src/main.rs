@@ -1,0 +1,3 @@
+//! Parse arguments, run a command. Nothing else.
+
+fn main() {}
