@@ -1,1 +1,4 @@
 //! The integration tests: one binary, a module a flow.
+
+#[cfg(test)]
+mod rooms;
