@@ -1,1 +1,239 @@
-//! (room under construction)
+//! The use cases: one method each, one file a method. Owns the order in which things happen: who is served from
+//! memory, who waits for a refresh, what is durable before what is answered. Does not know gRPC, HTTP, engines or
+//! configuration files. Invariant: a token is durable before it is published, and published before it is answered.
+
+// mod access_token;
+mod cache;
+mod connect;
+// mod disconnect;
+// mod listing;
+
+// mod refresh;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use url::Url;
+
+pub use cache::ServedToken;
+pub use connect::ReturnUrls;
+
+use crate::clock::{Clock, Timestamp};
+use crate::connection::{ConnectionId, Profile, ProviderKey};
+use crate::entropy::Entropy;
+use crate::error::Error;
+use crate::provider::ProviderClient;
+use crate::secret::Secret;
+use crate::store::{SessionStore, TokenStore};
+use crate::telemetry::Metrics;
+
+/// The parts a broker is made of.
+pub struct Deps {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Connections.
+    pub tokens: Arc<dyn TokenStore>,
+    /// Consents under way.
+    pub sessions: Arc<dyn SessionStore>,
+    /// The configured providers.
+    pub providers: Vec<Arc<dyn ProviderClient>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What a broker must know besides its parts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The public door's base URL, under which `callback/{provider}` is reached by browsers.
+    pub public_url: Url,
+    /// Where the public door may send a browser after consent.
+    pub return_urls: ReturnUrls,
+}
+
+/// The broker: every door asks this one object.
+pub struct Broker {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    tokens: Arc<dyn TokenStore>,
+    sessions: Arc<dyn SessionStore>,
+    providers: BTreeMap<ProviderKey, Arc<dyn ProviderClient>>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    cache: cache::Cache,
+    tasks: tokio_util::task::TaskTracker,
+    draining: tokio_util::sync::CancellationToken,
+}
+
+/// What `GetAccessToken` asks for.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// Of which connection.
+    pub id: ConnectionId,
+    /// Scopes the token must have; empty: whatever was granted.
+    pub scopes: Vec<String>,
+    /// How long the token must still live; `None`: the provider's refresh margin, and then a living token is
+    /// preferred to an error.
+    pub min_ttl: Option<Duration>,
+    /// SHA-256 of a token that was just refused with 401: refresh only if it is still the current one.
+    pub if_not_equal_to: Option<[u8; 32]>,
+    /// Whether a token that lives shorter than `min_ttl` is better than an error.
+    pub allow_stale: bool,
+}
+
+/// What `GetAccessToken` answers.
+#[derive(Debug)]
+pub struct TokenAnswer {
+    /// The token.
+    pub token: Arc<ServedToken>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Where an answered token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Memory.
+    Cache,
+    /// The store, read for this call.
+    Store,
+    /// A refresh this call started.
+    Refreshed,
+    /// A refresh another call had started.
+    SharedRefresh,
+    /// An older token that still lives, because no better one could be had in time.
+    Stale,
+}
+
+impl Source {
+    /// The word for it in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Store => "store",
+            Self::Refreshed => "refreshed",
+            Self::SharedRefresh => "shared_refresh",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// What `BeginConnect` asks for.
+#[derive(Debug)]
+pub struct BeginConnect {
+    /// The connection to make or to renew.
+    pub id: ConnectionId,
+    /// What to ask the owner for; empty: the provider's configured scopes.
+    pub scopes: Vec<String>,
+    /// Where the public door sends the browser afterwards; must be on the allowlist.
+    pub return_url: Option<String>,
+    /// The app's own callback, which then forwards the answer by `CompleteConnect`; must be on the allowlist.
+    /// `None`: the broker's public door.
+    pub redirect_uri: Option<String>,
+    /// Which account the owner probably means.
+    pub login_hint: Option<String>,
+    /// More parameters of the authorization request, as the provider's entry allows.
+    pub extra: Vec<(String, String)>,
+    /// Whether an account other than the present one may take the connection over.
+    pub allow_account_change: bool,
+}
+
+/// A consent that was begun.
+#[derive(Debug)]
+pub struct ConnectBegun {
+    /// Where to send the owner's browser. Carries `state`: treat as a secret.
+    pub authorization_url: Secret<String>,
+    /// Names this attempt; `FinishConnect` must repeat it.
+    pub session: String,
+    /// After this the attempt is worth nothing.
+    pub expires_at: Timestamp,
+    /// The redirect URI in use, which must be registered at the provider.
+    pub redirect_uri: String,
+}
+
+/// A provider's authorization response (RFC 6749 section 4.1.2, RFC 9207).
+#[derive(Debug)]
+pub struct AuthorizationResponse {
+    /// `state`.
+    pub state: Secret<String>,
+    /// `code`, on success.
+    pub code: Option<Secret<String>>,
+    /// `iss`, where sent.
+    pub iss: Option<String>,
+    /// `error`, on refusal. Descriptions are dropped at the door.
+    pub error: Option<String>,
+}
+
+/// What the public door does after a callback.
+#[derive(Debug)]
+pub enum CallbackOutcome {
+    /// Send the browser here by 303. The URL carries a one-time code that is worth something only to the backend
+    /// that knows the session.
+    Return {
+        /// The allowlisted return URL with `session` and `code` added.
+        url: Secret<String>,
+    },
+    /// No return URL was given: say that the consent was received.
+    Received {
+        /// The provider's name for people.
+        provider: String,
+        /// The account that consented, where known.
+        account: Option<String>,
+    },
+}
+
+/// What `ImportConnection` brings.
+#[derive(Debug)]
+pub struct ImportConnection {
+    /// The connection to make.
+    pub id: ConnectionId,
+    /// An existing refresh token.
+    pub refresh_token: Option<Secret<String>>,
+    /// An existing access token.
+    pub access_token: Option<Secret<String>>,
+    /// When that access token expires; `None`: it is refreshed at first use if there is a refresh token, else
+    /// taken not to expire.
+    pub expires_at: Option<Timestamp>,
+    /// What was granted.
+    pub scopes: Vec<String>,
+    /// Whether a connection of that name may be replaced.
+    pub replace: bool,
+}
+
+/// What `Disconnect` did.
+#[derive(Debug)]
+pub struct Disconnected {
+    /// The connection as it was last.
+    pub profile: Profile,
+    /// What became of the grant at the provider.
+    pub revocation: RevocationState,
+}
+
+/// What became of a grant at its provider.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RevocationState {
+    /// The provider confirmed the revocation; the connection is forgotten.
+    Revoked,
+    /// The provider has no revocation: the connection is forgotten here, and its owner must remove the app there.
+    Unsupported,
+    /// The provider could not be reached; the broker keeps trying. The connection serves nothing meanwhile.
+    Pending {
+        /// Why not.
+        error: Error,
+    },
+}
+
+/// A page of connections with the place where the next one starts.
+#[derive(Debug)]
+pub struct ConnectionPage {
+    /// The connections.
+    pub profiles: Vec<Profile>,
+    /// Opaque; empty after the last page.
+    pub next_page_token: String,
+}
+
+/// What an answer looks like on the wire, made once per token by the door that needs it.
+pub type Encoded = Bytes;

@@ -1,1 +1,125 @@
-//! (room under construction)
+//! The pure core: what a connection is and how it changes. Owns ids, tokens, statuses and transitions. Does not
+//! know how anything is stored, sent or awaited: no tokio, no I/O. Invariant: a transition takes `self` and a time
+//! and returns `Self`; a refresh token is never overwritten with nothing.
+
+mod id;
+mod session;
+mod token;
+mod transition;
+
+use serde::{Deserialize, Serialize};
+
+pub use id::{ConnectionId, ConnectionName, ProviderKey, Tenant};
+pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
+pub use token::{AccessToken, IssuedTokens, RefreshToken, Scopes, TokenSet};
+pub use transition::Reconnect;
+
+use crate::clock::Timestamp;
+use crate::error::OAuthCode;
+
+/// One owner's authorised link to one provider, with its tokens. Not `Clone`: there is one copy of a token, and it
+/// is wiped when dropped.
+#[derive(Debug)]
+pub struct Connection {
+    /// Everything about it that a person may see.
+    pub profile: Profile,
+    /// The tokens; none while PENDING and after they were revoked.
+    pub tokens: Option<TokenSet>,
+}
+
+/// Everything about a connection that a person may see: never a token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its name: tenant, provider, connection.
+    pub id: ConnectionId,
+    /// What it can do at the moment.
+    pub status: Status,
+    /// Counts the token sets it has had; the first is 1. Never decreases.
+    pub generation: u64,
+    /// Whose account at the provider it is, once known.
+    pub account: Option<Account>,
+    /// What the provider granted.
+    pub scopes: Scopes,
+    /// When the current access token expires; `None` if there is none or the provider states none.
+    pub expires_at: Option<Timestamp>,
+    /// When the current refresh token expires, where the provider says so.
+    pub refresh_expires_at: Option<Timestamp>,
+    /// Whether a refresh token is held.
+    pub is_refreshable: bool,
+    /// When the owner last consented.
+    pub consented_at: Option<Timestamp>,
+    /// When tokens were last refreshed.
+    pub refreshed_at: Option<Timestamp>,
+    /// The last failure since the last success.
+    pub last_failure: Option<Failure>,
+    /// When the connection was first begun or imported.
+    pub created_at: Timestamp,
+    /// When the record last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What a connection can do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Begun, not consented yet. Serves nothing.
+    Pending,
+    /// Serves tokens.
+    Active,
+    /// A refresh's outcome is unknown.
+    Ambiguous,
+    /// The provider ended the grant; only the owner's consent helps.
+    ReauthRequired,
+    /// Being revoked at the provider. Serves nothing.
+    Revoking,
+    /// Revoked and forgotten.
+    Revoked,
+    /// Switched off by an operator.
+    Disabled,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Active,
+        Self::Ambiguous,
+        Self::ReauthRequired,
+        Self::Revoking,
+        Self::Revoked,
+        Self::Disabled,
+    ];
+
+    /// The word for it, `UPPER_SNAKE`, as on the wire without its prefix.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Active => "ACTIVE",
+            Self::Ambiguous => "AMBIGUOUS",
+            Self::ReauthRequired => "REAUTH_REQUIRED",
+            Self::Revoking => "REVOKING",
+            Self::Revoked => "REVOKED",
+            Self::Disabled => "DISABLED",
+        }
+    }
+}
+
+/// Whose account at the provider a connection is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The provider's own stable id of it (OIDC `sub`, or what the provider's spec names).
+    pub id: String,
+    /// Its email address, where the provider tells.
+    pub email: Option<String>,
+}
+
+/// The last thing that went wrong with a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The reason, as on the wire.
+    pub reason: String,
+    /// The provider's own code, where it sent one.
+    pub oauth_error: Option<OAuthCode>,
+    /// When.
+    pub at: Timestamp,
+}

@@ -16,6 +16,7 @@
 //! | [`clock`], [`entropy`], [`secret`] | small ports to the world: time, randomness, things that must not print |
 //! | [`provider`] | a provider as data, the token endpoint client, the one hardened HTTP client |
 //! | [`store`] | the storage contract, the sealed sled store behind its guard layer, the memory store |
+//! | [`readiness`] | what start-up still waits for |
 //! | [`broker`] | one method a use case: access token, connect, disconnect, listing |
 //! | [`grpc`] | tonic services: decode, ask the broker, encode; the error table |
 //! | [`web`] | the public HTTP door (callbacks) and the ops door (livez, readyz, metrics) |
@@ -42,6 +43,7 @@ pub mod entropy;
 pub mod error;
 pub mod grpc;
 pub mod provider;
+pub mod readiness;
 pub mod sandbox;
 pub mod secret;
 pub mod store;

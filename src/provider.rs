@@ -1,1 +1,125 @@
-//! (room under construction)
+//! Providers as the broker sees them. Owns the port ([`ProviderClient`]) and, below it, the provider as data and
+//! the clients that speak to one. Does not know stores, callers or gRPC. Invariant: a provider's failure is
+//! classified here, once; what leaves is a [`ProviderError`], never a body.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use url::Url;
+
+use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
+use crate::error::{Mistake, ProviderError};
+use crate::secret::Secret;
+
+/// One configured provider: where it is, what it is like, and the calls the broker makes to it. Every call sends
+/// at most one state-changing request, follows no redirect and repeats nothing.
+#[async_trait]
+pub trait ProviderClient: Send + Sync {
+    /// The provider's key in the configuration.
+    fn key(&self) -> &ProviderKey;
+
+    /// Everything a person may see of it.
+    fn info(&self) -> ProviderInfo;
+
+    /// Whether it may be used (`enabled`).
+    fn is_enabled(&self) -> bool;
+
+    /// The scopes asked for when a connect names none.
+    fn default_scopes(&self) -> &Scopes;
+
+    /// Checks what a caller wants to add to the authorization request; all mistakes together.
+    fn check_extra(&self, extra: &[(String, String)]) -> Result<(), Vec<Mistake>>;
+
+    /// The URL that starts a consent (RFC 6749 section 4.1.1), PKCE S256 always (RFC 7636).
+    async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<Url, ProviderError>;
+
+    /// Whether `iss` of an authorization response is this provider's (RFC 9207 section 2.4): it must be present
+    /// where the provider's metadata promises it, and equal where present.
+    async fn accepts_issuer(&self, iss: Option<&str>) -> Result<bool, ProviderError>;
+
+    /// Trades an authorization code for tokens (RFC 6749 section 4.1.3).
+    async fn exchange(&self, grant: &CodeGrant) -> Result<IssuedTokens, ProviderError>;
+
+    /// Trades a refresh token for new tokens (RFC 6749 section 6).
+    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError>;
+
+    /// Revokes a grant in the provider's own way (RFC 7009: the refresh token first).
+    async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError>;
+
+    /// Whose account an access token is for; `None` where the provider has no way to tell.
+    async fn account(&self, access: &AccessToken) -> Result<Option<Account>, ProviderError>;
+}
+
+/// What goes into the URL that starts a consent.
+#[derive(Debug)]
+pub struct AuthorizationRequest {
+    /// Where the answer is to come back.
+    pub redirect_uri: String,
+    /// What to ask for.
+    pub scopes: Scopes,
+    /// The single-use value that ties the answer to this request.
+    pub state: Secret<String>,
+    /// Base64url SHA-256 of the verifier.
+    pub code_challenge: String,
+    /// Which account the owner probably means.
+    pub login_hint: Option<String>,
+    /// More parameters, as the provider's entry allows.
+    pub extra: Vec<(String, String)>,
+}
+
+/// An authorization code and what proves it is ours.
+#[derive(Debug)]
+pub struct CodeGrant {
+    /// The code.
+    pub code: Secret<String>,
+    /// The PKCE verifier.
+    pub code_verifier: Secret<String>,
+    /// The redirect URI of the authorization request.
+    pub redirect_uri: String,
+}
+
+/// What became of a grant that was to be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The provider confirmed it.
+    Revoked,
+    /// The provider has no way to revoke it: its owner must remove the app at the provider.
+    Unsupported,
+}
+
+/// Everything a person may see of a provider.
+#[derive(Clone, Debug, Default)]
+pub struct ProviderInfo {
+    /// Its key in the configuration.
+    pub key: String,
+    /// Its name for people.
+    pub display_name: String,
+    /// The catalogue entry it is made from; empty if it is described in full in the configuration.
+    pub kind: String,
+    /// Whether it may be used.
+    pub is_enabled: bool,
+    /// The client id registered at the provider; not a secret.
+    pub client_id: String,
+    /// Its issuer, where it has one.
+    pub issuer: Option<String>,
+    /// Authorization endpoint, as far as known (discovery is lazy).
+    pub authorization_endpoint: Option<String>,
+    /// Token endpoint.
+    pub token_endpoint: Option<String>,
+    /// Revocation endpoint.
+    pub revocation_endpoint: Option<String>,
+    /// Where the account is asked for.
+    pub userinfo_endpoint: Option<String>,
+    /// Scopes asked for when a connect names none.
+    pub scopes: Vec<String>,
+    /// The page where a client is registered.
+    pub console_url: Option<String>,
+    /// What trips people at this provider, a sentence each.
+    pub notes: Vec<String>,
+    /// How long an access token lives where the provider does not say.
+    pub default_access_ttl: Option<Duration>,
+    /// Whether refreshing gives a new refresh token: `always`, `sometimes`, `never`.
+    pub rotation: String,
+    /// What happens when a spent refresh token is used again: `reusable`, `grace`, `count`, `strict`.
+    pub reuse: String,
+}

@@ -1,1 +1,126 @@
-//! (room under construction)
+//! Where connections and consents under way are kept. Owns the storage contract (the traits below, and
+//! `store/conformance.rs`, which is the contract as tests) and its implementations. Does not know providers,
+//! callers or gRPC. Invariant: what a write acknowledged survives any crash, and nothing leaves here unsealed.
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::connection::{ConnectSession, Connection, ConnectionId, Profile, ProviderKey, Status, Tenant};
+use crate::error::StoreError;
+
+/// A stored value with the revision it was read at.
+#[derive(Debug)]
+pub struct Stored<T> {
+    /// The value.
+    pub value: T,
+    /// Its revision: what [`Expected::At`] takes.
+    pub revision: Revision,
+}
+
+/// Counts the writes of one record, from 1; never repeats for a record's name, even after it was removed, as long
+/// as the same process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// What the writer believes is stored: the condition of a compare-and-swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing is stored under that name.
+    Absent,
+    /// Exactly this revision is stored.
+    At(Revision),
+}
+
+/// Which connections a listing is about. Empty selects all.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only of this tenant.
+    pub tenant: Option<Tenant>,
+    /// Only of this provider.
+    pub provider: Option<ProviderKey>,
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// Only names that start with this.
+    pub name_prefix: Option<String>,
+}
+
+impl Selection {
+    /// Whether `profile` is selected.
+    pub fn contains(&self, profile: &Profile) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| *tenant == profile.id.tenant)
+            && self.provider.as_ref().is_none_or(|provider| *provider == profile.id.provider)
+            && self.status.is_none_or(|status| status == profile.status)
+            && self
+                .name_prefix
+                .as_ref()
+                .is_none_or(|prefix| profile.id.name.as_str().starts_with(prefix.as_str()))
+    }
+}
+
+/// A place in a listing: opaque outside the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageToken(pub Vec<u8>);
+
+/// A part of a listing.
+#[derive(Debug)]
+pub struct Page {
+    /// The selected connections, in the store's own stable order.
+    pub profiles: Vec<Profile>,
+    /// Where the next part starts; `None` after the last.
+    pub next: Option<PageToken>,
+}
+
+/// Connections by name.
+///
+/// The contract, which `store::conformance` tests for every implementation:
+///
+/// - `put` and `remove` are **durable when they return**, atomic, and compare-and-swap on the record's revision: on
+///   a mismatch they change nothing and answer [`StoreError::Conflict`].
+/// - A reader sees the last acknowledged write or a later one, never an older one, and never half of one.
+/// - Dropping the future of a write leaves it either wholly done or wholly undone.
+/// - `get` and `list` open what they return: a record that does not open is [`StoreError::Unreadable`], never
+///   skipped and never taken for absent.
+/// - After the first failure of the engine every call answers [`StoreError::Unavailable`] until the store has been
+///   reopened and verified; nothing is repeated as if it could succeed.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// The connection of that name; `None` if there is none.
+    async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError>;
+
+    /// Writes `connection` under its own id if the store holds what `expected` says.
+    async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError>;
+
+    /// Forgets the connection if the store holds what `expected` says. The bytes it left in the engine's file stay
+    /// sealed; they are gone for good when their key is destroyed.
+    async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError>;
+
+    /// Up to `limit` selected connections after `after`, without opening a token.
+    async fn list(
+        &self,
+        selection: &Selection,
+        after: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
+}
+
+/// SHA-256 of the secret that leads to a consent under way. The store keys it once more (HMAC), so that not even
+/// the digest stands on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(pub [u8; 32]);
+
+/// Consents under way, by the digest of the secret that leads to them. Durability, atomicity and failure are as for
+/// [`TokenStore`].
+#[async_trait]
+pub trait SessionStore: Send + Sync {
+    /// Writes a session, replacing one of the same key.
+    async fn put(&self, key: SessionKey, session: &ConnectSession) -> Result<(), StoreError>;
+
+    /// The session of that key, left in place.
+    async fn get(&self, key: SessionKey) -> Result<Option<ConnectSession>, StoreError>;
+
+    /// The session of that key, removed: of any number of concurrent takers exactly one gets it.
+    async fn take(&self, key: SessionKey) -> Result<Option<ConnectSession>, StoreError>;
+
+    /// Removes every session that expired before `now`; answers how many.
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
+}

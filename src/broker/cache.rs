@@ -1,0 +1,196 @@
+//! Usable tokens and the work under way for them: one map, so that "is there a token?" and "is somebody fetching
+//! one?" cannot disagree. Knows nothing of providers or stores. Invariant: for one connection at most one flight is
+//! under way, and at most one [`Turn`] is held.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedMutexGuard, watch};
+
+use super::Source;
+use crate::connection::{AccessToken, ConnectionId, Scopes};
+use crate::error::Error;
+use crate::telemetry::Count;
+
+/// A token as it is served: durable, published, shared by every caller that gets it.
+#[derive(Debug)]
+pub struct ServedToken {
+    /// The token.
+    pub access: AccessToken,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// Which of the connection's token sets it belongs to.
+    pub generation: u64,
+    encoded: OnceLock<Bytes>,
+    hits: Count,
+}
+
+impl ServedToken {
+    pub(super) fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
+        Self { access, scopes, generation, encoded: OnceLock::new(), hits }
+    }
+
+    /// The token as the asking door writes it, made by `encode` the first time and shared from then on: a hit costs
+    /// a reference count, not a copy.
+    pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.encoded.get_or_init(|| encode(self)).clone()
+    }
+
+    pub(super) fn count_hit(&self) {
+        self.hits.inc();
+    }
+}
+
+/// What a flight brought: the token and how it was come by.
+pub(super) type Landing = Result<(Arc<ServedToken>, Source), Error>;
+
+/// Work under way that any number of callers wait for. Dropping it abandons nothing: the work is owned by its task.
+pub(super) struct Flight(watch::Receiver<Option<Landing>>);
+
+impl Flight {
+    /// What the work brought.
+    pub(super) async fn landed(mut self) -> Landing {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(landing) => {
+                landing.clone().unwrap_or(Err(Error::Internal("a flight landed without a result")))
+            }
+            // The task ended without a word: it panicked, or the runtime is going down.
+            Err(_) => Err(Error::Internal("the refresh task ended unexpectedly")),
+        }
+    }
+}
+
+/// The duty to end a flight. When it is dropped unfulfilled (a panic), waiters are told and the next caller may
+/// start anew.
+pub(super) struct Pilot {
+    slot: Arc<Slot>,
+    sender: watch::Sender<Option<Landing>>,
+}
+
+impl Pilot {
+    /// Ends the flight. It is taken off the map before waiters wake, so that none of them joins it again.
+    pub(super) fn land(self, landing: Landing) {
+        self.slot.state().flight = None;
+        self.sender.send_replace(Some(landing));
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        if state.flight.as_ref().is_some_and(|flight| flight.same_channel(&self.sender.subscribe())) {
+            state.flight = None;
+        }
+    }
+}
+
+/// A flight as a caller finds it.
+pub(super) enum Joined {
+    /// Somebody else's; wait for it.
+    Shared(Flight),
+    /// The caller's own: it must see to it that `Pilot` lands.
+    Started(Pilot, Flight),
+}
+
+/// The exclusive right to change one connection: its record in the store and its token in memory.
+pub(super) struct Turn {
+    id: ConnectionId,
+    slot: Arc<Slot>,
+    _held: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Serves `token` from now on. Call it only with what is durable.
+    pub(super) fn publish(&self, token: Arc<ServedToken>) {
+        self.slot.state().token = Some(token);
+    }
+
+    /// Serves nothing from memory from now on.
+    pub(super) fn withdraw(&self) {
+        self.slot.state().token = None;
+    }
+
+    /// Which connection this is about.
+    pub(super) fn id(&self) -> &ConnectionId {
+        &self.id
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Arc<ServedToken>>,
+    flight: Option<watch::Receiver<Option<Landing>>>,
+    /// Taken off the map: whoever still holds the slot must fetch the present one.
+    is_retired: bool,
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The map.
+#[derive(Default)]
+pub(super) struct Cache {
+    slots: papaya::HashMap<ConnectionId, Arc<Slot>>,
+}
+
+impl Cache {
+    /// The published token of a connection.
+    pub(super) fn token(&self, id: &ConnectionId) -> Option<Arc<ServedToken>> {
+        self.slots.pin().get(id)?.state().token.clone()
+    }
+
+    /// Joins the flight under way, or starts one.
+    pub(super) fn join(&self, id: &ConnectionId) -> Joined {
+        loop {
+            let slot = self.slot(id);
+            let mut state = slot.state();
+            if state.is_retired {
+                continue;
+            }
+            if let Some(flight) = &state.flight {
+                return Joined::Shared(Flight(flight.clone()));
+            }
+            let (sender, receiver) = watch::channel(None);
+            state.flight = Some(receiver.clone());
+            drop(state);
+            return Joined::Started(Pilot { slot, sender }, Flight(receiver));
+        }
+    }
+
+    /// Waits for the exclusive right to change a connection.
+    pub(super) async fn turn(&self, id: &ConnectionId) -> Turn {
+        loop {
+            let slot = self.slot(id);
+            let held = slot.turn.clone().lock_owned().await;
+            if !slot.state().is_retired {
+                return Turn { id: id.clone(), slot, _held: held };
+            }
+        }
+    }
+
+    /// Ends a turn on a connection that does not exist (any more) and gives its place back, so that asking for
+    /// names that do not exist costs no memory.
+    pub(super) fn retire(&self, turn: Turn) {
+        let mut state = turn.slot.state();
+        state.token = None;
+        state.is_retired = true;
+        self.slots.pin().remove(&turn.id);
+    }
+
+    fn slot(&self, id: &ConnectionId) -> Arc<Slot> {
+        let slots = self.slots.pin();
+        if let Some(slot) = slots.get(id) {
+            return slot.clone();
+        }
+        slots.get_or_insert_with(id.clone(), Arc::default).clone()
+    }
+}

@@ -1,0 +1,181 @@
+//! What a provider's failure means. One place decides (the provider room), the record remembers.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Reason;
+
+/// How a request to a provider failed. Holds no body, no header, no URL query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// The provider's word that this grant (or this code) is dead: `invalid_grant`, or what its spec calls death.
+    #[error("the provider ended the grant ({0})")]
+    Denied(OAuthCode),
+    /// The provider does not accept our client: `invalid_client`, `unauthorized_client`, a wrong redirect URI, or a
+    /// configuration that cannot work. Says nothing about the grant.
+    #[error("the provider does not accept this client ({0})")]
+    Misconfigured(OAuthCode),
+    /// The provider refused without processing, for being asked too often.
+    #[error("the provider asks to slow down")]
+    RateLimited {
+        /// How long the provider wants us to wait, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// The request was certainly not processed, or it was one that changes nothing.
+    #[error("the provider cannot be reached ({cause})")]
+    Unavailable {
+        /// Why.
+        cause: Unsent,
+        /// How long the provider wants us to wait, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// The request may have been processed, and its answer is lost. After a refresh the refresh token may be spent.
+    #[error("the provider's answer was lost ({cause})")]
+    Ambiguous {
+        /// How it was lost.
+        cause: AmbiguousCause,
+    },
+    /// The provider answered something that its protocol does not allow, in a way that changes nothing.
+    #[error("the provider's answer cannot be understood")]
+    Malformed,
+    /// The provider's circuit breaker is open; nothing was sent.
+    #[error("the provider is resting after repeated failures")]
+    CircuitOpen {
+        /// When the next attempt will be let through.
+        retry_after: Duration,
+    },
+}
+
+impl ProviderError {
+    /// The word on the wire for this failure.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Denied(_) => Reason::ReauthRequired,
+            Self::Misconfigured(_) => Reason::ProviderRejectedClient,
+            Self::RateLimited { .. } => Reason::ProviderRateLimited,
+            Self::Unavailable { .. } | Self::Ambiguous { .. } => Reason::ProviderUnavailable,
+            Self::Malformed => Reason::ProviderMalformed,
+            Self::CircuitOpen { .. } => Reason::ProviderCircuitOpen,
+        }
+    }
+
+    /// When it is worth trying again, if waiting helps. One second where the provider named no time.
+    pub fn retry_after(&self) -> Option<Duration> {
+        const UNSAID: Duration = Duration::from_secs(1);
+        match self {
+            Self::Denied(_) | Self::Misconfigured(_) | Self::Malformed => None,
+            Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {
+                Some(retry_after.unwrap_or(UNSAID))
+            }
+            Self::Ambiguous { .. } => Some(UNSAID),
+            Self::CircuitOpen { retry_after } => Some(*retry_after),
+        }
+    }
+
+    /// The provider's own error code, where it sent one.
+    pub fn oauth_code(&self) -> Option<&OAuthCode> {
+        match self {
+            Self::Denied(code) | Self::Misconfigured(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// Why a request was certainly not processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// The host name did not resolve.
+    #[error("its name does not resolve")]
+    Dns,
+    /// No connection could be made.
+    #[error("no connection")]
+    Connect,
+    /// TLS could not be agreed on.
+    #[error("TLS failed")]
+    Tls,
+    /// The server refused before processing, with this status.
+    #[error("it answered {0}")]
+    Refused(u16),
+    /// A request that changes nothing (discovery, userinfo) did not complete in time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// How the answer to a request that may have been processed was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AmbiguousCause {
+    /// No answer in time after the request had left.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke after the request had left.
+    #[error("the connection broke")]
+    Reset,
+    /// A server error, which says nothing about what was done before it.
+    #[error("it answered {0}")]
+    Status(u16),
+    /// A success status whose body cannot be understood.
+    #[error("a success without a token")]
+    Unparsable,
+}
+
+/// An OAuth error code as a provider sent it (RFC 6749 section 5.2): at most 64 characters of `[A-Za-z0-9_.-]`.
+/// Anything else a provider sends in its place is free text and becomes `unrecognized`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OAuthCode(String);
+
+impl OAuthCode {
+    /// Takes what a provider sent, or `unrecognized` where it is not a code.
+    pub fn new(raw: &str) -> Self {
+        let is_code = (1..=64).contains(&raw.len())
+            && raw.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        Self(if is_code { raw } else { "unrecognized" }.to_owned())
+    }
+
+    /// The code.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OAuthCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for OAuthCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_text_in_place_of_a_code_is_not_kept() {
+        assert_eq!(OAuthCode::new("invalid_grant").as_str(), "invalid_grant");
+        for raw in ["", "token abc is bad", "a\nb", &"x".repeat(65), "ünï"] {
+            assert_eq!(OAuthCode::new(raw).as_str(), "unrecognized", "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_dead_network_is_never_reauth_required() {
+        let network = [
+            ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None },
+            ProviderError::Ambiguous { cause: AmbiguousCause::Timeout },
+            ProviderError::RateLimited { retry_after: None },
+            ProviderError::Malformed,
+            ProviderError::CircuitOpen { retry_after: Duration::from_secs(60) },
+            ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
+        ];
+        for error in network {
+            assert_ne!(error.reason(), Reason::ReauthRequired, "{error:?}");
+        }
+    }
+}
