@@ -33,14 +33,17 @@ enum Crates {
     AllBut(&'static [&'static str]),
 }
 
-const PURE: Crates = Crates::Only(&["serde", "subtle", "thiserror", "url", "zeroize"]);
+/// Data, encodings, digests: nothing that waits, listens or writes.
+const PURE: Crates =
+    Crates::Only(&["base64", "jiff", "serde", "sha2", "subtle", "thiserror", "url", "zeroize"]);
 
 const RULES: &[Rule] = &[
     Rule { room: "clock", may: &[], crates: PURE },
     Rule { room: "connection", may: &[], crates: PURE },
-    Rule { room: "entropy", may: &[], crates: Crates::Only(&["getrandom"]) },
+    Rule { room: "entropy", may: &[], crates: Crates::Only(&["base64", "getrandom"]) },
     Rule { room: "error", may: &[], crates: PURE },
     Rule { room: "secret", may: &[], crates: PURE },
+    Rule { room: "readiness", may: &[], crates: Crates::Only(&["tokio"]) },
     Rule {
         room: "telemetry",
         may: &[],
@@ -53,7 +56,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "provider::*",
-        may: &["provider"],
+        may: &["provider", "telemetry"],
         crates: Crates::AllBut(&["axum", "clap", "prost", "sled", "tonic"]),
     },
     Rule {
@@ -63,7 +66,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "store::*",
-        may: &["store"],
+        may: &["store", "telemetry"],
         crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "tonic"]),
     },
     Rule {
@@ -83,12 +86,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "grpc",
-        may: &["broker", "telemetry"],
+        may: &["broker", "readiness", "telemetry"],
         crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "reqwest", "sled"]),
     },
     Rule {
         room: "web",
-        may: &["broker", "telemetry"],
+        may: &["broker", "readiness", "telemetry"],
         crates: Crates::AllBut(&["aes_gcm", "clap", "prost", "reqwest", "sled", "tonic"]),
     },
     Rule {
@@ -109,6 +112,7 @@ const RULES: &[Rule] = &[
             "grpc",
             "provider",
             "provider::*",
+            "readiness",
             "sandbox",
             "store",
             "store::*",
@@ -119,7 +123,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "cli",
-        may: &["app", "config", "grpc", "provider", "sandbox", "telemetry"],
+        may: &["app", "config", "grpc", "provider", "readiness", "sandbox", "telemetry"],
         crates: Crates::AllBut(&["aes_gcm", "axum", "reqwest", "sled"]),
     },
     Rule { room: "main", may: &["cli"], crates: Crates::AllBut(&["axum", "reqwest", "sled", "tonic"]) },
