@@ -54,8 +54,8 @@ pub struct RefreshToken {
 /// The tokens of one generation of a connection.
 #[derive(Debug, PartialEq)]
 pub struct TokenSet {
-    /// What callers get.
-    pub access: AccessToken,
+    /// What callers get; `None` until the first refresh of an imported refresh token.
+    pub access: Option<AccessToken>,
     /// What the broker keeps for itself; `None` where the provider gives none.
     pub refresh: Option<RefreshToken>,
 }

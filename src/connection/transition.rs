@@ -38,7 +38,7 @@ impl IssuedTokens {
             issued_at: asked_at,
             expires_at: self.expires_in.map(|life| asked_at + life),
         };
-        TokenSet { access, refresh }
+        TokenSet { access: Some(access), refresh }
     }
 }
 
@@ -112,6 +112,26 @@ impl Connection {
         self
     }
 
+    /// The same connection holding tokens that were got elsewhere. The owner consented at some time we do not know.
+    pub fn imported(self, tokens: TokenSet, scopes: Scopes, now: Timestamp) -> Self {
+        let profile = Profile { scopes, account: None, consented_at: None, refreshed_at: None, ..self.profile };
+        Self { profile, tokens: None }.holding(tokens, now)
+    }
+
+    /// The same connection, now that it is known whose account it is.
+    pub fn identified(mut self, account: Account, now: Timestamp) -> Self {
+        self.profile.account = Some(account);
+        self.profile.updated_at = now;
+        self
+    }
+
+    /// The same connection once its access token has expired and there is no refresh token to renew it.
+    pub fn expired(mut self, now: Timestamp) -> Self {
+        self.profile.status = Status::ReauthRequired;
+        self.profile.updated_at = now;
+        self
+    }
+
     /// The same connection on its way out: serves nothing, but keeps its tokens until the provider has revoked
     /// them.
     pub fn revoking(mut self, now: Timestamp) -> Self {
@@ -132,7 +152,7 @@ impl Connection {
         let profile = &mut self.profile;
         profile.status = Status::Active;
         profile.generation += 1;
-        profile.expires_at = tokens.access.expires_at;
+        profile.expires_at = tokens.access.as_ref().and_then(|access| access.expires_at);
         profile.refresh_expires_at = tokens.refresh.as_ref().and_then(|refresh| refresh.expires_at);
         profile.is_refreshable = tokens.refresh.is_some();
         profile.last_failure = None;
