@@ -2,10 +2,14 @@
 //! the clients that speak to one. Does not know stores, callers or gRPC. Invariant: a provider's failure is
 //! classified here, once; what leaves is a [`ProviderError`], never a body.
 
+pub mod catalogue;
+pub mod spec;
+pub mod url;
+
 use std::time::Duration;
 
+use ::url::Url;
 use async_trait::async_trait;
-use url::Url;
 
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
