@@ -2,19 +2,21 @@
 //! memory, who waits for a refresh, what is durable before what is answered. Does not know gRPC, HTTP, engines or
 //! configuration files. Invariant: a token is durable before it is published, and published before it is answered.
 
-// mod access_token;
+mod access_token;
 mod cache;
 mod connect;
-// mod disconnect;
-// mod listing;
-
-// mod refresh;
+mod disconnect;
+mod listing;
+mod refresh;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use cache::ServedToken;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub public_url: Url,
     /// Where the public door may send a browser after consent.
     pub return_urls: ReturnUrls,
+    /// Callbacks of apps that forward the answer themselves: an allowlist, matched exactly.
+    pub redirect_uris: Vec<Url>,
 }
 
 /// The broker: every door asks this one object.
@@ -64,8 +68,46 @@ pub struct Broker {
     settings: Settings,
     metrics: Arc<Metrics>,
     cache: cache::Cache,
-    tasks: tokio_util::task::TaskTracker,
-    draining: tokio_util::sync::CancellationToken,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+}
+
+impl Broker {
+    /// A broker made of `deps`. Nothing runs until it is asked.
+    pub fn new(deps: Deps, settings: Settings) -> Arc<Self> {
+        let providers =
+            deps.providers.into_iter().map(|provider| (provider.key().clone(), provider)).collect();
+        Arc::new(Self {
+            clock: deps.clock,
+            entropy: deps.entropy,
+            tokens: deps.tokens,
+            sessions: deps.sessions,
+            providers,
+            settings,
+            metrics: deps.metrics,
+            cache: cache::Cache::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        })
+    }
+
+    /// Starts no further refresh, and returns when those under way are stored. What is in memory is still served.
+    pub async fn drain(&self) {
+        self.draining.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Runs `work` in a task of the broker's own: a caller that hangs up ends its waiting, not the work.
+    async fn owned<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.tasks.spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Internal("a task of the broker ended unexpectedly")),
+        }
+    }
 }
 
 /// What `GetAccessToken` asks for.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use id::{ConnectionId, ConnectionName, ProviderKey, Tenant};
 pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
 pub use token::{AccessToken, IssuedTokens, RefreshToken, Scopes, TokenSet};
-pub use transition::Reconnect;
+pub use transition::Consent;
 
 use crate::clock::Timestamp;
 use crate::error::OAuthCode;

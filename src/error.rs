@@ -167,9 +167,9 @@ pub enum SessionFlaw {
     /// Never begun here, used already, or older than its ten minutes.
     #[error("it is unknown, already used, or older than 10 minutes; begin again")]
     Unknown,
-    /// The answer came back at another provider's callback.
-    #[error("the answer came back at another provider's callback")]
-    WrongProvider,
+    /// The answer came back at another callback than the one it was asked for.
+    #[error("the answer came back at another callback than it was asked for")]
+    WrongCallback,
     /// `iss` is missing or names another authorization server (RFC 9207).
     #[error("the answer's issuer is not the provider's")]
     WrongIssuer,

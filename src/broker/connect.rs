@@ -1,13 +1,335 @@
-//! Consent: begin, complete, finish, import.
+//! Consent: begin, complete (through the app's callback), callback and finish (through the public door).
 
+mod import;
+mod request;
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
 use url::Url;
 
-/// Where the public door may send a browser after consent: an allowlist, matched exactly.
-#[derive(Clone, Debug, Default)]
-pub struct ReturnUrls {
-    /// The URLs, compared as a whole (RFC 9700 section 2.1).
-    pub exact: Vec<Url>,
-    /// Whether `http://127.0.0.1:PORT/…` is welcome at any port: how our own CLI waits for a consent
-    /// (RFC 8252 section 7.3).
-    pub is_loopback_allowed: bool,
+pub use request::ReturnUrls;
+
+use super::{AuthorizationResponse, BeginConnect, Broker, CallbackOutcome, ConnectBegun};
+use crate::connection::{
+    AccessToken, Account, CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase,
+    Profile, SESSION_TTL, Scopes, Status,
+};
+use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
+use crate::provider::{AuthorizationRequest, CodeGrant, ProviderClient};
+use crate::secret::Secret;
+use crate::store::{Expected, SessionKey};
+
+impl Broker {
+    /// Starts a consent: remembers what will prove the answer is ours, and says where to send the owner.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` with every mistake, the provider's (discovery) or the store's.
+    pub async fn begin_connect(&self, request: BeginConnect) -> Result<ConnectBegun, Error> {
+        let provider = self.enabled_provider(request.id.provider.as_str())?;
+        request.check(provider.as_ref(), &self.settings)?;
+        let scopes: Scopes = match request.scopes.is_empty() {
+            true => provider.default_scopes().clone(),
+            false => request.scopes.into_iter().collect(),
+        };
+        let redirect_uri = request.redirect_uri.unwrap_or_else(|| self.redirect_uri(provider.key().as_str()));
+        let state = Secret::new(self.entropy.token::<32>());
+        let code_verifier = Secret::new(self.entropy.token::<32>());
+        let authorization = AuthorizationRequest {
+            redirect_uri: redirect_uri.clone(),
+            scopes: scopes.clone(),
+            code_challenge: URL_SAFE_NO_PAD.encode(code_verifier.digest()),
+            login_hint: request.login_hint,
+            extra: request.extra,
+            state,
+        };
+        let url = provider
+            .authorization_url(&authorization)
+            .await
+            .map_err(|error| failed(provider.as_ref(), error))?;
+        self.await_consent(&request.id).await?;
+        let expires_at = self.clock.now() + SESSION_TTL;
+        let begun = ConnectSession {
+            session: self.entropy.token::<16>(),
+            connection: request.id,
+            expires_at,
+            allow_account_change: request.allow_account_change,
+            phase: Phase::Code(CodeWait {
+                code_verifier,
+                redirect_uri: redirect_uri.clone(),
+                return_url: request.return_url,
+                scopes,
+            }),
+        };
+        self.sessions.put(key_of(&authorization.state), &begun).await?;
+        Ok(ConnectBegun {
+            authorization_url: Secret::new(url.into()),
+            session: begun.session,
+            expires_at,
+            redirect_uri,
+        })
+    }
+
+    /// Takes the provider's answer as the app's own callback got it, and makes the connection ACTIVE.
+    ///
+    /// # Errors
+    /// `CONNECT_SESSION_INVALID` where the answer is not one we wait for; the provider's or the store's.
+    pub async fn complete_connect(
+        self: &Arc<Self>,
+        response: AuthorizationResponse,
+    ) -> Result<Profile, Error> {
+        let broker = self.clone();
+        self.owned(async move {
+            let awaited = broker.take_awaited(&response.state, None).await?;
+            let (id, allow_account_change) = (awaited.connection.clone(), awaited.allow_account_change);
+            let provider = broker.enabled_provider(id.provider.as_str())?;
+            let consent = broker.consent(provider.as_ref(), awaited, response).await?;
+            broker.connect(&id, consent, allow_account_change).await
+        })
+        .await
+    }
+
+    /// Takes the provider's answer as the public door got it. Tokens that come of it serve nobody until
+    /// [`Broker::finish_connect`].
+    ///
+    /// # Errors
+    /// As [`Broker::complete_connect`], where there is no return URL to send the failure to.
+    pub async fn callback(
+        self: &Arc<Self>,
+        provider: &str,
+        response: AuthorizationResponse,
+    ) -> Result<CallbackOutcome, Error> {
+        let (broker, key) = (self.clone(), provider.to_owned());
+        self.owned(async move { broker.receive(&key, response).await }).await
+    }
+
+    /// Proves that the browser that came back belongs to the app's backend that began, and makes the connection
+    /// ACTIVE.
+    ///
+    /// # Errors
+    /// `CONNECT_SESSION_INVALID` for an unknown, used or expired code, or one of another session; the store's.
+    pub async fn finish_connect(
+        self: &Arc<Self>,
+        session: &str,
+        code: Secret<String>,
+    ) -> Result<Profile, Error> {
+        let (broker, named) = (self.clone(), session.to_owned());
+        self.owned(async move { broker.finish(&named, &code).await }).await
+    }
+
+    async fn receive(&self, key: &str, response: AuthorizationResponse) -> Result<CallbackOutcome, Error> {
+        let provider = self.enabled_provider(key)?;
+        let mut awaited = self.take_awaited(&response.state, Some(key)).await?;
+        let (connection, session) = (awaited.connection.clone(), std::mem::take(&mut awaited.session));
+        let (return_url, allow_account_change) =
+            (awaited.wait.return_url.take(), awaited.allow_account_change);
+        let outcome = self.consent(provider.as_ref(), awaited, response).await;
+        let consent = match (outcome, &return_url) {
+            (Ok(consent), _) => consent,
+            (Err(error), Some(return_url)) => {
+                tracing::info!(%connection, reason = %error.reason(), "consent failed");
+                return Ok(CallbackOutcome::Return { url: refusal(return_url, &error)? });
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let account =
+            consent.account.as_ref().map(|account| account.email.as_ref().unwrap_or(&account.id).clone());
+        let code = Secret::new(self.entropy.token::<32>());
+        let expires_at = self.clock.now() + SESSION_TTL;
+        let phase = Phase::Finish(consent);
+        let session = ConnectSession { session, connection, expires_at, allow_account_change, phase };
+        self.sessions.put(key_of(&code), &session).await?;
+        Ok(match return_url {
+            Some(url) => CallbackOutcome::Return { url: with_query(&url, &[("code", code.expose())])? },
+            None => CallbackOutcome::Received { provider: provider.info().display_name, account },
+        })
+    }
+
+    async fn finish(&self, named: &str, code: &Secret<String>) -> Result<Profile, Error> {
+        let unknown = Error::ConnectSessionInvalid { provider: None, why: SessionFlaw::Unknown };
+        let key = key_of(code);
+        // A guess at the session must not use up the code, so look first; of several right ones one takes it.
+        let is_right = self.sessions.get(key).await?.is_some_and(|waiting| {
+            bool::from(waiting.session.as_bytes().ct_eq(named.as_bytes()))
+                && waiting.expires_at > self.clock.now()
+        });
+        if !is_right {
+            return Err(unknown);
+        }
+        match self.sessions.take(key).await? {
+            Some(ConnectSession {
+                phase: Phase::Finish(consent), connection, allow_account_change, ..
+            }) => self.connect(&connection, consent, allow_account_change).await,
+            _ => Err(unknown),
+        }
+    }
+
+    /// The waiting consent that `state` leads to, used up. `at` is the provider whose callback it came to; `None`
+    /// is an app's own.
+    async fn take_awaited(&self, state: &Secret<String>, at: Option<&str>) -> Result<Awaited, Error> {
+        let invalid = |provider, why| Err(Error::ConnectSessionInvalid { provider, why });
+        let Some(session) = self.sessions.take(key_of(state)).await? else {
+            return invalid(None, SessionFlaw::Unknown);
+        };
+        let ConnectSession {
+            phase: Phase::Code(wait),
+            session,
+            connection,
+            expires_at,
+            allow_account_change,
+        } = session
+        else {
+            return invalid(None, SessionFlaw::Unknown);
+        };
+        if expires_at <= self.clock.now() {
+            return invalid(Some(connection.provider), SessionFlaw::Unknown);
+        }
+        // RFC 9700 section 4.4: an answer at another callback than the one it was asked for is a mix-up.
+        let expected_at = connection.provider.as_str();
+        let is_public = wait.redirect_uri == self.redirect_uri(expected_at);
+        if at != is_public.then_some(expected_at) {
+            return invalid(Some(connection.provider), SessionFlaw::WrongCallback);
+        }
+        Ok(Awaited { session, connection, allow_account_change, wait })
+    }
+
+    /// Checks the provider's answer and trades its code for tokens.
+    async fn consent(
+        &self,
+        provider: &dyn ProviderClient,
+        awaited: Awaited,
+        response: AuthorizationResponse,
+    ) -> Result<FinishWait, Error> {
+        let flaw = |why| Error::ConnectSessionInvalid { provider: Some(provider.key().clone()), why };
+        let accepts = provider.accepts_issuer(response.iss.as_deref()).await;
+        if !accepts.map_err(|error| failed(provider, error))? {
+            return Err(flaw(SessionFlaw::WrongIssuer));
+        }
+        if let Some(error) = response.error {
+            return Err(flaw(SessionFlaw::Refused(OAuthCode::new(&error))));
+        }
+        let code = response.code.ok_or_else(|| flaw(SessionFlaw::Empty))?;
+        let CodeWait { code_verifier, redirect_uri, scopes: asked, .. } = awaited.wait;
+        let asked_at = self.clock.now();
+        let exchanged = provider.exchange(&CodeGrant { code, code_verifier, redirect_uri }).await;
+        let issued = exchanged.map_err(|error| match error {
+            ProviderError::Denied(code) => flaw(SessionFlaw::CodeRejected(code)),
+            error => failed(provider, error),
+        })?;
+        let scopes = issued.scopes.clone().unwrap_or(asked);
+        let told = issued.account.clone();
+        let tokens = issued.into_set(None, asked_at);
+        let account = match (told, &tokens.access) {
+            (None, Some(access)) => {
+                self.account_of(provider, access, &awaited.connection, awaited.allow_account_change).await?
+            }
+            (told, _) => told,
+        };
+        Ok(FinishWait { tokens, scopes, account })
+    }
+
+    /// Whose consent it is. A provider that cannot tell at the moment stops nobody from connecting first, but a
+    /// connection that has an owner is not handed to somebody unknown.
+    async fn account_of(
+        &self,
+        provider: &dyn ProviderClient,
+        access: &AccessToken,
+        id: &ConnectionId,
+        allow_account_change: bool,
+    ) -> Result<Option<Account>, Error> {
+        let error = match provider.account(access).await {
+            Ok(account) => return Ok(account),
+            Err(error) => error,
+        };
+        let known = self.tokens.get(id).await?.and_then(|stored| stored.value.profile.account);
+        if known.is_some() && !allow_account_change {
+            return Err(failed(provider, error));
+        }
+        tracing::warn!(connection = %id, %error, "connected without knowing the account");
+        Ok(None)
+    }
+
+    /// Makes a consent the connection's present one: durable, then published, then answered.
+    async fn connect(
+        &self,
+        id: &ConnectionId,
+        consent: FinishWait,
+        allow_account_change: bool,
+    ) -> Result<Profile, Error> {
+        let turn = self.cache.turn(id).await;
+        let now = self.clock.now();
+        let (before, expected) = match self.tokens.get(id).await? {
+            Some(stored) if stored.value.profile.status == Status::Revoking => {
+                return Err(StoreError::Conflict.into());
+            }
+            Some(stored) => (stored.value, Expected::At(stored.revision)),
+            None => (Connection::pending(id.clone(), now), Expected::Absent),
+        };
+        let FinishWait { tokens, scopes, account } = consent;
+        let consent = Consent { tokens, scopes, account, allow_account_change };
+        let connection = before
+            .connected(consent, now)
+            .map_err(|why| Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why })?;
+        self.commit(&connection, expected).await?;
+        let profile = connection.profile.clone();
+        turn.publish(self.served(connection)?);
+        tracing::info!(connection = %id, "connected");
+        Ok(profile)
+    }
+
+    /// Shows a connection that is begun for the first time as PENDING; one that exists stays as it is.
+    async fn await_consent(&self, id: &ConnectionId) -> Result<(), Error> {
+        let turn = self.cache.turn(id).await;
+        let stored = self.tokens.get(id).await?;
+        let expected = match &stored {
+            None => Expected::Absent,
+            Some(stored) => match stored.value.profile.status {
+                Status::Revoking => return Err(StoreError::Conflict.into()),
+                // Begun again: the time in which it is swept away starts anew.
+                Status::Pending => Expected::At(stored.revision),
+                _ => return Ok(()),
+            },
+        };
+        self.tokens.put(&Connection::pending(turn.id().clone(), self.clock.now()), expected).await?;
+        Ok(())
+    }
+}
+
+/// A consent whose answer has come.
+struct Awaited {
+    session: String,
+    connection: ConnectionId,
+    allow_account_change: bool,
+    wait: CodeWait,
+}
+
+fn key_of(secret: &Secret<String>) -> SessionKey {
+    SessionKey(secret.digest())
+}
+
+fn failed(provider: &dyn ProviderClient, error: ProviderError) -> Error {
+    Error::Provider { provider: provider.key().clone(), error }
+}
+
+/// The return URL with what the app's page needs to know. It never carries `session`: the app must take that from
+/// where it kept it for this user, or a stranger's consent could be slipped in (RFC 9700 section 4.7).
+fn with_query(return_url: &str, pairs: &[(&str, &str)]) -> Result<Secret<String>, Error> {
+    let mut url =
+        Url::parse(return_url).map_err(|_| Error::Internal("a stored return URL does not parse"))?;
+    url.query_pairs_mut().extend_pairs(pairs);
+    Ok(Secret::new(url.into()))
+}
+
+fn refusal(return_url: &str, error: &Error) -> Result<Secret<String>, Error> {
+    let mut pairs = vec![("error", error.reason().as_str())];
+    if let Error::ConnectSessionInvalid {
+        why: SessionFlaw::Refused(code) | SessionFlaw::CodeRejected(code),
+        ..
+    } = error
+    {
+        pairs.push(("oauth_error", code.as_str()));
+    }
+    with_query(return_url, &pairs)
 }

@@ -9,7 +9,7 @@ use crate::error::{ProviderError, SessionFlaw};
 
 /// What an owner's consent brought.
 #[derive(Debug)]
-pub struct Reconnect {
+pub struct Consent {
     /// The tokens.
     pub tokens: TokenSet,
     /// What was granted.
@@ -69,7 +69,7 @@ impl Connection {
     /// # Errors
     /// [`SessionFlaw::AccountChanged`] when another account consented and that was not asked for. Nothing is lost:
     /// the caller still has the stored record.
-    pub fn connected(self, consent: Reconnect, now: Timestamp) -> Result<Self, SessionFlaw> {
+    pub fn connected(self, consent: Consent, now: Timestamp) -> Result<Self, SessionFlaw> {
         let before = self.profile.account.as_ref().map(|account| &account.id);
         let after = consent.account.as_ref().map(|account| &account.id);
         let is_other_account = matches!((before, after), (Some(before), Some(after)) if before != after);
@@ -114,7 +114,8 @@ impl Connection {
 
     /// The same connection holding tokens that were got elsewhere. The owner consented at some time we do not know.
     pub fn imported(self, tokens: TokenSet, scopes: Scopes, now: Timestamp) -> Self {
-        let profile = Profile { scopes, account: None, consented_at: None, refreshed_at: None, ..self.profile };
+        let profile =
+            Profile { scopes, account: None, consented_at: None, refreshed_at: None, ..self.profile };
         Self { profile, tokens: None }.holding(tokens, now)
     }
 
@@ -185,8 +186,8 @@ mod tests {
         }
     }
 
-    fn consent(refresh: Option<&str>, account: &str) -> Reconnect {
-        Reconnect {
+    fn consent(refresh: Option<&str>, account: &str) -> Consent {
+        Consent {
             tokens: issued("at-1", refresh).into_set(None, T0),
             scopes: ["a"].into_iter().collect(),
             account: Some(Account { id: account.into(), email: None }),
@@ -230,7 +231,7 @@ mod tests {
             active().connected(consent(None, "mallory"), T1).unwrap_err(),
             SessionFlaw::AccountChanged
         );
-        let asked = Reconnect { allow_account_change: true, ..consent(None, "bob") };
+        let asked = Consent { allow_account_change: true, ..consent(None, "bob") };
         let after = active().connected(asked, T1).unwrap();
         assert_eq!(refresh_value(&after), None);
         assert_eq!(after.profile.account.unwrap().id, "bob");

@@ -1,0 +1,162 @@
+//! GetAccessToken: from memory, else from a flight that any number of callers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cache::{Joined, Landing};
+use super::{Broker, ServedToken, Source, TokenAnswer, TokenRequest};
+use crate::clock::Timestamp;
+use crate::connection::{AccessToken, ConnectionId};
+use crate::error::Error;
+use crate::provider::ProviderClient;
+
+/// How long a caller that holds no opinion waits for a better token while an older one still lives.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a token must be for a caller to take it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Demand {
+    /// It lives at least this long; `None`: its own refresh margin.
+    pub(super) min_ttl: Option<Duration>,
+    /// It is not the token with this SHA-256.
+    pub(super) not: Option<[u8; 32]>,
+    /// It is of a later generation than this.
+    pub(super) newer_than: Option<u64>,
+}
+
+impl Demand {
+    pub(super) fn is_met_by(&self, access: &AccessToken, generation: u64, now: Timestamp) -> bool {
+        access.lives_for(self.min_ttl.unwrap_or_else(|| access.refresh_margin()), now)
+            && self.newer_than.is_none_or(|known| generation > known)
+            && self.not.is_none_or(|refused| access.value.digest() != refused)
+    }
+
+    fn is_met_by_served(&self, token: &ServedToken, now: Timestamp) -> bool {
+        self.is_met_by(&token.access, token.generation, now)
+    }
+}
+
+impl From<&TokenRequest> for Demand {
+    fn from(request: &TokenRequest) -> Self {
+        Self { min_ttl: request.min_ttl, not: request.if_not_equal_to, newer_than: None }
+    }
+}
+
+impl Broker {
+    /// The hit: answers from memory or not at all. No I/O, no await, no copy of the token.
+    pub fn cached(&self, request: &TokenRequest) -> Option<TokenAnswer> {
+        let token = self.cache.token(&request.id)?;
+        let is_wanted = Demand::from(request).is_met_by_served(&token, self.clock.now())
+            && token.scopes.missing(&request.scopes).is_empty();
+        is_wanted.then(|| {
+            token.count_hit();
+            TokenAnswer { token, source: Source::Cache }
+        })
+    }
+
+    /// A living access token of a connection, refreshed if need be. Hanging up ends the waiting, not the work.
+    ///
+    /// # Errors
+    /// What the table in the README says; `REAUTH_REQUIRED` only on the provider's word that the grant is dead, or
+    /// when there is no token and nothing to refresh with.
+    pub async fn access_token(self: &Arc<Self>, request: TokenRequest) -> Result<TokenAnswer, Error> {
+        if let Some(hit) = self.cached(&request) {
+            return Ok(hit);
+        }
+        let provider = self.enabled_provider(request.id.provider.as_str())?.clone();
+        let demand = Demand::from(&request);
+        let fetching = self.fetch(&provider, &request.id, &demand);
+        let landing = match self.tolerable(&request) {
+            None => fetching.await,
+            Some(older) => match tokio::time::timeout(PATIENCE, fetching).await {
+                Ok(landing) => landing.or_else(|error| self.tolerate(&request, error)),
+                Err(_) => Ok((older, Source::Stale)),
+            },
+        };
+        let (token, source) = landing?;
+        let missing = token.scopes.missing(&request.scopes);
+        if !missing.is_empty() {
+            return Err(Error::ScopeNotGranted { connection: request.id, missing });
+        }
+        self.metrics.tokens_served(request.id.provider.as_str(), source.as_str()).inc();
+        Ok(TokenAnswer { token, source })
+    }
+
+    /// A token that meets `demand`, or what the attempt to get one brought.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        demand: &Demand,
+    ) -> Landing {
+        loop {
+            let flight = match self.cache.join(id) {
+                Joined::Started(pilot, flight) => {
+                    let (broker, provider) = (self.clone(), provider.clone());
+                    let (id, demand) = (id.clone(), demand.clone());
+                    self.tasks.spawn(async move { pilot.land(broker.fly(&*provider, &id, &demand).await) });
+                    return flight.landed().await;
+                }
+                Joined::Shared(flight) => flight,
+            };
+            let (token, source) = flight.landed().await?;
+            // The flight may have been for a caller with a smaller demand.
+            if demand.is_met_by_served(&token, self.clock.now()) {
+                let source = if source == Source::Refreshed { Source::SharedRefresh } else { source };
+                return Ok((token, source));
+            }
+        }
+    }
+
+    /// One flight: alone with the connection, read again what is stored, and only then refresh.
+    async fn fly(&self, provider: &dyn ProviderClient, id: &ConnectionId, demand: &Demand) -> Landing {
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else {
+            self.cache.retire(turn);
+            return Err(Error::ConnectionNotFound(id.clone()));
+        };
+        let Some(tokens) = stored.value.serving() else {
+            turn.withdraw();
+            return Err(not_serving(&stored.value.profile));
+        };
+        let is_met = tokens.access.as_ref().is_some_and(|access| {
+            demand.is_met_by(access, stored.value.profile.generation, self.clock.now())
+        });
+        if is_met {
+            let token = self.served(stored.value)?;
+            turn.publish(token.clone());
+            return Ok((token, Source::Store));
+        }
+        self.refresh(&turn, provider, stored).await
+    }
+
+    /// The token to fall back on, if this caller prefers a living one to an error.
+    fn tolerable(&self, request: &TokenRequest) -> Option<Arc<ServedToken>> {
+        if request.min_ttl.is_some() && !request.allow_stale {
+            return None;
+        }
+        self.cache.token(&request.id).filter(|token| {
+            token.access.is_alive(self.clock.now())
+                && request.if_not_equal_to.is_none_or(|refused| token.access.value.digest() != refused)
+        })
+    }
+
+    /// What to answer when no better token could be had: the one that still lives, where the failure says nothing
+    /// against it. A dead grant's token was withdrawn, so it is not found here.
+    fn tolerate(&self, request: &TokenRequest, error: Error) -> Landing {
+        match error {
+            Error::Provider { .. } | Error::Store(_) | Error::ShuttingDown => {
+                self.tolerable(request).map(|older| (older, Source::Stale)).ok_or(error)
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+pub(super) fn not_serving(profile: &crate::connection::Profile) -> Error {
+    Error::ReauthRequired {
+        connection: profile.id.clone(),
+        oauth_error: profile.last_failure.as_ref().and_then(|failure| failure.oauth_error.clone()),
+        consented_at: profile.consented_at,
+    }
+}

@@ -1,0 +1,125 @@
+//! The refresh: one request, then durable, then published. Runs in a task of the cache, alone with its connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_token::not_serving;
+use super::cache::{Landing, Turn};
+use super::{Broker, ServedToken, Source};
+use crate::connection::Connection;
+use crate::error::{Error, ProviderError, StoreError};
+use crate::provider::ProviderClient;
+use crate::store::{Expected, Revision, Stored};
+
+/// How often a write is tried again after a provider has given tokens that exist nowhere else, and how long after
+/// the first failure; each wait is twice the one before.
+const COMMIT_RETRIES: u32 = 6;
+const COMMIT_RETRY_AFTER: Duration = Duration::from_millis(50);
+
+impl Broker {
+    /// Spends the refresh token of `stored` and keeps what comes.
+    pub(super) async fn refresh(
+        &self,
+        turn: &Turn,
+        provider: &dyn ProviderClient,
+        stored: Stored<Connection>,
+    ) -> Landing {
+        if self.draining.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let Stored { value: connection, revision } = stored;
+        let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
+            return self.keep_unrefreshable(turn, connection, revision).await;
+        };
+        // The life of the new token is counted from before the request, never from the answer.
+        let asked_at = self.clock.now();
+        let outcome = provider.refresh(refresh).await;
+        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        let issued = match outcome {
+            Ok(issued) => issued,
+            Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
+        };
+        let connection = connection.refreshed(issued, asked_at, self.clock.now());
+        self.commit(&connection, Expected::At(revision)).await?;
+        tracing::info!(connection = %turn.id(), generation = connection.profile.generation, "refreshed");
+        let token = self.served(connection)?;
+        turn.publish(token.clone());
+        Ok((token, Source::Refreshed))
+    }
+
+    /// Makes tokens durable that a provider has just given and that exist nowhere else yet. Tries again for a few
+    /// seconds where the store is down: to give up is to lose a grant at a provider that rotates.
+    pub(super) async fn commit(
+        &self,
+        connection: &Connection,
+        expected: Expected,
+    ) -> Result<Revision, Error> {
+        let mut wait = COMMIT_RETRY_AFTER;
+        for _ in 0..COMMIT_RETRIES {
+            match self.tokens.put(connection, expected).await {
+                Err(StoreError::Unavailable(why)) => {
+                    tracing::error!(connection = %connection.profile.id, why, "new tokens are not durable yet");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+        Ok(self.tokens.put(connection, expected).await?)
+    }
+
+    /// What is served of a connection, consuming it: the refresh token is wiped here.
+    pub(super) fn served(&self, connection: Connection) -> Result<Arc<ServedToken>, Error> {
+        let Connection { profile, tokens } = connection;
+        let access = tokens
+            .and_then(|tokens| tokens.access)
+            .ok_or(Error::Internal("a connection without a token was served"))?;
+        let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
+        Ok(Arc::new(ServedToken::new(access, profile.scopes, profile.generation, hits)))
+    }
+
+    /// Remembers a failed refresh, and says what the caller is told. Only the provider's word ends the grant.
+    async fn note_failure(
+        &self,
+        turn: &Turn,
+        connection: Connection,
+        revision: Revision,
+        error: ProviderError,
+    ) -> Error {
+        let is_dead = matches!(error, ProviderError::Denied(_));
+        let is_news =
+            connection.profile.last_failure.as_ref().map(|f| &*f.reason) != Some(error.reason().as_str());
+        let connection = connection.refresh_failed(&error, self.clock.now());
+        if is_dead {
+            turn.withdraw();
+        }
+        // A flapping provider must not cost a durable write per call.
+        if is_dead || is_news {
+            if let Err(error) = self.tokens.put(&connection, Expected::At(revision)).await {
+                tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
+            }
+        }
+        if is_dead {
+            return not_serving(&connection.profile);
+        }
+        Error::Provider { provider: turn.id().provider.clone(), error }
+    }
+
+    /// A connection that has an access token and nothing to renew it with: served while it lives.
+    async fn keep_unrefreshable(&self, turn: &Turn, connection: Connection, revision: Revision) -> Landing {
+        let is_alive = connection
+            .tokens
+            .as_ref()
+            .and_then(|tokens| tokens.access.as_ref())
+            .is_some_and(|access| access.is_alive(self.clock.now()));
+        if is_alive {
+            let token = self.served(connection)?;
+            turn.publish(token.clone());
+            return Ok((token, Source::Stale));
+        }
+        turn.withdraw();
+        let connection = connection.expired(self.clock.now());
+        self.tokens.put(&connection, Expected::At(revision)).await?;
+        Err(not_serving(&connection.profile))
+    }
+}
