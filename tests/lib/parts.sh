@@ -1,0 +1,122 @@
+# The parts of the test command. Sourced by tests/run.sh.
+#
+# part NAME WHEN NEEDS ABOUT declares one; the function part_NAME runs it. WHEN is everyday, all or bench.
+
+declare -a PARTS=()
+declare -A WHEN NEEDS ABOUT
+
+part() {
+    PARTS+=("$1")
+    WHEN[$1]=$2 NEEDS[$1]=$3 ABOUT[$1]=$4
+}
+
+# What to install for each thing that a part may need.
+declare -rA INSTALL=(
+    [cargo]="Rust 1.95 or later, by rustup"
+    [rustfmt]="the component: rustup component add rustfmt"
+    [clippy]="the component: rustup component add clippy"
+    [go]="Go 1.25 or later: grpcurl and buf are built from source"
+    [node]="Node.js 20 or later"
+    [npm]="npm 10 or later"
+    [python3]="Python 3.10 or later"
+    [pip]="pip for that python3"
+    [taskset]="util-linux"
+)
+
+has_tool() {
+    case $1 in
+        rustfmt) cargo fmt --version >/dev/null 2>&1 ;;
+        clippy) cargo clippy --version >/dev/null 2>&1 ;;
+        pip) python3 -m pip --version >/dev/null 2>&1 ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+# some_tests COMMAND…: the tests pass, and there are some: a filter that matches nothing is a mistake, not a success.
+some_tests() {
+    local log
+    log=$(mktemp)
+    "$@" | tee "$log"
+    if ! grep -qE '^test result: ok\. [1-9]' "$log"; then
+        echo "no test was run by: $*" >&2
+        rm "$log"
+        return 1
+    fi
+    rm "$log"
+}
+
+part fmt everyday "cargo rustfmt" "sources are formatted, scripts parse"
+part_fmt() {
+    cargo fmt --check
+    local script
+    for script in tests/run.sh tests/lib/*.sh .ci/run; do bash -n "$script"; done
+}
+
+part clippy everyday "cargo clippy" "lints, with every warning an error"
+part_clippy() {
+    cargo clippy --all-targets -- -D warnings
+    cargo clippy --test e2e -- -D warnings
+}
+
+part test everyday "cargo" "unit and integration tests"
+part_test() { cargo test; }
+
+part deny all "cargo" "licences, bans and sources of every dependency"
+part_deny() {
+    local deny advisories
+    deny=$(tool_cargo_deny)
+    "$deny" check licenses bans sources
+    advisories="$TOOLS/advisories.log"
+    if "$deny" fetch db >"$advisories" 2>&1; then
+        "$deny" check advisories
+    else
+        echo "advisories NOT checked: the advisory database cannot be had from here"
+        tail -n 1 "$advisories"
+    fi
+}
+
+part proto all "go" "the contract by buf: lint STANDARD and COMMENTS, format"
+part_proto() {
+    local buf
+    buf=$(tool_buf)
+    "$buf" lint
+    "$buf" format --diff --exit-code
+}
+
+part slow all "cargo go" "tests marked as slow: kill loop, crash points, printed commands"
+part_slow() {
+    export GRPCURL
+    GRPCURL=$(tool_grpcurl)
+    PATH="$(dirname "$GRPCURL"):$PATH" some_tests cargo test --lib --test it -- --ignored
+}
+
+part oidc all "cargo node npm" "end to end against node-oidc-provider"
+part_oidc() {
+    export OIDC_PROVIDER_PACKAGES
+    OIDC_PROVIDER_PACKAGES=$(tool_npm oidc-provider tests/e2e/oidc-provider)
+    some_tests cargo test --test e2e -- oidc::
+}
+
+part grpcurl all "cargo go" "the real grpcurl, over TCP and the socket"
+part_grpcurl() {
+    export GRPCURL
+    GRPCURL=$(tool_grpcurl)
+    some_tests cargo test --test e2e -- grpcurl::
+}
+
+part clients all "cargo node npm python3 pip" "Python grpcio and Node grpc-js clients, over TCP and the socket"
+part_clients() {
+    export NODE_CLIENT_PACKAGES PYTHON_CLIENT_PACKAGES
+    NODE_CLIENT_PACKAGES=$(tool_npm node-client tests/e2e/clients/node)
+    PYTHON_CLIENT_PACKAGES=$(tool_python python-client tests/e2e/clients/python)
+    some_tests cargo test --test e2e -- clients::
+}
+
+part release all "cargo" "the release profile builds, and its binary runs"
+part_release() {
+    cargo build --release
+    target/release/token-broker --version
+}
+
+part bench bench "cargo" "the real binary beside a stock tonic echo; writes target/bench/"
+part_bench() { cargo bench --profile dist --bench load; }
