@@ -1,0 +1,104 @@
+//! node-oidc-provider as a child process, and what only the authorization server knows.
+
+use std::process::Command;
+
+use http::header::AUTHORIZATION;
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::broker::Client;
+use crate::browser::{Browser, Page, send};
+use crate::process::{Running, Says, place};
+
+const CLIENT_ID: &str = "token-broker-e2e";
+pub(crate) const CLIENT_SECRET: &str = "correct-horse-battery-staple-e2e";
+
+/// Where the app receives the browser on the route through its own callback. Nothing listens there.
+pub(crate) const APP_CALLBACK: &str = "http://127.0.0.1:9/app/callback";
+
+/// A running node-oidc-provider.
+pub(crate) struct Provider {
+    _running: Running,
+    issuer: String,
+    admin: String,
+}
+
+/// One request that the token endpoint has answered.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TokenRequest {
+    grant_type: String,
+    status: u16,
+    pub(crate) client_authentication: Option<String>,
+}
+
+impl Provider {
+    /// Starts one whose access tokens live `access_token_ttl` seconds.
+    pub(crate) fn start(access_token_ttl: u32) -> Self {
+        let settings = serde_json::json!({
+            "clientId": CLIENT_ID,
+            "clientSecret": CLIENT_SECRET,
+            "redirectUris": [APP_CALLBACK, "http://127.0.0.1/callback/local"],
+            "accessTokenTtl": access_token_ttl,
+        });
+        let mut command = Command::new("node");
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/oidc-provider/server.mjs"))
+            .env("PACKAGES", place("OIDC_PROVIDER_PACKAGES"))
+            .env("SETTINGS", settings.to_string());
+        let (running, (issuer, admin)) = Running::start(command, Says::Out, |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            Some((line["issuer"].as_str()?.to_owned(), line["admin"].as_str()?.to_owned()))
+        });
+        Self { _running: running, issuer, admin }
+    }
+
+    pub(crate) fn client(&self) -> Client<'_> {
+        Client { issuer: &self.issuer, id: CLIENT_ID, secret: CLIENT_SECRET }
+    }
+
+    /// Signs in as `login` and consents, on the provider's own pages, until the browser is sent to `leaving`.
+    pub(crate) async fn consent(&self, authorization_url: &str, login: &str, leaving: &str) -> Page {
+        let authorization_url: Url = authorization_url.parse().unwrap();
+        assert!(authorization_url.as_str().starts_with(&self.issuer), "{authorization_url}");
+        let mut browser = Browser::default();
+        let sign_in = browser.open(&authorization_url, leaving).await;
+        assert!(sign_in.body.contains("Sign-in"), "{sign_in:?}");
+        let consent = browser.submit(&sign_in, &[("login", login), ("password", "any")], leaving).await;
+        assert!(consent.body.contains("Continue"), "{consent:?}");
+        browser.submit(&consent, &[], leaving).await
+    }
+
+    /// Uses an access token at the userinfo endpoint: the HTTP status, and whose account it is.
+    pub(crate) async fn userinfo(&self, access_token: &str) -> (u16, Option<String>) {
+        let request = http::Request::get(format!("{}/me", self.issuer))
+            .header(AUTHORIZATION, format!("Bearer {access_token}"))
+            .body(String::new())
+            .unwrap();
+        let answer = send(request).await;
+        let claims: Value = serde_json::from_str(answer.body()).unwrap_or_default();
+        (answer.status().as_u16(), claims["sub"].as_str().map(str::to_owned))
+    }
+
+    /// Every request that the token endpoint has answered.
+    pub(crate) async fn token_requests(&self) -> Vec<TokenRequest> {
+        let url = format!("{}/token-requests", self.admin);
+        let answer = send(http::Request::get(url).body(String::new()).unwrap()).await;
+        serde_json::from_str(answer.body()).unwrap()
+    }
+
+    /// How many refreshes it has been asked for, and how many of them it granted.
+    pub(crate) async fn refreshes(&self) -> (usize, usize) {
+        let requests = self.token_requests().await;
+        let refreshes: Vec<_> =
+            requests.iter().filter(|request| request.grant_type == "refresh_token").collect();
+        (refreshes.len(), refreshes.iter().filter(|request| request.status == 200).count())
+    }
+
+    /// The owner takes back every consent; returns how many there were.
+    pub(crate) async fn end_grants(&self) -> u64 {
+        let url = format!("{}/end-grants", self.admin);
+        let answer = send(http::Request::post(url).body(String::new()).unwrap()).await;
+        serde_json::from_str::<Value>(answer.body()).unwrap()["ended"].as_u64().unwrap()
+    }
+}
