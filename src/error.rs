@@ -182,6 +182,9 @@ pub enum SessionFlaw {
     /// Another account consented than the one this connection belongs to.
     #[error("a different account consented; begin again with allow_account_change to accept it")]
     AccountChanged,
+    /// The connection belongs to a known account, and whose consent this is could not be told.
+    #[error("whose account consented could not be told, and this connection belongs to a known one")]
+    AccountUnknown,
     /// Neither a code nor an error came back.
     #[error("the answer carries neither a code nor an error")]
     Empty,

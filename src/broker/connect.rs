@@ -14,8 +14,8 @@ pub use request::ReturnUrls;
 
 use super::{AuthorizationResponse, BeginConnect, Broker, CallbackOutcome, ConnectBegun};
 use crate::connection::{
-    AccessToken, Account, CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase,
-    Profile, SESSION_TTL, Scopes, Status,
+    CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
+    Scopes, Status,
 };
 use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
 use crate::provider::{AuthorizationRequest, CodeGrant, ProviderClient};
@@ -222,33 +222,17 @@ impl Broker {
         let told = issued.account.clone();
         let tokens = issued.into_set(None, asked_at);
         let account = match (told, &tokens.access) {
-            (None, Some(access)) => {
-                self.account_of(provider, access, &awaited.connection, awaited.allow_account_change).await?
-            }
+            (None, Some(access)) => match provider.account(access).await {
+                Ok(account) => account,
+                // Stops nobody from connecting first; a connection with an owner refuses the unknown.
+                Err(error) => {
+                    tracing::warn!(connection = %awaited.connection, %error, "the account could not be told");
+                    None
+                }
+            },
             (told, _) => told,
         };
         Ok(FinishWait { tokens, scopes, account })
-    }
-
-    /// Whose consent it is. A provider that cannot tell at the moment stops nobody from connecting first, but a
-    /// connection that has an owner is not handed to somebody unknown.
-    async fn account_of(
-        &self,
-        provider: &dyn ProviderClient,
-        access: &AccessToken,
-        id: &ConnectionId,
-        allow_account_change: bool,
-    ) -> Result<Option<Account>, Error> {
-        let error = match provider.account(access).await {
-            Ok(account) => return Ok(account),
-            Err(error) => error,
-        };
-        let known = self.tokens.get(id).await?.and_then(|stored| stored.value.profile.account);
-        if known.is_some() && !allow_account_change {
-            return Err(failed(provider, error));
-        }
-        tracing::warn!(connection = %id, %error, "connected without knowing the account");
-        Ok(None)
     }
 
     /// Makes a consent the connection's present one: durable, then published, then answered.

@@ -94,10 +94,10 @@ impl Broker {
             turn.withdraw();
         }
         // A flapping provider must not cost a durable write per call.
-        if is_dead || is_news {
-            if let Err(error) = self.tokens.put(&connection, Expected::At(revision)).await {
-                tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
-            }
+        if (is_dead || is_news)
+            && let Err(error) = self.tokens.put(&connection, Expected::At(revision)).await
+        {
+            tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
         }
         if is_dead {
             return not_serving(&connection.profile);

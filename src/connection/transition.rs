@@ -67,21 +67,26 @@ impl Connection {
     /// this time, the one held is kept, provided it is the same account's.
     ///
     /// # Errors
-    /// [`SessionFlaw::AccountChanged`] when another account consented and that was not asked for. Nothing is lost:
-    /// the caller still has the stored record.
+    /// [`SessionFlaw::AccountChanged`] or [`SessionFlaw::AccountUnknown`] when another account consented, or one
+    /// that could not be told, and that was not asked for. Nothing is lost: the stored record stays.
     pub fn connected(self, consent: Consent, now: Timestamp) -> Result<Self, SessionFlaw> {
         let before = self.profile.account.as_ref().map(|account| &account.id);
         let after = consent.account.as_ref().map(|account| &account.id);
-        let is_other_account = matches!((before, after), (Some(before), Some(after)) if before != after);
-        if is_other_account && !consent.allow_account_change {
-            return Err(SessionFlaw::AccountChanged);
+        let flaw = match (before, after) {
+            (Some(before), Some(after)) if before != after => Some(SessionFlaw::AccountChanged),
+            (Some(_), None) => Some(SessionFlaw::AccountUnknown),
+            _ => None,
+        };
+        let is_other_account = flaw.is_some();
+        if let Some(flaw) = flaw.filter(|_| !consent.allow_account_change) {
+            return Err(flaw);
         }
         // A refresh token of another account must not stand behind this account's access token.
         let kept = self.tokens.and_then(|tokens| tokens.refresh).filter(|_| !is_other_account);
         let mut tokens = consent.tokens;
         tokens.refresh = tokens.refresh.or(kept);
         let profile = Profile {
-            account: consent.account.or(self.profile.account),
+            account: consent.account,
             scopes: consent.scopes,
             consented_at: Some(now),
             ..self.profile
@@ -231,6 +236,8 @@ mod tests {
             active().connected(consent(None, "mallory"), T1).unwrap_err(),
             SessionFlaw::AccountChanged
         );
+        let untold = Consent { account: None, ..consent(None, "alice") };
+        assert_eq!(active().connected(untold, T1).unwrap_err(), SessionFlaw::AccountUnknown);
         let asked = Consent { allow_account_change: true, ..consent(None, "bob") };
         let after = active().connected(asked, T1).unwrap();
         assert_eq!(refresh_value(&after), None);

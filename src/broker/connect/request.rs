@@ -30,13 +30,13 @@ impl BeginConnect {
         let mut refuse = |field: &str, message: &str| {
             mistakes.push(Mistake { field: field.to_owned(), message: message.to_owned() });
         };
-        if let Some(raw) = &self.return_url {
-            if !parsed(raw).is_some_and(|url| settings.return_urls.contains(&url)) {
-                refuse(
-                    "return_url",
-                    "is not on the allowlist server.public.return_urls; it is compared as a whole",
-                );
-            }
+        if let Some(raw) = &self.return_url
+            && !parsed(raw).is_some_and(|url| settings.return_urls.contains(&url))
+        {
+            refuse(
+                "return_url",
+                "is not on the allowlist server.public.return_urls; it is compared as a whole",
+            );
         }
         if let Some(raw) = &self.redirect_uri {
             if !parsed(raw).is_some_and(|url| settings.redirect_uris.contains(&url)) {
