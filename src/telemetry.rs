@@ -1,80 +1,67 @@
-//! Logs and metrics. Owns the subscriber set-up and every metric name. Does not know what is measured. Invariant:
-//! no label ever holds a connection, an account or a secret.
+//! Logs and metrics. Owns the subscriber set-up, the shape of a log line, the panic hook and every metric name. Does
+//! not know what is measured or logged. Invariants: no label ever holds a connection, an account or a secret; no
+//! crate but ours can write below INFO, whatever the filter asks for; no character of a logged value reaches a
+//! terminal unescaped.
 
-use std::sync::atomic::AtomicU64;
+mod escape;
+mod field;
+mod filter;
+mod lines;
+mod metrics;
+mod panic;
+mod sink;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
 
-use crate::error::{Error, Reason};
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
 
-/// Every metric of the broker.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    tokens_served: Family<ServedLabels, Counter<u64, AtomicU64>>,
-    refreshes: Family<OutcomeLabels, Counter<u64, AtomicU64>>,
-    errors: Family<ErrorLabels, Counter<u64, AtomicU64>>,
+pub use filter::{Filter, LOG_VARIABLE};
+pub use lines::Format;
+pub use metrics::{Count, Metrics};
+pub use panic::install_panic_hook;
+pub use sink::{Capture, Sink, Stderr};
+
+use crate::clock::Clock;
+
+/// How this process logs.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// What is worth a line.
+    pub filter: Filter,
+    /// What a line looks like.
+    pub format: Format,
 }
 
-/// Counts one thing; cloning shares the count. Keep the handle: a hit must not look up a label.
-pub type Count = Counter<u64, AtomicU64>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ServedLabels {
-    provider: String,
-    source: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    provider: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ErrorLabels {
-    provider: String,
-    reason: &'static str,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::with_prefix("token_broker");
-        let tokens_served = Family::default();
-        registry.register("tokens_served", "Access tokens answered", tokens_served.clone());
-        let refreshes = Family::default();
-        registry.register("refreshes", "Refreshes at the token endpoint, by outcome", refreshes.clone());
-        let errors = Family::default();
-        registry.register("errors", "Requests answered with an error", errors.clone());
-        Self { registry, tokens_served, refreshes, errors }
+impl Format {
+    /// Pretty where standard error is a terminal, with colour unless `NO_COLOR` is set or the terminal is dumb; else
+    /// JSON.
+    pub fn of_stderr() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::Json;
+        }
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self::Pretty { is_coloured: !is_set("NO_COLOR") && !is_dumb }
     }
 }
 
-impl Metrics {
-    /// The count of tokens of `provider` answered from `source`.
-    pub fn tokens_served(&self, provider: &str, source: &'static str) -> Count {
-        self.tokens_served.get_or_create(&ServedLabels { provider: provider.to_owned(), source }).clone()
-    }
+/// A subscriber that writes one line an event into `sink`. For tests: `tracing::subscriber::set_default` with a
+/// [`Capture`] sees everything the current thread logs.
+pub fn subscriber(
+    logging: &Logging,
+    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Sink>,
+) -> impl Subscriber + Send + Sync + use<> {
+    tracing_subscriber::registry().with(logging.filter.targets()).with(lines::Lines::new(
+        logging.format,
+        clock,
+        sink,
+    ))
+}
 
-    /// Counts a refresh at the token endpoint that succeeded (`None`) or failed for `reason`.
-    pub fn refreshed(&self, provider: &str, failed: Option<Reason>) {
-        let outcome = failed.map_or("success", Reason::as_str);
-        self.refreshes.get_or_create(&OutcomeLabels { provider: provider.to_owned(), outcome }).inc();
-    }
-
-    /// Counts a request of `provider` (empty where none was settled) that was answered with `error`.
-    pub fn failed(&self, provider: &str, error: &Error) {
-        let labels = ErrorLabels { provider: provider.to_owned(), reason: error.reason().as_str() };
-        self.errors.get_or_create(&labels).inc();
-    }
-
-    /// Everything, in the OpenMetrics text format.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
-    }
+/// Makes standard error the log of this process. Returns `false` if the process has a log already, which then stays.
+pub fn init(logging: &Logging, clock: Arc<dyn Clock>) -> bool {
+    tracing::subscriber::set_global_default(subscriber(logging, clock, Arc::new(Stderr))).is_ok()
 }

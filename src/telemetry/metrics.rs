@@ -1,0 +1,297 @@
+//! Every metric of the broker: its name, its labels, and one method each to move it.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use crate::clock::Timestamp;
+use crate::connection::Status;
+use crate::error::{Error, Reason};
+
+/// Counts one thing; cloning shares the count. Keep the handle: a hit must not look up a label.
+pub type Count = Counter<u64, AtomicU64>;
+
+/// A refresh is a request to another company's server: 10 ms to the longest total timeout one would configure.
+const REFRESH_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// A commit is a flush to a disk: 0.1 ms on a fast one to the seconds of one that is dying.
+const COMMIT_BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+
+/// Every metric of the broker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tokens_served: Family<ServedLabels, Count>,
+    errors: Family<ErrorLabels, Count>,
+    refreshes: Family<OutcomeLabels, Count>,
+    refresh_duration: Family<ProviderLabel, Histogram, fn() -> Histogram>,
+    connections: Family<StatusLabels, Gauge>,
+    soonest_grant_expiry: Family<ProviderLabel, Gauge<f64, AtomicU64>>,
+    provider_requests: Family<RequestLabels, Count>,
+    store_commit_duration: Histogram,
+    store_blob_files: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProviderLabel {
+    provider: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServedLabels {
+    provider: String,
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    provider: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    provider: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    provider: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    provider: String,
+    kind: &'static str,
+    status_class: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("token_broker");
+        let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
+        registry.register("build", "Which release this is", build);
+        let registry = &mut registry;
+        Self {
+            tokens_served: register(registry, "tokens_served", "Access tokens answered", Family::default()),
+            errors: register(registry, "errors", "Requests answered with an error", Family::default()),
+            refreshes: register(
+                registry,
+                "refreshes",
+                "Refreshes at the token endpoint, by outcome",
+                Family::default(),
+            ),
+            refresh_duration: register_seconds(
+                registry,
+                "refresh_duration",
+                "From sending a refresh to its outcome",
+                Family::new_with_constructor(|| Histogram::new(REFRESH_BUCKETS)),
+            ),
+            connections: register(registry, "connections", "Connections held, by status", Family::default()),
+            soonest_grant_expiry: register_seconds(
+                registry,
+                "soonest_grant_expiry_timestamp",
+                "When the first grant of a provider ends unless its owner consents again, as Unix time",
+                Family::default(),
+            ),
+            provider_requests: register(
+                registry,
+                "provider_requests",
+                "Requests sent to providers, by kind and class of the answer",
+                Family::default(),
+            ),
+            store_commit_duration: register_seconds(
+                registry,
+                "store_commit_duration",
+                "From asking the store for a change to its being durable",
+                Histogram::new(COMMIT_BUCKETS),
+            ),
+            store_blob_files: register(
+                registry,
+                "store_blob_files",
+                "Files the store keeps beside its log for large values",
+                Gauge::default(),
+            ),
+            registry: std::mem::take(registry),
+        }
+    }
+}
+
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn register_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
+}
+
+impl Metrics {
+    /// The count of tokens of `provider` answered from `source`.
+    pub fn tokens_served(&self, provider: &str, source: &'static str) -> Count {
+        self.tokens_served.get_or_create_owned(&ServedLabels { provider: provider.to_owned(), source })
+    }
+
+    /// Counts a request of `provider` (empty where none was settled) that was answered with `error`. What a caller
+    /// made up does not become a label: those are counted with no provider.
+    pub fn failed(&self, provider: &str, error: &Error) {
+        let reason = error.reason();
+        let provider = if is_provider_unsettled(reason) { "" } else { provider };
+        let labels = ErrorLabels { provider: provider.to_owned(), reason: reason.as_str() };
+        self.errors.get_or_create(&labels).inc();
+    }
+
+    /// Counts a refresh at the token endpoint that succeeded (`None`) or failed for `reason`.
+    pub fn refreshed(&self, provider: &str, failed: Option<Reason>) {
+        let outcome = failed.map_or("success", Reason::as_str);
+        self.refreshes.get_or_create(&OutcomeLabels { provider: provider.to_owned(), outcome }).inc();
+    }
+
+    /// Notes how long a refresh took, from sending it to its outcome, whichever that was.
+    pub fn refresh_took(&self, provider: &str, duration: Duration) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        self.refresh_duration.get_or_create(&label).observe(duration.as_secs_f64());
+    }
+
+    /// How many connections of `provider` have `status`. The broker counts; this tells.
+    pub fn set_connections(&self, provider: &str, status: Status, count: u64) {
+        let labels = StatusLabels { provider: provider.to_owned(), status: status.as_str() };
+        self.connections.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// When the first grant of `provider` ends by the provider's own word; `None`: none does, and the series goes.
+    pub fn set_soonest_grant_expiry(&self, provider: &str, soonest: Option<Timestamp>) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        match soonest {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of any real date fit 53 bits")]
+            Some(instant) => {
+                self.soonest_grant_expiry.get_or_create(&label).set(instant.as_millis() as f64 / 1e3);
+            }
+            None => {
+                self.soonest_grant_expiry.remove(&label);
+            }
+        }
+    }
+
+    /// Counts a request sent to `provider`: what `kind` it was (`token`, `revocation`, `userinfo`, `discovery`) and
+    /// which status came back; `None`: no answer.
+    pub fn provider_requested(&self, provider: &str, kind: &'static str, status: Option<u16>) {
+        let labels =
+            RequestLabels { provider: provider.to_owned(), kind, status_class: status_class(status) };
+        self.provider_requests.get_or_create(&labels).inc();
+    }
+
+    /// Notes how long a change took to be durable.
+    pub fn store_commit_took(&self, duration: Duration) {
+        self.store_commit_duration.observe(duration.as_secs_f64());
+    }
+
+    /// How many files the store keeps beside its log.
+    pub fn set_store_blob_files(&self, count: u64) {
+        self.store_blob_files.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Everything, in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Whether an error of this reason may come with a provider's name that exists nowhere but in the request.
+fn is_provider_unsettled(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::InvalidRequest
+            | Reason::MessageTooLarge
+            | Reason::CallerUnknown
+            | Reason::CallerNotAllowed
+            | Reason::ProviderNotConfigured
+    )
+}
+
+fn status_class(status: Option<u16>) -> &'static str {
+    match status {
+        None => "none",
+        Some(100..=199) => "1xx",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(_) => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_the_documented_names() {
+        let metrics = Metrics::default();
+        metrics.tokens_served("google", "cache").inc();
+        metrics.failed("google", &Error::ShuttingDown);
+        metrics.refreshed("google", None);
+        metrics.refresh_took("google", Duration::from_millis(40));
+        metrics.set_connections("google", Status::Active, 3);
+        metrics.set_soonest_grant_expiry("google", Some(Timestamp::from_millis(1_790_000_000_500)));
+        metrics.provider_requested("google", "token", Some(200));
+        metrics.provider_requested("google", "token", None);
+        metrics.store_commit_took(Duration::from_micros(300));
+        metrics.set_store_blob_files(2);
+        let text = metrics.encode().unwrap();
+        for line in [
+            concat!("token_broker_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "token_broker_tokens_served_total{provider=\"google\",source=\"cache\"} 1",
+            "token_broker_errors_total{provider=\"google\",reason=\"SHUTTING_DOWN\"} 1",
+            "token_broker_refreshes_total{provider=\"google\",outcome=\"success\"} 1",
+            "token_broker_refresh_duration_seconds_bucket{le=\"0.05\",provider=\"google\"} 1",
+            "token_broker_connections{provider=\"google\",status=\"ACTIVE\"} 3",
+            "token_broker_soonest_grant_expiry_timestamp_seconds{provider=\"google\"} 1790000000.5",
+            "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"2xx\"} 1",
+            "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"none\"} 1",
+            "token_broker_store_commit_duration_seconds_bucket{le=\"0.0005\"} 1",
+            "token_broker_store_blob_files 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        metrics.set_soonest_grant_expiry("google", None);
+        assert!(!metrics.encode().unwrap().contains("expiry_timestamp_seconds{"));
+    }
+
+    #[test]
+    fn a_made_up_provider_is_no_label() {
+        let metrics = Metrics::default();
+        let error = Error::ProviderNotConfigured { provider: "made-up".into(), known: Vec::new() };
+        metrics.failed("made-up", &error);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("errors_total{provider=\"\",reason=\"PROVIDER_NOT_CONFIGURED\"} 1"), "{text}");
+        assert!(!text.contains("made-up"));
+    }
+
+    #[test]
+    fn a_kept_handle_moves_the_same_count() {
+        let metrics = Metrics::default();
+        let kept = metrics.tokens_served("google", "cache");
+        kept.inc();
+        metrics.tokens_served("google", "cache").inc();
+        assert_eq!(kept.get(), 2);
+    }
+}
