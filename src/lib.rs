@@ -17,6 +17,7 @@
 //! | [`provider`] | a provider as data, the token endpoint client, the one hardened HTTP client |
 //! | [`store`] | the storage contract, the sealed sled store behind its guard layer, the memory store |
 //! | [`readiness`] | what start-up still waits for |
+//! | [`process`] | what keeps the process's memory its own; the signals that end it |
 //! | [`broker`] | one method a use case: access token, connect, disconnect, listing |
 //! | [`grpc`] | tonic services: decode, ask the broker, encode; the error table |
 //! | [`web`] | the public HTTP door (callbacks) and the ops door (livez, readyz, metrics) |
@@ -42,6 +43,7 @@ pub mod connection;
 pub mod entropy;
 pub mod error;
 pub mod grpc;
+pub mod process;
 pub mod provider;
 pub mod readiness;
 pub mod sandbox;

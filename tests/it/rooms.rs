@@ -44,6 +44,7 @@ const RULES: &[Rule] = &[
     Rule { room: "error", may: &[], crates: PURE },
     Rule { room: "secret", may: &[], crates: PURE },
     Rule { room: "readiness", may: &[], crates: Crates::Only(&["tokio"]) },
+    Rule { room: "process", may: &[], crates: Crates::Only(&["rustix", "tokio", "tokio_util", "tracing"]) },
     Rule {
         room: "telemetry",
         may: &[],
@@ -110,6 +111,7 @@ const RULES: &[Rule] = &[
             "broker",
             "config",
             "grpc",
+            "process",
             "provider",
             "provider::*",
             "readiness",
@@ -123,7 +125,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "cli",
-        may: &["app", "config", "grpc", "provider", "readiness", "sandbox", "telemetry"],
+        may: &["app", "config", "grpc", "process", "provider", "readiness", "sandbox", "telemetry"],
         crates: Crates::AllBut(&["aes_gcm", "axum", "reqwest", "sled"]),
     },
     Rule { room: "main", may: &["cli"], crates: Crates::AllBut(&["axum", "reqwest", "sled", "tonic"]) },
