@@ -1,15 +1,23 @@
 //! Readiness as a set of guards. Owns the list of what start-up still waits for. Does not know what the parts do.
 //! Invariant: ready is said when the last guard drops, once, and never before.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 /// What start-up still waits for.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    awaited: Arc<Mutex<Vec<&'static str>>>,
+    parts: Arc<Mutex<Parts>>,
     is_ready: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    awaited: Vec<&'static str>,
+    /// Every part that ever took a guard, in order.
+    known: Vec<&'static str>,
+    has_started: bool,
 }
 
 /// Holds readiness back until it is dropped.
@@ -21,14 +29,18 @@ pub struct ReadinessGuard {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { awaited: Arc::default(), is_ready: Arc::new(watch::Sender::new(false)) }
+        Self { parts: Arc::default(), is_ready: Arc::new(watch::Sender::new(false)) }
     }
 }
 
 impl Readiness {
     /// Takes a guard for the part called `name`. Take all guards before the first can drop.
     pub fn guard(&self, name: &'static str) -> ReadinessGuard {
-        self.lock().push(name);
+        let mut parts = self.lock();
+        parts.awaited.push(name);
+        if !parts.known.contains(&name) {
+            parts.known.push(name);
+        }
         ReadinessGuard { name, readiness: self.clone() }
     }
 
@@ -39,7 +51,18 @@ impl Readiness {
 
     /// The parts that are still awaited.
     pub fn awaited(&self) -> Vec<&'static str> {
-        self.lock().clone()
+        self.lock().awaited.clone()
+    }
+
+    /// Every part that ever held readiness back, with whether it is still awaited.
+    pub fn parts(&self) -> Vec<(&'static str, bool)> {
+        let parts = self.lock();
+        parts.known.iter().map(|name| (*name, parts.awaited.contains(name))).collect()
+    }
+
+    /// Whether readiness was ever reached: start-up is over, whatever came after.
+    pub fn has_started(&self) -> bool {
+        self.lock().has_started
     }
 
     /// Follows readiness: `true` once ready, `false` again when the broker drains.
@@ -49,22 +72,25 @@ impl Readiness {
 
     /// Takes readiness back for good: the broker drains.
     pub fn end(&self) {
-        self.lock().push("shutdown");
+        let mut parts = self.lock();
+        parts.awaited.push("shutdown");
+        parts.known.push("shutdown");
         self.is_ready.send_replace(false);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<&'static str>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for ReadinessGuard {
     fn drop(&mut self) {
-        let mut awaited = self.readiness.lock();
-        if let Some(place) = awaited.iter().position(|name| *name == self.name) {
-            awaited.swap_remove(place);
+        let mut parts = self.readiness.lock();
+        if let Some(place) = parts.awaited.iter().position(|name| *name == self.name) {
+            parts.awaited.remove(place);
         }
-        if awaited.is_empty() {
+        if parts.awaited.is_empty() {
+            parts.has_started = true;
             self.readiness.is_ready.send_replace(true);
         }
     }
@@ -81,10 +107,23 @@ mod tests {
         drop(store);
         assert!(!readiness.is_ready());
         assert_eq!(readiness.awaited(), ["doors"]);
+        assert_eq!(readiness.parts(), [("store", false), ("doors", true)]);
+        assert!(!readiness.has_started());
         drop(doors);
         assert!(readiness.is_ready());
         readiness.end();
         assert!(!readiness.is_ready());
+        assert!(readiness.has_started());
         assert_eq!(readiness.awaited(), ["shutdown"]);
+    }
+
+    #[test]
+    fn a_broker_that_is_stopped_while_it_starts_never_says_ready() {
+        let readiness = Readiness::default();
+        let store = readiness.guard("store");
+        readiness.end();
+        drop(store);
+        assert!(!readiness.is_ready());
+        assert!(!readiness.has_started());
     }
 }
