@@ -118,5 +118,5 @@ part_release() {
     target/release/token-broker --version
 }
 
-part bench bench "cargo" "the real binary beside a stock tonic echo; writes target/bench/"
+part bench bench "cargo taskset" "the real binary beside a stock tonic echo; writes target/bench/"
 part_bench() { cargo bench --profile dist --bench load; }

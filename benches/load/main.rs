@@ -1,0 +1,162 @@
+//! The load harness: `tests/run.sh --bench`, or `cargo bench --profile dist --bench load`.
+//!
+//! Starts the real binary and, beside it, a stock tonic echo with a reply of the same bytes (the floor), each as a child
+//! process on the same core, with this driver on another. Every figure is a ratio of the two formed in one run, measured
+//! in turns. Nothing is asserted about time. Writes `target/bench/load.{md,json,svg}`.
+
+mod broker;
+mod child;
+mod drive;
+mod floor;
+mod picture;
+mod report;
+mod series;
+
+use std::error::Error;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broker::Home;
+use drive::{Door, Load};
+use report::{Footprint, Report};
+use series::{Case, Round, Sample};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// How the same executable is told what it is this time.
+const ROLE: &str = "LOAD_ROLE";
+
+/// Turns of each server in each case; odd, so that the median is a measured one.
+const ROUNDS: usize = 7;
+
+const WARM_UP: Duration = Duration::from_millis(300);
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// Connections that the cost of one is computed from.
+const CROWD: usize = 4000;
+
+/// Starts that the time to serving is taken from.
+const STARTS: usize = 7;
+
+/// An access token as large providers issue them.
+const TOKEN_BYTES: usize = 1200;
+
+fn main() -> Outcome<()> {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match std::env::var(ROLE).as_deref() {
+        Ok("floor") => runtime()?.block_on(floor::serve()),
+        Ok("driver") => runtime()?.block_on(measure()),
+        _ if !std::env::args().any(|argument| argument == "--bench") => {
+            // `cargo test --benches` comes here: there is nothing to test.
+            Ok(())
+        }
+        _ => {
+            let mut driver = child::pinned(child::DRIVER_CORE, &std::env::current_exe()?);
+            Err(driver.env(ROLE, "driver").exec().into())
+        }
+    }
+}
+
+async fn measure() -> Outcome<()> {
+    let load_before = child::load_average()?;
+    let home = Home::new()?;
+    let ours = home.start()?;
+    ours.import("user-42", &token(0)).await?;
+    let reply = ours.reply("user-42").await?;
+    let floor = floor::start(&reply)?;
+
+    let mut cases = Vec::new();
+    for (door, floor_door) in [(ours.tcp(), floor.tcp()), (ours.socket(), floor.socket())] {
+        for (callers, connections) in [(1, 1), (64, 4)] {
+            let load = Load {
+                callers,
+                connections,
+                warm_up: WARM_UP,
+                window: WINDOW,
+                request: broker::request("user-42"),
+            };
+            cases.push((Case::new(door.name(), callers), load, door.clone(), floor_door.clone()));
+        }
+    }
+    let mut measured: Vec<(Case, Vec<Round>)> =
+        cases.iter().map(|(case, ..)| (case.clone(), Vec::new())).collect();
+    for round in 0..ROUNDS {
+        say(&format!("round {} of {ROUNDS}", round + 1))?;
+        for ((_, load, door, floor_door), (_, rounds)) in cases.iter().zip(&mut measured) {
+            let one = |door: Door, process: u32| async move {
+                let before = child::cpu_seconds(process)?;
+                let run = drive::run(&door, load).await?;
+                Ok::<_, Box<dyn Error>>(Sample::new(run, child::cpu_seconds(process)? - before))
+            };
+            // Who goes first takes turns too.
+            let (floor, ours) = if round % 2 == 0 {
+                let floor = one(floor_door.clone(), floor.process()).await?;
+                (floor, one(door.clone(), ours.process()).await?)
+            } else {
+                let ours = one(door.clone(), ours.process()).await?;
+                (one(floor_door.clone(), floor.process()).await?, ours)
+            };
+            rounds.push(Round { floor, ours });
+        }
+    }
+    drop((ours, floor));
+
+    say("footprint and start")?;
+    let report = Report {
+        rounds: measured,
+        footprint: footprint().await?,
+        reply_bytes: reply.len(),
+        load_average: (load_before, child::load_average()?),
+        cores: std::thread::available_parallelism()?.get(),
+        profile: child::profile()?,
+    };
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("load.md"), report.markdown())?;
+    std::fs::write(folder.join("load.json"), serde_json::to_string_pretty(&report.json())?)?;
+    std::fs::write(folder.join("load.svg"), picture::histograms(&report.rounds))?;
+    say(&format!("\n{}\nraw figures and histograms: target/bench/load.{{md,json,svg}}", report.markdown()))
+}
+
+/// Memory and time to serving, empty and with a crowd of connections.
+async fn footprint() -> Outcome<Footprint> {
+    let home = Home::new()?;
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        let broker = home.start()?;
+        starts.push(broker.took());
+        broker.stop()?;
+    }
+    let broker = home.start()?;
+    let idle = child::resident_bytes(broker.process())?;
+    broker.import_crowd(CROWD, &token(0)).await?;
+    broker.stop()?;
+
+    let mut crowded_starts = Vec::new();
+    for _ in 0..STARTS {
+        let broker = home.start()?;
+        crowded_starts.push(broker.took());
+        broker.stop()?;
+    }
+    let broker = home.start()?;
+    let crowded = child::resident_bytes(broker.process())?;
+    broker.get_crowd(CROWD).await?;
+    let cached = child::resident_bytes(broker.process())?;
+    Ok(Footprint { starts, idle, connections: CROWD, crowded_starts, crowded, cached })
+}
+
+/// A token of its own for each connection, of the usual size.
+fn token(number: usize) -> String {
+    let mut token = format!("{number:08}.");
+    token.extend(
+        (0..TOKEN_BYTES - token.len())
+            .map(|at| char::from(b'a' + u8::try_from((at * 7 + number) % 26).unwrap_or(0))),
+    );
+    token
+}
+
+fn say(line: &str) -> Outcome<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}

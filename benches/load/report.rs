@@ -1,0 +1,190 @@
+//! What was measured, for people and for machines.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::series::{Case, Histogram, Round, Sample, Spread};
+
+/// Everything one run has measured.
+pub(crate) struct Report {
+    pub(crate) rounds: Vec<(Case, Vec<Round>)>,
+    pub(crate) footprint: Footprint,
+    pub(crate) reply_bytes: usize,
+    /// Before and after.
+    pub(crate) load_average: (f64, f64),
+    pub(crate) cores: usize,
+    pub(crate) profile: String,
+}
+
+/// Memory in bytes, and times from process start to serving.
+pub(crate) struct Footprint {
+    pub(crate) starts: Vec<Duration>,
+    pub(crate) idle: u64,
+    pub(crate) connections: usize,
+    pub(crate) crowded_starts: Vec<Duration>,
+    /// After a start with the crowd in the store, before any is asked for.
+    pub(crate) crowded: u64,
+    /// After each was asked for once.
+    pub(crate) cached: u64,
+}
+
+/// A row of the table: what it is, in which unit, how to read it, and the goal for its ratio.
+struct Figure {
+    name: &'static str,
+    of: fn(&Sample) -> f64,
+    unit: &'static str,
+    goal: fn(&Case) -> &'static str,
+}
+
+const FIGURES: [Figure; 4] = [
+    Figure {
+        name: "calls a second",
+        of: |sample| sample.calls_per_second,
+        unit: "",
+        goal: |case| if case.callers == 1 { "" } else { "≥ 0.90" },
+    },
+    Figure {
+        name: "p50",
+        of: |sample| micros(sample.p50),
+        unit: " µs",
+        goal: |case| if case.callers == 1 { "≤ 1.10" } else { "" },
+    },
+    Figure { name: "p99", of: |sample| micros(sample.p99), unit: " µs", goal: |_| "" },
+    Figure { name: "server CPU a call", of: |sample| micros(sample.cpu), unit: " µs", goal: |_| "" },
+];
+
+fn micros(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e6
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn ratios(rounds: &[Round], of: fn(&Sample) -> f64) -> Spread {
+    Spread::of(rounds.iter().map(|round| of(&round.ours) / of(&round.floor)))
+}
+
+impl Footprint {
+    fn bytes_a_connection(&self) -> f64 {
+        self.cached.saturating_sub(self.crowded) as f64 / self.connections as f64
+    }
+}
+
+impl Report {
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "Profile `{}`, {} cores (server on one, driver on another), reply of {} bytes, load average {:.2} before \
+             and {:.2} after.\nEach figure is the median of {} rounds, floor and broker in turns; in brackets the \
+             lowest and the highest.\n\n\
+             | load | figure | tonic echo | token-broker | ratio | goal |\n|---|---|---:|---:|---:|---|\n",
+            self.profile,
+            self.cores,
+            self.reply_bytes,
+            self.load_average.0,
+            self.load_average.1,
+            self.rounds.first().map_or(0, |(_, rounds)| rounds.len()),
+        );
+        for (case, rounds) in &self.rounds {
+            for figure in &FIGURES {
+                let floor = Spread::of(rounds.iter().map(|round| (figure.of)(&round.floor)));
+                let ours = Spread::of(rounds.iter().map(|round| (figure.of)(&round.ours)));
+                let ratio = ratios(rounds, figure.of);
+                // Writing into a String cannot fail.
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | {}{unit} | {}{unit} | {:.2} [{:.2}–{:.2}] | {} |",
+                    case.name(),
+                    figure.name,
+                    rounded(floor.median),
+                    rounded(ours.median),
+                    ratio.median,
+                    ratio.min,
+                    ratio.max,
+                    (figure.goal)(case),
+                    unit = figure.unit,
+                );
+            }
+        }
+        let start = |starts: &[Duration]| {
+            let spread = Spread::of(starts.iter().map(|start| start.as_secs_f64() * 1e3));
+            format!("{:.0} ms [{:.0}–{:.0}]", spread.median, spread.min, spread.max)
+        };
+        let footprint = &self.footprint;
+        let _ = write!(
+            text,
+            "\n| footprint | figure | goal |\n|---|---:|---|\n\
+             | process start to serving, empty store | {} | < 1 s |\n\
+             | process start to serving, {} connections in the store | {} | |\n\
+             | resident memory, idle | {:.1} MiB | < 20 MiB |\n\
+             | resident memory, {1} connections in the store, none asked for | {:.1} MiB | |\n\
+             | resident memory, each asked for once | {:.1} MiB | |\n\
+             | memory a cached connection | {:.2} KiB | < 4 KiB |\n",
+            start(&footprint.starts),
+            footprint.connections,
+            start(&footprint.crowded_starts),
+            mib(footprint.idle),
+            mib(footprint.crowded),
+            mib(footprint.cached),
+            footprint.bytes_a_connection() / 1024.0,
+        );
+        text
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let sample = |sample: &Sample| {
+            json!({
+                "calls_per_second": sample.calls_per_second,
+                "p50_us": micros(sample.p50),
+                "p99_us": micros(sample.p99),
+                "server_cpu_us_per_call": micros(sample.cpu),
+                "histogram": sample.histogram.shares(),
+            })
+        };
+        let cases = self.rounds.iter().map(|(case, rounds)| {
+            let rounds = rounds
+                .iter()
+                .map(|round| json!({ "floor": sample(&round.floor), "token_broker": sample(&round.ours) }));
+            json!({ "door": case.door, "callers": case.callers, "rounds": rounds.collect::<Vec<_>>() })
+        });
+        let seconds = |starts: &[Duration]| starts.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
+        json!({
+            "profile": self.profile,
+            "cores": self.cores,
+            "reply_bytes": self.reply_bytes,
+            "load_average": [self.load_average.0, self.load_average.1],
+            "histogram": "[lower end of the bucket in µs, share of the calls]",
+            "cases": cases.collect::<Vec<_>>(),
+            "footprint": {
+                "start_to_serving_seconds": seconds(&self.footprint.starts),
+                "start_to_serving_crowded_seconds": seconds(&self.footprint.crowded_starts),
+                "connections": self.footprint.connections,
+                "rss_idle_bytes": self.footprint.idle,
+                "rss_crowded_bytes": self.footprint.crowded,
+                "rss_cached_bytes": self.footprint.cached,
+            },
+        })
+    }
+}
+
+/// All rounds of one server in one case.
+pub(crate) fn together(rounds: &[Round], of: fn(&Round) -> &Sample) -> Histogram {
+    let mut sum = Histogram::empty();
+    rounds.iter().for_each(|round| sum.add(&of(round).histogram));
+    sum
+}
+
+/// Three digits that mean something, thousands set apart.
+fn rounded(value: f64) -> String {
+    if value >= 1000.0 {
+        let digits = format!("{value:.0}");
+        let (head, tail) = digits.split_at(digits.len() - 3);
+        format!("{head} {tail}")
+    } else if value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.1}")
+    }
+}
