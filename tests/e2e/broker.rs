@@ -10,7 +10,7 @@ use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceC
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::process::{Running, Says, output};
+use crate::process::{Running, output};
 
 /// The provider's key in every config file of these tests.
 pub(crate) const PROVIDER: &str = "local";
@@ -95,7 +95,7 @@ impl Home {
             .arg("--config")
             .arg(self.path("config.yaml"))
             .env("RUST_LOG", "token_broker=trace");
-        let (running, doors) = Running::start(command, Says::Err, Doors::in_log_line);
+        let (running, doors) = Running::start(command, Doors::in_log_line);
         Broker { running, doors }
     }
 

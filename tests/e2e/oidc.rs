@@ -85,6 +85,7 @@ async fn connects_through_the_public_door() {
 
     let request = v1::BeginConnectRequest { return_url: RETURN_URL.to_owned(), ..begin("user-2") };
     let begun = connections.begin_connect(request).await.unwrap().into_inner();
+    assert_eq!(begun.redirect_uri, format!("{}/callback/{PROVIDER}", broker.doors.public));
     let returned = provider.consent(&begun.authorization_url, "bob", RETURN_URL).await;
 
     // The browser is on its way from the broker's own page to the app, with nothing of the provider's in the address.

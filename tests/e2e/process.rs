@@ -1,8 +1,8 @@
 //! Child processes: ready by a line they say, ended with the test, whatever way it ends.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,76 +13,49 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running child that is killed when dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    output: Lines,
-}
-
-/// What a child says, line by line, as it says it.
-struct Lines {
     said: Arc<Mutex<Vec<String>>>,
-    fresh: Receiver<String>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Lines {
-    fn of(stream: impl Read + Send + 'static) -> Self {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let (sender, fresh) = channel();
-        let keep = Arc::clone(&said);
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                keep.lock().unwrap().push(line.clone());
-                // Nobody waits for lines any more once the child is ready.
-                let _ = sender.send(line);
-            }
-        });
-        Self { said, fresh, reader: Some(reader) }
-    }
-}
-
-/// Which of its streams a child says its ready line on.
-pub(crate) enum Says {
-    Out,
-    Err,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Starts `command`, whose ready line is the first that `ready` makes something of.
-    pub(crate) fn start<T>(mut command: Command, says: Says, ready: impl Fn(&str) -> Option<T>) -> (Self, T) {
-        match says {
-            Says::Out => command.stdout(Stdio::piped()),
-            Says::Err => command.stderr(Stdio::piped()),
-        };
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let output = match says {
-            Says::Out => Lines::of(child.stdout.take().unwrap()),
-            Says::Err => Lines::of(child.stderr.take().unwrap()),
-        };
-        let mut running = Self { child, output };
+    /// Starts `command`, whose ready line is the first, on either stream, that `ready` makes something of.
+    pub(crate) fn start<T>(mut command: Command, ready: impl Fn(&str) -> Option<T>) -> (Self, T) {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let said = Arc::default();
+        let (sender, lines) = channel();
+        let readers = vec![
+            read(child.stdout.take().unwrap(), &said, sender.clone()),
+            read(child.stderr.take().unwrap(), &said, sender),
+        ];
+        let mut running = Self { child, said, readers };
         loop {
-            match running.output.fresh.recv_timeout(PATIENCE) {
+            match lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
                     if let Some(found) = ready(&line) {
                         return (running, found);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("{command:?} is not ready:\n{}", running.said()),
+                Err(RecvTimeoutError::Timeout) => panic!("{command:?} is not ready"),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = running.child.wait().unwrap();
-                    panic!("{command:?} ended with {status} before it was ready:\n{}", running.said());
+                    panic!("{command:?} ended with {status} before it was ready");
                 }
             }
         }
     }
 
-    /// Everything the child has said on the watched stream so far.
-    pub(crate) fn said(&self) -> String {
-        self.output.said.lock().unwrap().join("\n")
+    fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
     }
 
     /// Waits for the child's end and returns all it has said.
-    pub(crate) fn ended(&mut self) -> (std::process::ExitStatus, String) {
+    pub(crate) fn ended(&mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
-        if let Some(reader) = self.output.reader.take() {
+        for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
         (status, self.said())
@@ -97,6 +70,21 @@ impl Drop for Running {
             eprintln!("--- the child said:\n{}", self.said());
         }
     }
+}
+
+/// Keeps every line of `stream`, and passes it on for as long as somebody waits for one.
+fn read(
+    stream: impl Read + Send + 'static,
+    said: &Arc<Mutex<Vec<String>>>,
+    lines: Sender<String>,
+) -> JoinHandle<()> {
+    let said = Arc::clone(said);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            said.lock().unwrap().push(line.clone());
+            let _ = lines.send(line);
+        }
+    })
 }
 
 /// Runs `command` to its end.

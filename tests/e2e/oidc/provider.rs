@@ -2,14 +2,17 @@
 
 use std::process::Command;
 
-use http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::broker::Client;
 use crate::browser::{Browser, Page, send};
-use crate::process::{Running, Says, place};
+use crate::process::{Running, place};
 
 const CLIENT_ID: &str = "token-broker-e2e";
 pub(crate) const CLIENT_SECRET: &str = "correct-horse-battery-staple-e2e";
@@ -46,7 +49,7 @@ impl Provider {
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/oidc-provider/server.mjs"))
             .env("PACKAGES", place("OIDC_PROVIDER_PACKAGES"))
             .env("SETTINGS", settings.to_string());
-        let (running, (issuer, admin)) = Running::start(command, Says::Out, |line| {
+        let (running, (issuer, admin)) = Running::start(command, |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             Some((line["issuer"].as_str()?.to_owned(), line["admin"].as_str()?.to_owned()))
         });
@@ -87,6 +90,19 @@ impl Provider {
         serde_json::from_str(answer.body()).unwrap()
     }
 
+    /// Asks the token endpoint by hand.
+    async fn token(&self, form: &[(&str, &str)]) -> (u16, Value) {
+        let request = http::Request::post(format!("{}/token", self.issuer))
+            .header(
+                AUTHORIZATION,
+                format!("Basic {}", STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"))),
+            )
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
+        let answer = send(request.unwrap()).await;
+        (answer.status().as_u16(), serde_json::from_str(answer.body()).unwrap())
+    }
+
     /// How many refreshes it has been asked for, and how many of them it granted.
     pub(crate) async fn refreshes(&self) -> (usize, usize) {
         let requests = self.token_requests().await;
@@ -101,4 +117,46 @@ impl Provider {
         let answer = send(http::Request::post(url).body(String::new()).unwrap()).await;
         serde_json::from_str::<Value>(answer.body()).unwrap()["ended"].as_u64().unwrap()
     }
+}
+
+/// The control: at this peer a broker that refreshes twice with one token is found out.
+#[tokio::test]
+async fn a_refresh_token_used_twice_ends_the_grant() {
+    let provider = Provider::start(600);
+    let verifier = "a-code-verifier-of-at-least-forty-three-characters";
+    let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+    let url = Url::parse_with_params(
+        &format!("{}/auth", provider.issuer),
+        [
+            ("client_id", CLIENT_ID),
+            ("response_type", "code"),
+            ("redirect_uri", APP_CALLBACK),
+            ("scope", "openid offline_access"),
+            ("prompt", "consent"),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ],
+    );
+    let callback = provider.consent(url.unwrap().as_str(), "alice", APP_CALLBACK).await;
+    let code = callback.query("code").unwrap();
+
+    let exchange = [
+        ("grant_type", "authorization_code"),
+        ("code", &code),
+        ("redirect_uri", APP_CALLBACK),
+        ("code_verifier", verifier),
+    ];
+    let (_, first) = provider.token(&exchange).await;
+    let spent = first["refresh_token"].as_str().unwrap();
+    let (status, second) = provider.token(&[("grant_type", "refresh_token"), ("refresh_token", spent)]).await;
+    assert_eq!(status, 200);
+    let access_token = second["access_token"].as_str().unwrap();
+    assert_eq!(provider.userinfo(access_token).await, (200, Some("alice".to_owned())));
+
+    let (status, refused) =
+        provider.token(&[("grant_type", "refresh_token"), ("refresh_token", spent)]).await;
+
+    assert_eq!((status, refused["error"].as_str()), (400, Some("invalid_grant")));
+    assert_eq!(provider.userinfo(access_token).await.0, 401);
+    assert_eq!(provider.refreshes().await, (2, 1));
 }
