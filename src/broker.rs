@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use cache::ServedToken;
-pub use connect::ReturnUrls;
+pub use connect::AllowedUrls;
 
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, Profile, ProviderKey};
@@ -53,9 +53,9 @@ pub struct Settings {
     /// The public door's base URL, under which `callback/{provider}` is reached by browsers.
     pub public_url: Url,
     /// Where the public door may send a browser after consent.
-    pub return_urls: ReturnUrls,
+    pub return_urls: AllowedUrls,
     /// Callbacks of apps that forward the answer themselves: an allowlist, matched exactly.
-    pub redirect_uris: Vec<Url>,
+    pub redirect_uris: AllowedUrls,
 }
 
 /// The broker: every door asks this one object.

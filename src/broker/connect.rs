@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-pub use request::ReturnUrls;
+pub use request::AllowedUrls;
 
 use super::{AuthorizationResponse, BeginConnect, Broker, CallbackOutcome, ConnectBegun};
 use crate::connection::{

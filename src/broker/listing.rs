@@ -69,15 +69,21 @@ impl Broker {
         Ok(ConnectionPage { profiles: page.profiles, next_page_token })
     }
 
-    /// Refreshes a connection now. Safe under a stampede: all who ask while one refresh is under way share it.
+    /// Refreshes a connection now, or only if it is still at `if_generation`. Safe under a stampede: all who ask
+    /// while one refresh is under way share it.
     ///
     /// # Errors
     /// As [`Broker::access_token`].
-    pub async fn refresh_connection(self: &Arc<Self>, id: ConnectionId) -> Result<Profile, Error> {
+    pub async fn refresh_connection(
+        self: &Arc<Self>,
+        id: ConnectionId,
+        if_generation: Option<u64>,
+    ) -> Result<Profile, Error> {
         let provider = self.enabled_provider(id.provider.as_str())?.clone();
-        let known = match self.cache.token(&id) {
-            Some(token) => token.generation,
-            None => self.connection(&id).await?.generation,
+        let known = match (if_generation, self.cache.token(&id)) {
+            (Some(generation), _) => generation,
+            (None, Some(token)) => token.generation,
+            (None, None) => self.connection(&id).await?.generation,
         };
         self.fetch(&provider, &id, &Demand { newer_than: Some(known), ..Demand::default() }).await?;
         self.connection(&id).await

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::broker::access_token::Demand;
 use crate::broker::{Broker, ImportConnection};
-use crate::connection::{AccessToken, Connection, ConnectionId, Profile, RefreshToken, Status, TokenSet};
+use crate::connection::{
+    AccessToken, Connection, ConnectionId, Profile, RefreshToken, Scopes, Status, TokenSet,
+};
 use crate::error::{Error, StoreError};
 use crate::provider::ProviderClient;
 use crate::store::Expected;
@@ -31,14 +33,18 @@ impl Broker {
         }
         let id = import.id.clone();
         let is_refreshable = import.refresh_token.is_some();
-        self.keep_imported(import).await?;
+        let scopes = match import.scopes.is_empty() {
+            true => provider.default_scopes().clone(),
+            false => import.scopes.iter().cloned().collect(),
+        };
+        self.keep_imported(import, scopes).await?;
         if is_refreshable {
             self.fetch(&provider, &id, &Demand::default()).await?;
         }
         self.identify(provider.as_ref(), &id).await
     }
 
-    async fn keep_imported(&self, import: ImportConnection) -> Result<(), Error> {
+    async fn keep_imported(&self, import: ImportConnection, scopes: Scopes) -> Result<(), Error> {
         let turn = self.cache.turn(&import.id).await;
         let now = self.clock.now();
         let (before, expected) = match self.tokens.get(&import.id).await? {
@@ -65,7 +71,7 @@ impl Broker {
             expires_at: import.expires_at,
         });
         let tokens = TokenSet { access, refresh };
-        let connection = before.imported(tokens, import.scopes.into_iter().collect(), now);
+        let connection = before.imported(tokens, scopes, now);
         self.commit(&connection, expected).await?;
         turn.withdraw();
         Ok(())

@@ -6,9 +6,10 @@ use crate::broker::{BeginConnect, Settings};
 use crate::error::{Error, Mistake};
 use crate::provider::ProviderClient;
 
-/// Where a browser may be sent after consent: an allowlist, matched exactly (RFC 9700 section 2.1).
+/// Where a browser may be sent, after consent or with its outcome: an allowlist, matched exactly (RFC 9700 section
+/// 2.1).
 #[derive(Clone, Debug, Default)]
-pub struct ReturnUrls {
+pub struct AllowedUrls {
     /// Pages of apps, compared as a whole.
     pub exact: Vec<Url>,
     /// Whether `http://127.0.0.1:PORT/…` is welcome at any port: how our own CLI waits for a consent
@@ -16,7 +17,7 @@ pub struct ReturnUrls {
     pub is_loopback_allowed: bool,
 }
 
-impl ReturnUrls {
+impl AllowedUrls {
     fn contains(&self, url: &Url) -> bool {
         self.exact.contains(url) || (self.is_loopback_allowed && is_loopback(url))
     }
@@ -90,7 +91,7 @@ mod tests {
 
     fn allows(raw: &str) -> bool {
         let exact = vec![Url::parse("https://app.example/connected").unwrap()];
-        let list = ReturnUrls { exact, is_loopback_allowed: true };
+        let list = AllowedUrls { exact, is_loopback_allowed: true };
         parsed(raw).is_some_and(|url| list.contains(&url))
     }
 
