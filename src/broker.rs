@@ -170,7 +170,7 @@ pub struct BeginConnect {
     pub id: ConnectionId,
     /// What to ask the owner for; empty: the provider's configured scopes.
     pub scopes: Vec<String>,
-    /// Where the public door sends the browser afterwards; must be on the allowlist.
+    /// Where the public door sends the browser afterwards; must be on the allowlist. Give this or `redirect_uri`.
     pub return_url: Option<String>,
     /// The app's own callback, which then forwards the answer by `CompleteConnect`; must be on the allowlist.
     /// `None`: the broker's public door.
@@ -207,24 +207,6 @@ pub struct AuthorizationResponse {
     pub iss: Option<String>,
     /// `error`, on refusal. Descriptions are dropped at the door.
     pub error: Option<String>,
-}
-
-/// What the public door does after a callback.
-#[derive(Debug)]
-pub enum CallbackOutcome {
-    /// Send the browser here by 303. The URL carries a one-time code that is worth something only to the backend
-    /// that knows the session.
-    Return {
-        /// The allowlisted return URL with `session` and `code` added.
-        url: Secret<String>,
-    },
-    /// No return URL was given: say that the consent was received.
-    Received {
-        /// The provider's name for people.
-        provider: String,
-        /// The account that consented, where known.
-        account: Option<String>,
-    },
 }
 
 /// What `ImportConnection` brings.

@@ -12,7 +12,7 @@ use url::Url;
 
 pub use request::AllowedUrls;
 
-use super::{AuthorizationResponse, BeginConnect, Broker, CallbackOutcome, ConnectBegun};
+use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
     CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
     Scopes, Status,
@@ -91,16 +91,18 @@ impl Broker {
         .await
     }
 
-    /// Takes the provider's answer as the public door got it. Tokens that come of it serve nobody until
-    /// [`Broker::finish_connect`].
+    /// Takes the provider's answer as the public door got it, and says where to send the browser (by 303): to the
+    /// return URL, with a one-time `code` for [`Broker::finish_connect`], or with `error` (a reason) and perhaps
+    /// `oauth_error`. Tokens serve nobody until finished.
     ///
     /// # Errors
-    /// As [`Broker::complete_connect`], where there is no return URL to send the failure to.
+    /// Those that come before the return URL is known: `PROVIDER_NOT_CONFIGURED`, `PROVIDER_DISABLED`,
+    /// `CONNECT_SESSION_INVALID`, the store's.
     pub async fn callback(
         self: &Arc<Self>,
         provider: &str,
         response: AuthorizationResponse,
-    ) -> Result<CallbackOutcome, Error> {
+    ) -> Result<Secret<String>, Error> {
         let (broker, key) = (self.clone(), provider.to_owned());
         self.owned(async move { broker.receive(&key, response).await }).await
     }
@@ -119,32 +121,31 @@ impl Broker {
         self.owned(async move { broker.finish(&named, &code).await }).await
     }
 
-    async fn receive(&self, key: &str, response: AuthorizationResponse) -> Result<CallbackOutcome, Error> {
+    async fn receive(&self, key: &str, response: AuthorizationResponse) -> Result<Secret<String>, Error> {
         let provider = self.enabled_provider(key)?;
         let mut awaited = self.take_awaited(&response.state, Some(key)).await?;
         let (connection, session) = (awaited.connection.clone(), std::mem::take(&mut awaited.session));
-        let (return_url, allow_account_change) =
-            (awaited.wait.return_url.take(), awaited.allow_account_change);
-        let outcome = self.consent(provider.as_ref(), awaited, response).await;
-        let consent = match (outcome, &return_url) {
-            (Ok(consent), _) => consent,
-            (Err(error), Some(return_url)) => {
+        let allow_account_change = awaited.allow_account_change;
+        let return_url = awaited
+            .wait
+            .return_url
+            .take()
+            .ok_or(Error::Internal("a consent at the public door leads nowhere"))?;
+        let consent = match self.consent(provider.as_ref(), awaited, response).await {
+            Ok(consent) => consent,
+            Err(error) => {
                 tracing::info!(%connection, reason = %error.reason(), "consent failed");
-                return Ok(CallbackOutcome::Return { url: refusal(return_url, &error)? });
+                return refusal(&return_url, &error);
             }
-            (Err(error), None) => return Err(error),
         };
-        let account =
-            consent.account.as_ref().map(|account| account.email.as_ref().unwrap_or(&account.id).clone());
         let code = Secret::new(self.entropy.token::<32>());
         let expires_at = self.clock.now() + SESSION_TTL;
         let phase = Phase::Finish(consent);
         let session = ConnectSession { session, connection, expires_at, allow_account_change, phase };
-        self.sessions.put(key_of(&code), &session).await?;
-        Ok(match return_url {
-            Some(url) => CallbackOutcome::Return { url: with_query(&url, &[("code", code.expose())])? },
-            None => CallbackOutcome::Received { provider: provider.info().display_name, account },
-        })
+        match self.sessions.put(key_of(&code), &session).await {
+            Ok(()) => with_query(&return_url, &[("code", code.expose())]),
+            Err(error) => refusal(&return_url, &error.into()),
+        }
     }
 
     async fn finish(&self, named: &str, code: &Secret<String>) -> Result<Profile, Error> {

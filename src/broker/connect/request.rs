@@ -50,6 +50,12 @@ impl BeginConnect {
                 refuse("return_url", "has no use beside redirect_uri: your own callback decides where to go");
             }
         }
+        if self.return_url.is_none() && self.redirect_uri.is_none() {
+            refuse(
+                "return_url",
+                "is empty; name the page of yours that gets the one-time code, or give redirect_uri",
+            );
+        }
         if self.scopes.iter().any(|scope| scope.is_empty() || !scope.bytes().all(is_scope_byte)) {
             refuse(
                 "scopes",
