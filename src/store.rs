@@ -2,6 +2,16 @@
 //! `store/conformance.rs`, which is the contract as tests) and its implementations. Does not know providers,
 //! callers or gRPC. Invariant: what a write acknowledged survives any crash, and nothing leaves here unsealed.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+mod engine;
+mod index;
+pub mod keyring;
+pub mod memory;
+mod record;
+mod seal;
+mod table;
+
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
@@ -17,8 +27,8 @@ pub struct Stored<T> {
     pub revision: Revision,
 }
 
-/// Counts the writes of one record, from 1; never repeats for a record's name, even after it was removed, as long
-/// as the same process runs.
+/// Counts the writes of one record, from 1, or from above what was removed before: it never repeats for a record's
+/// name, even after it was removed, as long as the same process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -76,7 +86,8 @@ pub struct Page {
 ///
 /// - `put` and `remove` are **durable when they return**, atomic, and compare-and-swap on the record's revision: on
 ///   a mismatch they change nothing and answer [`StoreError::Conflict`].
-/// - A reader sees the last acknowledged write or a later one, never an older one, and never half of one.
+/// - A reader sees the last acknowledged write or a later one, never an older one, and never half of one. What it
+///   sees is durable.
 /// - Dropping the future of a write leaves it either wholly done or wholly undone.
 /// - `get` and `list` open what they return: a record that does not open is [`StoreError::Unreadable`], never
 ///   skipped and never taken for absent.

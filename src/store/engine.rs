@@ -1,0 +1,56 @@
+//! What the guard layer asks of an engine: bytes under keys, applied together, made durable on demand. Owns the two
+//! traits. Does not know records, seals or async. Invariant: an engine acknowledges nothing; `sync` that returned is
+//! the only thing that counts.
+
+use std::path::Path;
+
+use super::index::{Key, Kind};
+use crate::error::StoreError;
+
+/// An open engine. Shared by readers; written by one thread only.
+pub(crate) trait Engine: Send + Sync {
+    /// The value under `key`.
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Fault>;
+
+    /// Up to `limit` values of `kind`, in key order, whose keys come after `after` (any bytes; the kind is not part
+    /// of it).
+    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>, Fault>;
+
+    /// Applies all of `changes` or none, visible to readers at once, durable with the next [`Engine::sync`].
+    fn apply(&self, changes: &[Change]) -> Result<(), Fault>;
+
+    /// Returns when everything applied before is on the device.
+    fn sync(&self) -> Result<(), Fault>;
+}
+
+/// A kind of engine: how one is brought up in a directory.
+pub(crate) trait Backend: Send + Sync {
+    /// Its name, in the store's identity and header, and of its directory.
+    fn name(&self) -> &'static str;
+
+    /// Opens the engine in `dir`, which exists, and is empty the first time. Removes first what an interrupted run
+    /// left there and would keep it from opening.
+    fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault>;
+}
+
+/// One row's new value; `None` removes it.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) key: Key,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// Why an engine, or what stands on it, did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// This one request cannot be answered; the engine is well.
+    Refused(StoreError),
+    /// The engine failed: nothing it says counts until it has been reopened.
+    Broken(String),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
