@@ -15,9 +15,9 @@ use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServi
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::Outcome;
 use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
 use crate::drive::Door;
+use crate::{Outcome, Side};
 
 const PROVIDER: &str = "local";
 
@@ -97,12 +97,9 @@ impl Broker {
         self.took
     }
 
-    pub(crate) fn tcp(&self) -> Door {
-        Door::Tcp(self.tcp.clone())
-    }
-
-    pub(crate) fn socket(&self) -> Door {
-        Door::Socket(self.socket.trim_start_matches("unix://").to_owned())
+    pub(crate) fn side(&self) -> Side {
+        let socket = self.socket.trim_start_matches("unix://").to_owned();
+        Side { tcp: Door::Tcp(self.tcp.clone()), socket: Door::Socket(socket), process: self.process() }
     }
 
     /// Ends it as an orchestrator does.
@@ -151,6 +148,20 @@ impl Broker {
 /// The encoded request for a token of `connection`.
 pub(crate) fn request(connection: &str) -> Bytes {
     asking(connection.to_owned()).encode_to_vec().into()
+}
+
+/// An encoded reply as the broker would give it.
+pub(crate) fn a_reply(access_token: &str) -> Bytes {
+    let reply = v1::GetAccessTokenResponse {
+        access_token: access_token.to_owned(),
+        token_type: "Bearer".to_owned(),
+        scopes: vec!["openid".to_owned()],
+        generation: 1,
+        source: v1::TokenSource::Cache.into(),
+        durability: v1::Durability::Durable.into(),
+        ..Default::default()
+    };
+    reply.encode_to_vec().into()
 }
 
 fn asking(connection: String) -> v1::GetAccessTokenRequest {

@@ -14,14 +14,16 @@ pub(crate) const DRIVER_CORE: usize = 1;
 
 /// `program` on one core; on a machine with a single core they share it.
 pub(crate) fn pinned(core: usize, program: &Path) -> Command {
-    let cores = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| field(&status, "Cpus_allowed_list:").map(str::to_owned))
-        .unwrap_or_default();
-    let core = if cores == "0" { 0 } else { core };
+    let core = if cores().is_ok_and(|cores| core < cores) { core } else { 0 };
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(program);
     command
+}
+
+/// Cores of the machine, whichever of them this process is pinned to.
+pub(crate) fn cores() -> Outcome<usize> {
+    let info = std::fs::read_to_string("/proc/cpuinfo")?;
+    Ok(info.lines().filter(|line| line.starts_with("processor")).count().max(1))
 }
 
 /// A child that ends with this value.

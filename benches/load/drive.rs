@@ -45,6 +45,7 @@ pub(crate) struct Run {
     /// Calls in all, the warm-up included.
     pub(crate) calls: usize,
     pub(crate) window: Duration,
+    pub(crate) reply_bytes: usize,
 }
 
 /// Drives one server for one window.
@@ -53,9 +54,11 @@ pub(crate) async fn run(door: &Door, load: &Load) -> Outcome<Run> {
     for _ in 0..load.connections {
         connections.push(connect(door).await?);
     }
+    let frame = frame(&load.request);
+    let first = connections.first().ok_or("no connection")?;
+    let reply_bytes = call(first.clone(), frame.clone()).await?;
     let opens = Instant::now() + load.warm_up;
     let closes = opens + load.window;
-    let frame = frame(&load.request);
     let callers: Vec<_> = (0..load.callers)
         .map(|caller| {
             let (sender, frame) = (connections[caller % connections.len()].clone(), frame.clone());
@@ -64,7 +67,7 @@ pub(crate) async fn run(door: &Door, load: &Load) -> Outcome<Run> {
             })
         })
         .collect();
-    let mut run = Run { latencies: Vec::new(), calls: 0, window: load.window };
+    let mut run = Run { latencies: Vec::new(), calls: 1, window: load.window, reply_bytes };
     for caller in callers {
         let (latencies, calls) = caller.await??;
         run.latencies.extend(latencies);
@@ -96,7 +99,7 @@ async fn call_until(
 }
 
 /// One unary call; an error unless the status is OK. Returns the length of the reply message.
-pub(crate) async fn call(sender: SendRequest<Bytes>, frame: Bytes) -> Outcome<usize> {
+async fn call(sender: SendRequest<Bytes>, frame: Bytes) -> Outcome<usize> {
     let mut sender = sender.ready().await?;
     let request = http::Request::post("http://localhost/tokenbroker.v1.TokenBrokerService/GetAccessToken")
         .header("content-type", "application/grpc")
@@ -118,7 +121,7 @@ pub(crate) async fn call(sender: SendRequest<Bytes>, frame: Bytes) -> Outcome<us
     }
 }
 
-pub(crate) async fn connect(door: &Door) -> Outcome<SendRequest<Bytes>> {
+async fn connect(door: &Door) -> Outcome<SendRequest<Bytes>> {
     match door {
         Door::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -142,7 +145,7 @@ async fn handshake(
 }
 
 /// A message with its gRPC prefix: not compressed, length.
-pub(crate) fn frame(message: &[u8]) -> Bytes {
+fn frame(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0], length.to_be_bytes().as_slice(), message].concat().into()
 }

@@ -21,7 +21,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 
 use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
 use crate::drive::Door;
-use crate::{Outcome, ROLE};
+use crate::{Outcome, ROLE, Side};
 
 const REPLY: &str = "LOAD_FLOOR_REPLY";
 const SOCKET: &str = "LOAD_FLOOR_SOCKET";
@@ -51,16 +51,9 @@ pub(crate) fn start(reply: &Bytes) -> Outcome<Floor> {
 }
 
 impl Floor {
-    pub(crate) fn process(&self) -> u32 {
-        self.child.0.id()
-    }
-
-    pub(crate) fn tcp(&self) -> Door {
-        Door::Tcp(self.tcp.clone())
-    }
-
-    pub(crate) fn socket(&self) -> Door {
-        Door::Socket(self.directory.path().join("floor.sock").to_string_lossy().into_owned())
+    pub(crate) fn side(&self) -> Side {
+        let socket = self.directory.path().join("floor.sock").to_string_lossy().into_owned();
+        Side { tcp: Door::Tcp(self.tcp.clone()), socket: Door::Socket(socket), process: self.child.0.id() }
     }
 }
 

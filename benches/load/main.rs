@@ -3,6 +3,8 @@
 //! Starts the real binary and, beside it, a stock tonic echo with a reply of the same bytes (the floor), each as a child
 //! process on the same core, with this driver on another. Every figure is a ratio of the two formed in one run, measured
 //! in turns. Nothing is asserted about time. Writes `target/bench/load.{md,json,svg}`.
+//!
+//! With `-- --control` both sides are the floor: what is then not 1.00 is the machine's noise.
 
 mod broker;
 mod child;
@@ -54,62 +56,38 @@ fn main() -> Outcome<()> {
         }
         _ => {
             let mut driver = child::pinned(child::DRIVER_CORE, &std::env::current_exe()?);
-            Err(driver.env(ROLE, "driver").exec().into())
+            Err(driver.args(std::env::args_os().skip(1)).env(ROLE, "driver").exec().into())
         }
     }
 }
 
+/// Where a server listens, and its process.
+pub(crate) struct Side {
+    pub(crate) tcp: Door,
+    pub(crate) socket: Door,
+    pub(crate) process: u32,
+}
+
 async fn measure() -> Outcome<()> {
     let load_before = child::load_average()?;
-    let home = Home::new()?;
-    let ours = home.start()?;
-    ours.import("user-42", &token(0)).await?;
-    let reply = ours.reply("user-42").await?;
-    let floor = floor::start(&reply)?;
-
-    let mut cases = Vec::new();
-    for (door, floor_door) in [(ours.tcp(), floor.tcp()), (ours.socket(), floor.socket())] {
-        for (callers, connections) in [(1, 1), (64, 4)] {
-            let load = Load {
-                callers,
-                connections,
-                warm_up: WARM_UP,
-                window: WINDOW,
-                request: broker::request("user-42"),
-            };
-            cases.push((Case::new(door.name(), callers), load, door.clone(), floor_door.clone()));
-        }
-    }
-    let mut measured: Vec<(Case, Vec<Round>)> =
-        cases.iter().map(|(case, ..)| (case.clone(), Vec::new())).collect();
-    for round in 0..ROUNDS {
-        say(&format!("round {} of {ROUNDS}", round + 1))?;
-        for ((_, load, door, floor_door), (_, rounds)) in cases.iter().zip(&mut measured) {
-            let one = |door: Door, process: u32| async move {
-                let before = child::cpu_seconds(process)?;
-                let run = drive::run(&door, load).await?;
-                Ok::<_, Box<dyn Error>>(Sample::new(run, child::cpu_seconds(process)? - before))
-            };
-            // Who goes first takes turns too.
-            let (floor, ours) = if round % 2 == 0 {
-                let floor = one(floor_door.clone(), floor.process()).await?;
-                (floor, one(door.clone(), ours.process()).await?)
-            } else {
-                let ours = one(door.clone(), ours.process()).await?;
-                (one(floor_door.clone(), floor.process()).await?, ours)
-            };
-            rounds.push(Round { floor, ours });
-        }
-    }
-    drop((ours, floor));
-
-    say("footprint and start")?;
+    let (rounds, footprint) = if std::env::args().any(|argument| argument == "--control") {
+        let (one, other) =
+            (floor::start(&broker::a_reply(&token(0)))?, floor::start(&broker::a_reply(&token(0)))?);
+        (rounds(&one.side(), &other.side()).await?, None)
+    } else {
+        let home = Home::new()?;
+        let ours = home.start()?;
+        ours.import("user-42", &token(0)).await?;
+        let floor = floor::start(&ours.reply("user-42").await?)?;
+        let rounds = rounds(&floor.side(), &ours.side()).await?;
+        drop((ours, floor));
+        (rounds, Some(footprint().await?))
+    };
     let report = Report {
-        rounds: measured,
-        footprint: footprint().await?,
-        reply_bytes: reply.len(),
+        rounds,
+        footprint,
         load_average: (load_before, child::load_average()?),
-        cores: std::thread::available_parallelism()?.get(),
+        cores: child::cores()?,
         profile: child::profile()?,
     };
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
@@ -118,6 +96,47 @@ async fn measure() -> Outcome<()> {
     std::fs::write(folder.join("load.json"), serde_json::to_string_pretty(&report.json())?)?;
     std::fs::write(folder.join("load.svg"), picture::histograms(&report.rounds))?;
     say(&format!("\n{}\nraw figures and histograms: target/bench/load.{{md,json,svg}}", report.markdown()))
+}
+
+/// Measures both sides in turns, every case in every round.
+async fn rounds(floor: &Side, ours: &Side) -> Outcome<Vec<(Case, Vec<Round>)>> {
+    let mut cases = Vec::new();
+    for (floor_door, our_door) in [(&floor.tcp, &ours.tcp), (&floor.socket, &ours.socket)] {
+        for (callers, connections) in [(1, 1), (64, 4)] {
+            let load = Load {
+                callers,
+                connections,
+                warm_up: WARM_UP,
+                window: WINDOW,
+                request: broker::request("user-42"),
+            };
+            cases.push((load, floor_door, our_door, Vec::new()));
+        }
+    }
+    for round in 0..ROUNDS {
+        say(&format!("round {} of {ROUNDS}", round + 1))?;
+        for (load, floor_door, our_door, rounds) in &mut cases {
+            // Who goes first takes turns too.
+            let (floor, ours) = if round % 2 == 0 {
+                let floor = sample(floor_door, floor.process, load).await?;
+                (floor, sample(our_door, ours.process, load).await?)
+            } else {
+                let ours = sample(our_door, ours.process, load).await?;
+                (sample(floor_door, floor.process, load).await?, ours)
+            };
+            rounds.push(Round { floor, ours });
+        }
+    }
+    Ok(cases
+        .into_iter()
+        .map(|(load, door, _, rounds)| (Case::new(door.name(), load.callers), rounds))
+        .collect())
+}
+
+async fn sample(door: &Door, process: u32, load: &Load) -> Outcome<Sample> {
+    let before = child::cpu_seconds(process)?;
+    let run = drive::run(door, load).await?;
+    Ok(Sample::new(run, child::cpu_seconds(process)? - before))
 }
 
 /// Memory and time to serving, empty and with a crowd of connections.

@@ -10,8 +10,8 @@ use crate::series::{Case, Histogram, Round, Sample, Spread};
 /// Everything one run has measured.
 pub(crate) struct Report {
     pub(crate) rounds: Vec<(Case, Vec<Round>)>,
-    pub(crate) footprint: Footprint,
-    pub(crate) reply_bytes: usize,
+    /// Not measured in the control.
+    pub(crate) footprint: Option<Footprint>,
     /// Before and after.
     pub(crate) load_average: (f64, f64),
     pub(crate) cores: usize,
@@ -71,6 +71,41 @@ impl Footprint {
     fn bytes_a_connection(&self) -> f64 {
         self.cached.saturating_sub(self.crowded) as f64 / self.connections as f64
     }
+
+    fn markdown(&self) -> String {
+        let start = |starts: &[Duration]| {
+            let spread = Spread::of(starts.iter().map(|start| start.as_secs_f64() * 1e3));
+            format!("{:.0} ms [{:.0}–{:.0}]", spread.median, spread.min, spread.max)
+        };
+        format!(
+            "\n| footprint | figure | goal |\n|---|---:|---|\n\
+             | process start to serving, empty store | {} | < 1 s |\n\
+             | process start to serving, {count} connections in the store | {} | |\n\
+             | resident memory, idle | {:.1} MiB | < 20 MiB |\n\
+             | resident memory, {count} connections in the store, none asked for | {:.1} MiB | |\n\
+             | resident memory, each asked for once | {:.1} MiB | |\n\
+             | memory a cached connection | {:.2} KiB | < 4 KiB |\n",
+            start(&self.starts),
+            start(&self.crowded_starts),
+            mib(self.idle),
+            mib(self.crowded),
+            mib(self.cached),
+            self.bytes_a_connection() / 1024.0,
+            count = self.connections,
+        )
+    }
+
+    fn json(&self) -> Value {
+        let seconds = |starts: &[Duration]| starts.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
+        json!({
+            "start_to_serving_seconds": seconds(&self.starts),
+            "start_to_serving_crowded_seconds": seconds(&self.crowded_starts),
+            "connections": self.connections,
+            "rss_idle_bytes": self.idle,
+            "rss_crowded_bytes": self.crowded,
+            "rss_cached_bytes": self.cached,
+        })
+    }
 }
 
 impl Report {
@@ -82,7 +117,7 @@ impl Report {
              | load | figure | tonic echo | token-broker | ratio | goal |\n|---|---|---:|---:|---:|---|\n",
             self.profile,
             self.cores,
-            self.reply_bytes,
+            self.reply_bytes(),
             self.load_average.0,
             self.load_average.1,
             self.rounds.first().map_or(0, |(_, rounds)| rounds.len()),
@@ -108,29 +143,15 @@ impl Report {
                 );
             }
         }
-        let start = |starts: &[Duration]| {
-            let spread = Spread::of(starts.iter().map(|start| start.as_secs_f64() * 1e3));
-            format!("{:.0} ms [{:.0}–{:.0}]", spread.median, spread.min, spread.max)
-        };
-        let footprint = &self.footprint;
-        let _ = write!(
-            text,
-            "\n| footprint | figure | goal |\n|---|---:|---|\n\
-             | process start to serving, empty store | {} | < 1 s |\n\
-             | process start to serving, {} connections in the store | {} | |\n\
-             | resident memory, idle | {:.1} MiB | < 20 MiB |\n\
-             | resident memory, {1} connections in the store, none asked for | {:.1} MiB | |\n\
-             | resident memory, each asked for once | {:.1} MiB | |\n\
-             | memory a cached connection | {:.2} KiB | < 4 KiB |\n",
-            start(&footprint.starts),
-            footprint.connections,
-            start(&footprint.crowded_starts),
-            mib(footprint.idle),
-            mib(footprint.crowded),
-            mib(footprint.cached),
-            footprint.bytes_a_connection() / 1024.0,
-        );
+        if let Some(footprint) = &self.footprint {
+            text.push_str(&footprint.markdown());
+        }
         text
+    }
+
+    fn reply_bytes(&self) -> usize {
+        let first = self.rounds.first().and_then(|(_, rounds)| rounds.first());
+        first.map_or(0, |round| round.ours.reply_bytes)
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -149,22 +170,14 @@ impl Report {
                 .map(|round| json!({ "floor": sample(&round.floor), "token_broker": sample(&round.ours) }));
             json!({ "door": case.door, "callers": case.callers, "rounds": rounds.collect::<Vec<_>>() })
         });
-        let seconds = |starts: &[Duration]| starts.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
         json!({
             "profile": self.profile,
             "cores": self.cores,
-            "reply_bytes": self.reply_bytes,
+            "reply_bytes": self.reply_bytes(),
             "load_average": [self.load_average.0, self.load_average.1],
             "histogram": "[lower end of the bucket in µs, share of the calls]",
             "cases": cases.collect::<Vec<_>>(),
-            "footprint": {
-                "start_to_serving_seconds": seconds(&self.footprint.starts),
-                "start_to_serving_crowded_seconds": seconds(&self.footprint.crowded_starts),
-                "connections": self.footprint.connections,
-                "rss_idle_bytes": self.footprint.idle,
-                "rss_crowded_bytes": self.footprint.crowded,
-                "rss_cached_bytes": self.footprint.cached,
-            },
+            "footprint": self.footprint.as_ref().map(Footprint::json),
         })
     }
 }

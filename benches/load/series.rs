@@ -30,6 +30,8 @@ pub(crate) struct Sample {
     /// Processor time of the server for each call.
     pub(crate) cpu: Duration,
     pub(crate) histogram: Histogram,
+    /// Length of a reply message.
+    pub(crate) reply_bytes: usize,
 }
 
 /// Both servers, measured one after the other.
@@ -40,7 +42,7 @@ pub(crate) struct Round {
 
 impl Sample {
     pub(crate) fn new(run: Run, cpu_seconds: f64) -> Self {
-        let Run { mut latencies, calls, window } = run;
+        let Run { mut latencies, calls, window, reply_bytes } = run;
         latencies.sort_unstable();
         let at = |quantile: f64| {
             let rank = (latencies.len() as f64 * quantile) as usize;
@@ -52,6 +54,7 @@ impl Sample {
             p99: Duration::from_nanos(at(0.99).into()),
             cpu: Duration::from_secs_f64(cpu_seconds.max(0.0) / calls.max(1) as f64),
             histogram: Histogram::of(&latencies),
+            reply_bytes,
         }
     }
 }
