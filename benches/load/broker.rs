@@ -54,7 +54,6 @@ impl Home {
                 "issuer": "http://127.0.0.1:9",
                 "client_id": "load",
                 "client_secret_file": path("client-secret"),
-                "scopes": ["openid"],
             }],
         });
         std::fs::write(path("config.yaml"), config.to_string())?;

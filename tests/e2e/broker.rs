@@ -66,7 +66,6 @@ impl Home {
                 "issuer": client.issuer,
                 "client_id": client.id,
                 "client_secret_file": home.path("client-secret"),
-                "scopes": ["openid", "offline_access", "email"],
             }],
         });
         // JSON is YAML.

@@ -24,11 +24,6 @@ fn begin(connection: &str) -> v1::BeginConnectRequest {
     v1::BeginConnectRequest {
         provider: PROVIDER.to_owned(),
         connection: connection.to_owned(),
-        // OpenID Connect Core section 11: offline access is granted only where consent is asked for.
-        extra_parameters: vec![v1::AuthorizationParameter {
-            name: "prompt".to_owned(),
-            value: "consent".to_owned(),
-        }],
         ..Default::default()
     }
 }
