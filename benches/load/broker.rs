@@ -73,7 +73,7 @@ impl Home {
                 .arg("serve")
                 .arg("--config")
                 .arg(self.0.path().join("config.yaml"))
-                .env_remove("RUST_LOG")
+                .env_remove("TOKEN_BROKER_LOG")
                 .stderr(Stdio::piped())
                 .spawn()?,
         );

@@ -89,11 +89,7 @@ impl Home {
     /// Starts the broker, logging all it ever logs.
     pub(crate) fn start(&self) -> Broker {
         let mut command = self.command();
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.path("config.yaml"))
-            .env("RUST_LOG", "token_broker=trace");
+        command.arg("serve").arg("--config").arg(self.path("config.yaml")).env("TOKEN_BROKER_LOG", "trace");
         let (running, doors) = Running::start(command, Doors::in_log_line);
         Broker { running, doors }
     }
