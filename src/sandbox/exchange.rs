@@ -18,7 +18,7 @@ use super::client::named;
 use super::fate::{answered, unanswered};
 use super::fault::Fault;
 use super::ledger::{Ledger, Moment, TokenRef};
-use super::log::{Log, Ticket};
+use super::log::{Log, Reader, Ticket};
 use super::record::{Endpoint, Fingerprint, GrantType, Subject};
 use super::script::Script;
 
@@ -66,12 +66,15 @@ pub(super) async fn exchange(
     };
     let call = Call::new(head.method, head.uri, head.headers, &body);
     let (ticket, fault) = received(&world, endpoint, &call);
+    let reader = Reader(ticket.clone());
     let work = worked(Arc::clone(&world), process, call, fault, ticket.clone());
-    match tokio::spawn(work).await {
+    let response = match tokio::spawn(work).await {
         Ok(Some((reply, fault))) => answered(reply, fault.answer, ticket),
         // The sandbox stops.
         Ok(None) | Err(_) => unanswered(&ticket),
-    }
+    };
+    drop(reader);
+    response
 }
 
 /// Enters the request in the log. The books are closed meanwhile, so nothing comes between looking and entering.

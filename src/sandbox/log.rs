@@ -237,6 +237,20 @@ impl Ticket {
     }
 }
 
+/// Waits for the answer on the client's behalf: dropped without one, the client has hung up.
+pub(super) struct Reader(pub(super) Ticket);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let Open { log, id, .. } = &*self.0.0;
+        log.change(|state| {
+            if let Some(exchange) = state.exchange(*id) {
+                exchange.delivery.get_or_insert(Delivery::ClientLeft);
+            }
+        });
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.log.change(|state| {
@@ -246,7 +260,6 @@ impl Drop for Open {
             }
             if let Some(exchange) = state.exchange(self.id) {
                 exchange.ended = Some(position);
-                exchange.delivery.get_or_insert(Delivery::ClientLeft);
             }
         });
     }
@@ -289,12 +302,11 @@ mod tests {
     fn a_request_ends_when_its_last_ticket_is_dropped() {
         let log = Log::new();
         let work = arrive(&log, "one");
-        let answer = work.clone();
-        drop(answer);
+        drop(Reader(work.clone()));
         assert!(log.exchanges()[0].is_in_flight());
+        assert_eq!(log.exchanges()[0].delivery, Some(Delivery::ClientLeft));
         work.processed(Effect::Renewed, false);
         drop(work);
-        assert_eq!(log.exchanges()[0].delivery, Some(Delivery::ClientLeft));
         assert!(log.exchanges()[0].processed < log.exchanges()[0].ended);
     }
 

@@ -131,10 +131,10 @@ fn document(title: &str, body: &str) -> String {
 /// What a scope lets the client do, where that is common knowledge.
 fn meaning(scope: &str) -> &'static str {
     match scope {
-        "openid" => "Know who you are ",
-        "email" => "See your email address ",
-        "profile" => "See your name ",
-        "offline_access" => "Keep access while you are away ",
+        "openid" => "<span>Know who you are</span>",
+        "email" => "<span>See your email address</span>",
+        "profile" => "<span>See your name</span>",
+        "offline_access" => "<span>Keep access while you are away</span>",
         _ => "",
     }
 }

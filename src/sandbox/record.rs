@@ -159,7 +159,7 @@ pub enum Delivery {
     },
     /// The server closed the connection instead.
     Dropped,
-    /// The client had gone before there was an answer.
+    /// The client hung up before there was an answer. Known as soon as it did; the request may yet take effect.
     ClientLeft,
 }
 

@@ -2,3 +2,6 @@
 
 #[cfg(test)]
 mod rooms;
+
+#[cfg(test)]
+mod sandbox;
