@@ -2,9 +2,21 @@
 //! the clients that speak to one. Does not know stores, callers or gRPC. Invariant: a provider's failure is
 //! classified here, once; what leaves is a [`ProviderError`], never a body.
 
+mod authorization;
 pub mod catalogue;
+mod client_auth;
+mod discovery;
+mod endpoint;
+mod grant;
+pub mod http;
+mod identity;
+mod issuer;
+pub mod oauth;
+mod reply;
+mod revocation;
 pub mod spec;
 pub mod url;
+mod wire;
 
 use std::time::Duration;
 

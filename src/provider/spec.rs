@@ -40,6 +40,8 @@ use span::Span;
 use value::Template;
 use webhook::Webhook;
 
+pub(in crate::provider) use check::PROTOCOL as PROTOCOL_PARAMETERS;
+
 /// What one authorization server is like. `{issuer: https://…}` alone describes any OpenID provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

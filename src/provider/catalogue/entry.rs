@@ -45,7 +45,7 @@ struct Own {
     client_id: String,
     /// The client secret. Prefer `client_secret_file`.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     client_secret: Option<ConfigSecret>,
     /// The file that holds the client secret.
     #[serde(default)]
@@ -100,12 +100,12 @@ impl ProviderEntry {
         self.own.client_secret_file.as_deref()
     }
 
-    /// Makes the provider that this entry describes. `file_secret` is what was read from `client_secret_file`, if it
-    /// could be read; that it could not is for the reader to report.
+    /// Makes the provider that this entry describes. `secret` is the client secret where it does not stand in the
+    /// entry itself; that a file could not be read is for its reader to report.
     ///
     /// # Errors
     /// Every mistake in the entry, each with its path inside the entry.
-    pub fn resolve(self, file_secret: Option<Secret<String>>) -> Result<ProviderConfig, Vec<Mistake>> {
+    pub fn resolve(self, secret: Option<Secret<String>>) -> Result<ProviderConfig, Vec<Mistake>> {
         let own = self.own;
         let mut mistakes = Vec::new();
         let key =
@@ -118,8 +118,8 @@ impl ProviderEntry {
         if own.client_secret.is_some() && own.client_secret_file.is_some() {
             add(&mut mistakes, "client_secret_file", "is given beside client_secret; keep one of them");
         }
-        let has_secret = own.client_secret.is_some() || own.client_secret_file.is_some();
-        let client_secret = own.client_secret.map(|secret| secret.0).or(file_secret);
+        let client_secret = own.client_secret.map(|secret| secret.0).or(secret);
+        let has_secret = client_secret.is_some() || own.client_secret_file.is_some();
         if client_secret.as_ref().is_some_and(|secret| secret.expose().is_empty()) {
             add(&mut mistakes, "client_secret", "is empty");
         }

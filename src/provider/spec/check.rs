@@ -14,7 +14,7 @@ use crate::error::Mistake;
 use crate::provider::url::{CheckedUrl, PlainHttp};
 
 /// Parameters that carry the protocol itself. Nothing but the engine may set or drop them.
-const PROTOCOL: &[&str] = &[
+pub(in crate::provider) const PROTOCOL: &[&str] = &[
     "assertion",
     "client_assertion",
     "client_assertion_type",
@@ -138,7 +138,9 @@ impl ProviderSpec {
             ("revocation", &requests.revocation),
         ] {
             let path = format!("requests.{key}");
-            found.shape(&path, shape, &["client_id", "redirect_uri"]);
+            // A refresh does not know where its grant came back to.
+            let known: &[&str] = if key == "token" { &["client_id", "redirect_uri"] } else { &["client_id"] };
+            found.shape(&path, shape, known);
             if shape.url.is_some() {
                 found.add(format!("{path}.url"), format!("write endpoints.{key} instead"));
             }

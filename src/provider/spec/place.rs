@@ -56,7 +56,8 @@ pub struct Discovery {
     /// The document's address, when it is neither of the well-known ones below the issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Template>,
-    /// Hosts, besides the issuer's own, to which the metadata may point. Anything else is refused.
+    /// Hosts to which the metadata may point, besides the issuer's own. Empty: any at first, and from then on only
+    /// those of the first time.
     pub hosts: Vec<String>,
 }
 
@@ -127,7 +128,7 @@ pub struct RequestShape {
     pub url: Option<Template>,
     /// How parameters are written.
     pub format: Format,
-    /// Parameters added. Values may hold `{client_id}`, `{redirect_uri}`, and variables.
+    /// Parameters added. Values may hold `{client_id}`, variables and, in `token`, `{redirect_uri}`.
     pub set: BTreeMap<String, Template>,
     /// Parameters called something else here: ours to theirs.
     pub rename: BTreeMap<String, String>,
@@ -174,7 +175,7 @@ pub struct Requests {
     pub authorization: RequestShape,
     /// The exchange of a code.
     pub token: RequestShape,
-    /// The refresh; by default shaped like `token` but without what that one sets.
+    /// The refresh; it takes nothing over from `token`.
     pub refresh: RequestShape,
     /// RFC 7009 revocation.
     pub revocation: RequestShape,

@@ -25,10 +25,9 @@ pub struct Response {
     pub expires: Pointer,
     /// Where the granted scopes are.
     pub scope: Pointer,
-    /// Where the token type is; a reply without one is a bearer token only where `token_type_optional` says so.
+    /// Where the token type is. A reply without one counts as `Bearer`: refusing it would throw away a grant that
+    /// the provider has already rotated.
     pub token_type: Pointer,
-    /// Whether the provider leaves the token type out (RFC 6749 section 5.1 requires it).
-    pub token_type_optional: bool,
     /// Where the ID token is.
     pub id_token: Pointer,
     /// Where the error code is. A reply with one is a failure whatever its status.
@@ -46,7 +45,6 @@ impl Default for Response {
             expires: Pointer::fixed("/expires_in"),
             scope: Pointer::fixed("/scope"),
             token_type: Pointer::fixed("/token_type"),
-            token_type_optional: false,
             id_token: Pointer::fixed("/id_token"),
             error: Pointer::fixed("/error"),
         }

@@ -119,6 +119,7 @@ impl JsonSchema for Span {
             "description": "A length of time: 30s, 10m, 1h30m, 90d.",
             "pattern": "^(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9]+s)?(?:[0-9]+ms)?$",
             "minLength": 2,
+            "format": "span",
         })
     }
 }

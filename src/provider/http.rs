@@ -1,0 +1,186 @@
+//! The one HTTP client of the process, hardened: every request to a provider leaves through here.
+//!
+//! Owns TLS, timeouts, size limits and the difference between "never sent" and "maybe processed". Knows nothing of
+//! OAuth. Invariant: a request is sent once or not at all: no redirect, no retry, no proxy from the environment, no
+//! reused connection whose death could be mistaken for an answer.
+
+mod body;
+mod tls;
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use super::url::CheckedUrl;
+use crate::error::{AmbiguousCause, Unsent};
+use crate::secret::Secret;
+
+pub use tls::TlsError;
+
+/// What can be set about the client.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// A PEM file with certificates to trust besides the system's.
+    pub extra_ca_file: Option<PathBuf>,
+    /// How long name resolution, TCP and TLS may take together.
+    pub connect_timeout: Duration,
+    /// How long a request may take in all, where nothing shorter is said.
+    pub total_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            extra_ca_file: None,
+            connect_timeout: Duration::from_secs(5),
+            total_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The client. Clones share it.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: reqwest::Client,
+    total_timeout: Duration,
+}
+
+/// A request, whole: its body is in memory and bounded by what we put there.
+#[derive(Debug)]
+pub(in crate::provider) struct Outgoing {
+    /// The method.
+    pub(in crate::provider) method: Method,
+    /// Where to. The type says that the scheme, host and form of the address were looked at. What the name resolves to
+    /// is not looked at yet: that belongs into a resolver that this client is given.
+    pub(in crate::provider) url: CheckedUrl,
+    /// The headers. Values with credentials are marked sensitive by whoever makes them.
+    pub(in crate::provider) headers: HeaderMap,
+    /// The body, if any.
+    pub(in crate::provider) body: Option<Secret<Vec<u8>>>,
+    /// How long it may take in all; `None`: the client's total timeout.
+    pub(in crate::provider) timeout: Option<Duration>,
+    /// The largest body that is read.
+    pub(in crate::provider) body_limit: usize,
+}
+
+/// An answer. Its status is known even where its body could not be read.
+#[derive(Debug)]
+pub(in crate::provider) struct Answer {
+    /// The status.
+    pub(in crate::provider) status: StatusCode,
+    /// The headers.
+    pub(in crate::provider) headers: HeaderMap,
+    /// The body, or how it was lost.
+    pub(in crate::provider) body: Result<Secret<Vec<u8>>, AmbiguousCause>,
+}
+
+/// No answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::provider) enum NoAnswer {
+    /// Not a byte of the request's body was handed to a connection: the server cannot have acted on it.
+    NotSent(Unsent),
+    /// The request may have arrived.
+    Lost(AmbiguousCause),
+}
+
+impl HttpClient {
+    /// Builds the client.
+    ///
+    /// # Errors
+    /// The extra certificates cannot be read, or no certificate at all is trusted.
+    pub fn new(settings: &HttpSettings) -> Result<Self, TlsError> {
+        let tls = tls::client_config(settings.extra_ca_file.as_deref())?;
+        #[expect(clippy::disallowed_methods, reason = "this is where the one hardened client is built")]
+        let builder = reqwest::Client::builder();
+        let client = builder
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            // A kept connection that the server closes at the moment of the next request looks like a lost answer.
+            // A refresh is rare; a handshake is cheaper than a refresh token of unknown fate.
+            .pool_max_idle_per_host(0)
+            .connect_timeout(settings.connect_timeout)
+            .timeout(settings.total_timeout)
+            .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|_| TlsError::Client)?;
+        Ok(Self { client, total_timeout: settings.total_timeout })
+    }
+
+    /// Sends a request once and reads its answer up to the limit.
+    pub(in crate::provider) async fn send(&self, request: Outgoing) -> Result<Answer, NoAnswer> {
+        let was_taken = Arc::new(AtomicBool::new(false));
+        let mut outgoing = self
+            .client
+            .request(request.method, request.url.as_url().clone())
+            .headers(request.headers)
+            .timeout(request.timeout.unwrap_or(self.total_timeout));
+        let has_body = request.body.is_some();
+        if let Some(bytes) = request.body {
+            outgoing = outgoing.body(reqwest::Body::wrap(body::Tracked::new(&bytes, Arc::clone(&was_taken))));
+        }
+        match outgoing.send().await {
+            Ok(response) => Ok(Answer {
+                status: response.status(),
+                headers: response.headers().clone(),
+                body: read_body(response, request.body_limit).await,
+            }),
+            Err(error) if error.is_connect() || (has_body && !was_taken.load(Ordering::SeqCst)) => {
+                Err(NoAnswer::NotSent(unsent_cause(&error)))
+            }
+            Err(error) => Err(NoAnswer::Lost(lost_cause(&error))),
+        }
+    }
+}
+
+/// Reads a body up to `limit` bytes; the first byte beyond ends the connection.
+async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Secret<Vec<u8>>, AmbiguousCause> {
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(AmbiguousCause::Unparsable);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| lost_cause(&error))? {
+        if body.len() + chunk.len() > limit {
+            drop(Secret::new(body));
+            return Err(AmbiguousCause::Unparsable);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Secret::new(body))
+}
+
+fn lost_cause(error: &reqwest::Error) -> AmbiguousCause {
+    if error.is_timeout() { AmbiguousCause::Timeout } else { AmbiguousCause::Reset }
+}
+
+fn unsent_cause(error: &reqwest::Error) -> Unsent {
+    if error.is_dns() {
+        Unsent::Dns
+    } else if is_caused_by_tls(error) {
+        Unsent::Tls
+    } else {
+        Unsent::Connect
+    }
+}
+
+/// Whether a TLS error is among the causes. `io::Error` hides the error it carries from `source`.
+fn is_caused_by_tls(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if cause.is::<rustls::Error>() {
+            return true;
+        }
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => cause.source(),
+        };
+    }
+    false
+}

@@ -1,0 +1,249 @@
+//! A provider that speaks OAuth 2.0: the one implementation of the port, for every spec.
+//!
+//! Owns the client's credentials and the metadata of one provider. Knows no store and no caller. Invariant: endpoint,
+//! client authentication and token shape come from one immutable configuration; nothing from outside chooses a host.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::catalogue::ProviderConfig;
+use super::client_auth::Client;
+use super::discovery::{Discovery, Metadata};
+use super::endpoint::TokenEndpoint;
+use super::grant::{authorization_code, refresh_token};
+use super::http::HttpClient;
+use super::issuer::is_issuer;
+use super::reply::Asked;
+use super::spec::lifecycle::{Reuse, Rotation};
+use super::spec::mint::IssParameter;
+use super::spec::value::Template;
+use super::url::{CheckedUrl, PlainHttp};
+use super::wire::unusable;
+use super::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, authorization};
+use crate::clock::Clock;
+use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
+use crate::error::{Mistake, ProviderError};
+
+/// A provider made from its configuration.
+pub struct OAuthProvider {
+    pub(in crate::provider) config: ProviderConfig,
+    pub(in crate::provider) client: Client,
+    pub(in crate::provider) http: HttpClient,
+    pub(in crate::provider) clock: Arc<dyn Clock>,
+    scopes: Scopes,
+    discovery: Discovery,
+    /// As many refreshes as may be under way at a time.
+    turns: Semaphore,
+}
+
+impl std::fmt::Debug for OAuthProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OAuthProvider").field("key", &self.config.key).finish_non_exhaustive()
+    }
+}
+
+impl OAuthProvider {
+    /// Makes the provider. Nothing is sent: metadata is read when it is first needed.
+    pub fn new(mut config: ProviderConfig, http: HttpClient, clock: Arc<dyn Clock>) -> Self {
+        let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
+        let turns = usize::try_from(config.spec.max_parallel_refresh).unwrap_or(usize::MAX);
+        Self {
+            client,
+            http,
+            clock,
+            scopes: config.spec.scopes.iter().cloned().collect(),
+            discovery: Discovery::default(),
+            turns: Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS)),
+            config,
+        }
+    }
+
+    /// What the provider is like.
+    pub fn config(&self) -> &ProviderConfig {
+        &self.config
+    }
+
+    /// The provider's metadata, where it is needed at all.
+    async fn metadata(&self) -> Result<Option<Arc<Metadata>>, ProviderError> {
+        if !self.config.spec.needs_discovery() {
+            return Ok(None);
+        }
+        self.discovery.metadata(&self.http, &self.config.spec, &*self.clock).await.map(Some)
+    }
+
+    fn written(&self, template: Option<&Template>) -> Result<Option<CheckedUrl>, ProviderError> {
+        let plain = PlainHttp::from_flag(self.config.spec.allow_http);
+        template
+            .map(|template| {
+                CheckedUrl::parse(template.as_str(), plain).map_err(|_| unusable("invalid_endpoint"))
+            })
+            .transpose()
+    }
+
+    /// An address: as written down, or from the metadata.
+    async fn address(
+        &self,
+        template: Option<&Template>,
+        discovered: impl Fn(&Metadata) -> Option<CheckedUrl>,
+    ) -> Result<Option<CheckedUrl>, ProviderError> {
+        if let Some(url) = self.written(template)? {
+            return Ok(Some(url));
+        }
+        Ok(self.metadata().await?.and_then(|metadata| discovered(&metadata)))
+    }
+
+    pub(in crate::provider) async fn userinfo_endpoint(&self) -> Result<Option<CheckedUrl>, ProviderError> {
+        self.address(self.config.spec.endpoints.userinfo.as_ref(), |metadata| metadata.userinfo.clone()).await
+    }
+
+    /// Where tokens are revoked, with the client authentication methods that the metadata lists.
+    pub(in crate::provider) async fn revocation_endpoint(
+        &self,
+    ) -> Result<Option<(CheckedUrl, Option<Vec<String>>)>, ProviderError> {
+        let metadata = self.metadata().await?;
+        let written = self.written(self.config.spec.endpoints.revocation.as_ref())?;
+        let url = written.or_else(|| metadata.as_ref()?.revocation.clone());
+        Ok(url.map(|url| (url, metadata.map(|metadata| metadata.auth_methods.clone()))))
+    }
+
+    fn token_request<'a>(
+        &'a self,
+        asked: Asked,
+        redirect_uri: Option<&'a str>,
+        metadata: Option<&'a Metadata>,
+    ) -> Result<TokenEndpoint<'a>, ProviderError> {
+        let endpoints = &self.config.spec.endpoints;
+        let own = endpoints.refresh.as_ref().filter(|_| asked == Asked::Refresh);
+        let url = self.written(own.or(endpoints.token.as_ref()))?.or_else(|| metadata?.token.clone());
+        Ok(TokenEndpoint {
+            http: &self.http,
+            clock: &*self.clock,
+            spec: &self.config.spec,
+            client: &self.client,
+            url: url.ok_or_else(|| unusable("metadata_without_token_endpoint"))?,
+            offered: metadata.map(|metadata| metadata.auth_methods.as_slice()),
+            asked,
+            redirect_uri,
+            facts: std::sync::OnceLock::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl ProviderClient for OAuthProvider {
+    fn key(&self) -> &ProviderKey {
+        &self.config.key
+    }
+
+    fn info(&self) -> ProviderInfo {
+        let spec = &self.config.spec;
+        let known = self.discovery.known();
+        let shown = |template: &Option<Template>, discovered: Option<&CheckedUrl>| {
+            template
+                .as_ref()
+                .map(|text| text.as_str().to_owned())
+                .or_else(|| discovered.map(|url| url.to_string()))
+        };
+        let known = known.as_deref();
+        ProviderInfo {
+            key: self.config.key.as_str().to_owned(),
+            display_name: if spec.title.is_empty() {
+                self.config.key.as_str().to_owned()
+            } else {
+                spec.title.clone()
+            },
+            kind: self.config.kind.clone(),
+            is_enabled: self.config.is_enabled,
+            client_id: self.client.id.clone(),
+            issuer: spec.issuer.as_ref().map(|issuer| issuer.as_str().to_owned()),
+            authorization_endpoint: shown(
+                &spec.endpoints.authorization,
+                known.and_then(|metadata| metadata.authorization.as_ref()),
+            ),
+            token_endpoint: shown(&spec.endpoints.token, known.and_then(|metadata| metadata.token.as_ref())),
+            revocation_endpoint: shown(
+                &spec.endpoints.revocation,
+                known.and_then(|metadata| metadata.revocation.as_ref()),
+            ),
+            userinfo_endpoint: shown(
+                &spec.endpoints.userinfo,
+                known.and_then(|metadata| metadata.userinfo.as_ref()),
+            ),
+            scopes: spec.scopes.clone(),
+            console_url: spec.console.clone(),
+            notes: spec.notes.clone(),
+            default_access_ttl: spec.lifetimes.access.map(Into::into),
+            rotation: match spec.rotation {
+                Rotation::Never => "never",
+                Rotation::Sometimes => "sometimes",
+                Rotation::Always => "always",
+            }
+            .to_owned(),
+            reuse: match spec.reuse {
+                Reuse::Reusable => "reusable",
+                Reuse::Grace(_) => "grace",
+                Reuse::Count(_) => "count",
+                Reuse::Strict => "strict",
+            }
+            .to_owned(),
+        }
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.config.is_enabled
+    }
+
+    fn default_scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    fn check_extra(&self, extra: &[(String, String)]) -> Result<(), Vec<Mistake>> {
+        authorization::check_extra(&self.config.spec, extra)
+    }
+
+    async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<Url, ProviderError> {
+        let written = self.config.spec.endpoints.authorization.as_ref();
+        let endpoint = self.address(written, |metadata| metadata.authorization.clone()).await?;
+        let endpoint = endpoint.ok_or_else(|| unusable("metadata_without_authorization_endpoint"))?;
+        authorization::url(&self.config.spec, &self.client.id, &endpoint, request)
+    }
+
+    async fn accepts_issuer(&self, iss: Option<&str>) -> Result<bool, ProviderError> {
+        let spec = &self.config.spec;
+        let is_required = match spec.callback.iss {
+            IssParameter::Required => true,
+            IssParameter::Metadata => self.metadata().await?.is_some_and(|metadata| metadata.promises_iss),
+        };
+        Ok(match iss {
+            None => !is_required,
+            // Without a known issuer there is nothing to compare with; the callback's own path tells providers apart.
+            Some(_) if spec.issuer.is_none() => true,
+            Some(iss) => is_issuer(spec, iss),
+        })
+    }
+
+    async fn exchange(&self, grant: &CodeGrant) -> Result<IssuedTokens, ProviderError> {
+        let metadata = self.metadata().await?;
+        let endpoint = self.token_request(Asked::Exchange, Some(&grant.redirect_uri), metadata.as_deref())?;
+        authorization_code::exchange(endpoint, grant).await
+    }
+
+    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+        let metadata = self.metadata().await?;
+        let endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
+        // Never closed, so this only waits.
+        let _turn = self.turns.acquire().await.map_err(|_| unusable("closed"))?;
+        refresh_token::refresh(endpoint, refresh).await
+    }
+
+    async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {
+        self.revoke_grant(tokens).await
+    }
+
+    async fn account(&self, access: &AccessToken) -> Result<Option<Account>, ProviderError> {
+        self.ask_account(access).await
+    }
+}

@@ -1,0 +1,223 @@
+//! The end of a grant at the provider (K20): RFC 7009, the provider's own call, or nothing at all.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+
+use super::Revocation;
+use super::discovery::{refused, unread};
+use super::endpoint::BODY_LIMIT;
+use super::http::{Answer, NoAnswer, Outgoing};
+use super::oauth::OAuthProvider;
+use super::reply::{Asked, decode, judge};
+use super::spec::mint::ClientAuth;
+use super::spec::outcome::{Revoke, RevokedToken};
+use super::spec::place::{Method, RequestShape};
+use super::url::{CheckedUrl, PlainHttp};
+use super::wire::{self, Params};
+use crate::connection::TokenSet;
+use crate::error::{AmbiguousCause, ProviderError};
+
+impl OAuthProvider {
+    pub(in crate::provider) async fn revoke_grant(
+        &self,
+        tokens: &TokenSet,
+    ) -> Result<Revocation, ProviderError> {
+        let spec = &self.config.spec;
+        let access = tokens.access.as_ref().map(|token| token.value.expose().as_str());
+        let refresh = tokens.refresh.as_ref().map(|token| token.value.expose().as_str());
+        match &spec.revoke {
+            Revoke::None => Ok(Revocation::Unsupported),
+            Revoke::Rfc7009 => {
+                self.revoke_rfc7009(access, refresh, RevokedToken::default(), &spec.client_auth).await
+            }
+            Revoke::Custom { token, client_auth, .. } => {
+                let auth = client_auth.as_ref().unwrap_or(&spec.client_auth);
+                self.revoke_rfc7009(access, refresh, *token, auth).await
+            }
+            Revoke::Bearer { request, .. } => {
+                let Some(token) = access else { return Ok(Revocation::Unsupported) };
+                let (_, mut headers) = self.own_request(request, access, refresh)?;
+                wire::authorize(&mut headers, "Bearer", token)?;
+                let params = self.own_params(request, access, refresh);
+                self.call_once(request, params, headers, &[]).await
+            }
+            Revoke::Rest { request, client_auth, gone_status, .. } => {
+                let is_possible =
+                    request.set.values().flat_map(|value| value.names()).all(|name| match name {
+                        "access_token" => access.is_some(),
+                        "refresh_token" => refresh.is_some(),
+                        _ => true,
+                    });
+                if !is_possible {
+                    return Ok(Revocation::Unsupported);
+                }
+                let (mut proof, mut headers) = self.own_request(request, access, refresh)?;
+                self.client.prove(client_auth, None, &mut proof, &mut headers)?;
+                let mut params = self.own_params(request, access, refresh);
+                // The call's own parameters say who we are; only a secret in the body is added to them.
+                if matches!(client_auth, ClientAuth::Post | ClientAuth::Auto) {
+                    params.extend(proof);
+                }
+                self.call_once(request, params, headers, gone_status).await
+            }
+        }
+    }
+
+    /// RFC 7009 section 2.1: the refresh token first, for with it the provider ends the access tokens too.
+    async fn revoke_rfc7009(
+        &self,
+        access: Option<&str>,
+        refresh: Option<&str>,
+        which: RevokedToken,
+        auth: &ClientAuth,
+    ) -> Result<Revocation, ProviderError> {
+        let Some((url, offered)) = self.revocation_endpoint().await? else {
+            return Ok(Revocation::Unsupported);
+        };
+        let refresh = refresh.map(|token| (token, "refresh_token"));
+        let access = access.map(|token| (token, "access_token"));
+        let presented: Vec<_> = match which {
+            RevokedToken::RefreshFirst => refresh.or(access).into_iter().collect(),
+            RevokedToken::Access => access.into_iter().collect(),
+            RevokedToken::Both => refresh.into_iter().chain(access).collect(),
+        };
+        // With nothing to present there is nothing that the provider could still honour.
+        let mut outcome = Revocation::Revoked;
+        for (token, hint) in presented {
+            let mut params = Params::default();
+            params.set("token", token);
+            params.set("token_type_hint", hint);
+            let mut headers = wire::headers(&self.config.spec.requests.revocation, |_| None)?;
+            self.client.prove(auth, offered.as_deref(), &mut params, &mut headers)?;
+            params.reshape(&self.config.spec.requests.revocation, |name| {
+                (name == "client_id").then_some(Cow::Borrowed(self.client.id.as_str()))
+            });
+            let (body, content_type) = params.into_body(self.config.spec.requests.revocation.format);
+            wire::set_content_type(&mut headers, content_type);
+            let answer = self.http.send(Outgoing {
+                method: http::Method::POST,
+                url: url.clone(),
+                headers,
+                body: Some(body),
+                timeout: None,
+                body_limit: BODY_LIMIT,
+            });
+            if self.read_rfc7009(answer.await)? == Revocation::Unsupported {
+                outcome = Revocation::Unsupported;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// RFC 7009 section 2.2: 200 even for a token that the provider does not know; 503 means later.
+    fn read_rfc7009(&self, answer: Result<Answer, NoAnswer>) -> Result<Revocation, ProviderError> {
+        let answer = answer.map_err(unread)?;
+        if answer.status.is_success() && !self.has_error(&answer) {
+            return Ok(Revocation::Revoked);
+        }
+        if answer.status.is_server_error() {
+            return Err(refused(answer.status.as_u16(), &answer.headers, &*self.clock));
+        }
+        match judge(&self.config.spec, Asked::Revoke, &answer, self.clock.now()) {
+            Ok(_) => Ok(Revocation::Revoked),
+            Err(error) => match error.oauth_code().map(|code| code.as_str()) {
+                Some("unsupported_token_type") => Ok(Revocation::Unsupported),
+                // A token that the provider calls dead or unknown is revoked.
+                Some("invalid_token") => Ok(Revocation::Revoked),
+                _ if matches!(error, ProviderError::Denied(_)) => Ok(Revocation::Revoked),
+                // Revoking again does no harm, so a lost answer is only a reason to try again.
+                _ => Err(match error {
+                    ProviderError::Ambiguous { cause } => unread(NoAnswer::Lost(cause)),
+                    other => other,
+                }),
+            },
+        }
+    }
+
+    /// A reply may say with 200 that it failed (K10).
+    fn has_error(&self, answer: &Answer) -> bool {
+        let spec = &self.config.spec.response;
+        let reply =
+            answer.body.as_ref().ok().and_then(|body| decode(body.expose(), &answer.headers, spec.decode));
+        reply.is_some_and(|reply| spec.error.text(&reply).is_some())
+    }
+
+    async fn call_once(
+        &self,
+        shape: &RequestShape,
+        params: Params,
+        mut headers: HeaderMap,
+        gone: &[u16],
+    ) -> Result<Revocation, ProviderError> {
+        let (body, content_type) = params.into_body(shape.format);
+        wire::set_content_type(&mut headers, content_type);
+        let answer = self.http.send(Outgoing {
+            method: wire::method(shape.method.unwrap_or(Method::Post)),
+            url: self.own_url(shape)?,
+            headers,
+            body: Some(body),
+            timeout: None,
+            body_limit: BODY_LIMIT,
+        });
+        let answer = answer.await.map_err(unread)?;
+        let status = answer.status.as_u16();
+        if (answer.status.is_success() && !self.has_error(&answer)) || gone.contains(&status) {
+            return Ok(Revocation::Revoked);
+        }
+        match status {
+            401 | 403 => Err(wire::unusable("revocation_refused")),
+            _ if answer.status.is_success() => Err(ProviderError::Malformed),
+            _ => Err(refused(status, &answer.headers, &*self.clock)),
+        }
+    }
+
+    /// Headers of a request of the provider's own, and room for what proves the client.
+    fn own_request(
+        &self,
+        shape: &RequestShape,
+        access: Option<&str>,
+        refresh: Option<&str>,
+    ) -> Result<(Params, HeaderMap), ProviderError> {
+        Ok((Params::default(), wire::headers(shape, |name| self.own_value(name, access, refresh))?))
+    }
+
+    fn own_params(&self, shape: &RequestShape, access: Option<&str>, refresh: Option<&str>) -> Params {
+        let mut params = Params::default();
+        params.reshape(shape, |name| self.own_value(name, access, refresh));
+        params
+    }
+
+    fn own_value<'v>(
+        &'v self,
+        name: &str,
+        access: Option<&'v str>,
+        refresh: Option<&'v str>,
+    ) -> Option<Cow<'v, str>> {
+        match name {
+            "client_id" => Some(Cow::Borrowed(self.client.id.as_str())),
+            "access_token" => access.map(Cow::Borrowed),
+            "refresh_token" => refresh.map(Cow::Borrowed),
+            _ => None,
+        }
+    }
+
+    /// The address of a request of the provider's own. The client id in it is one path segment, whatever it holds.
+    pub(in crate::provider) fn own_url(&self, shape: &RequestShape) -> Result<CheckedUrl, ProviderError> {
+        let text = shape.url.as_ref().map(|template| {
+            template.fill(|name| {
+                (name == "client_id").then(|| {
+                    percent_encoding::utf8_percent_encode(&self.client.id, percent_encoding::NON_ALPHANUMERIC)
+                        .into()
+                })
+            })
+        });
+        let plain = PlainHttp::from_flag(self.config.spec.allow_http);
+        CheckedUrl::parse(&text.unwrap_or_default(), plain).map_err(|_| wire::unusable("invalid_url"))
+    }
+}
+
+/// What a lost body means for a request that changes nothing.
+pub(in crate::provider) fn unread_body(cause: AmbiguousCause) -> ProviderError {
+    unread(NoAnswer::Lost(cause))
+}
