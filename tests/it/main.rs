@@ -1,6 +1,12 @@
 //! The integration tests: one binary, a module a flow.
 
 #[cfg(test)]
+mod access_token;
+#[cfg(test)]
+mod connect;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
 mod rooms;
 
 #[cfg(test)]

@@ -1,0 +1,386 @@
+//! A whole broker in memory: a provider that does what a test says, a store that can be made to fail, a clock that
+//! stands still. No sockets, no time of its own.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use token_broker::broker::{
+    AllowedUrls, AuthorizationResponse, BeginConnect, Broker, ConnectBegun, Deps, ImportConnection, Settings,
+    TokenRequest,
+};
+use token_broker::clock::{Clock, ManualClock, Timestamp};
+use token_broker::connection::{
+    AccessToken, Account, Connection, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+};
+use token_broker::entropy::SeededEntropy;
+use token_broker::error::{Mistake, ProviderError, StoreError};
+use token_broker::provider::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation};
+use token_broker::secret::Secret;
+use token_broker::store::memory::MemoryStore;
+use token_broker::store::{Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
+use token_broker::telemetry::Metrics;
+use tokio::sync::{Semaphore, watch};
+use url::Url;
+
+pub const LIFE: Duration = Duration::from_secs(3600);
+
+/// The broker and everything a test holds in its hands.
+pub struct Stage {
+    pub broker: Arc<Broker>,
+    pub provider: Arc<FakeProvider>,
+    pub clock: Arc<ManualClock>,
+    pub store: Arc<FaultyStore>,
+    sessions: Arc<MemoryStore>,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let memory = Arc::new(MemoryStore::default());
+        let store = Arc::new(FaultyStore::new(memory.clone()));
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
+        Self::joined(store, memory, Arc::new(FakeProvider::new("sandbox")), clock)
+    }
+
+    /// The same store and provider behind a new broker: what a restart is.
+    pub fn restarted(&self) -> Self {
+        Self::joined(self.store.clone(), self.sessions.clone(), self.provider.clone(), self.clock.clone())
+    }
+
+    fn joined(
+        store: Arc<FaultyStore>,
+        sessions: Arc<MemoryStore>,
+        provider: Arc<FakeProvider>,
+        clock: Arc<ManualClock>,
+    ) -> Self {
+        let deps = Deps {
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(42)),
+            tokens: store.clone(),
+            sessions: sessions.clone(),
+            providers: vec![provider.clone()],
+            metrics: Arc::new(Metrics::default()),
+        };
+        let settings = Settings {
+            public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
+            return_urls: AllowedUrls {
+                exact: vec![Url::parse(RETURN_URL).unwrap()],
+                is_loopback_allowed: false,
+            },
+            redirect_uris: AllowedUrls {
+                exact: vec![Url::parse(APP_CALLBACK).unwrap()],
+                is_loopback_allowed: false,
+            },
+        };
+        Self { broker: Broker::new(deps, settings), provider, clock, store, sessions }
+    }
+
+    /// A connection named `name` that holds `at-0` and `rt-0`.
+    pub async fn imported(&self, name: &str) -> ConnectionId {
+        let id = id(name);
+        let now = self.clock.now();
+        let tokens = TokenSet {
+            access: Some(AccessToken {
+                value: Secret::new("at-0".into()),
+                token_type: "Bearer".into(),
+                issued_at: now,
+                expires_at: Some(now + LIFE),
+            }),
+            refresh: Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None }),
+        };
+        let connection =
+            Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
+        self.store.put(&connection, Expected::Absent).await.unwrap();
+        id
+    }
+
+    /// The same, with its token expired.
+    pub async fn expired(&self, name: &str) -> ConnectionId {
+        let id = self.imported(name).await;
+        self.clock.advance(LIFE);
+        id
+    }
+
+    /// The access token a plain call gets.
+    pub async fn token(&self, id: &ConnectionId) -> Result<String, token_broker::error::Error> {
+        let answer = self.broker.access_token(request(id)).await?;
+        Ok(answer.token.access.value.expose().clone())
+    }
+
+    /// Begins a consent that comes back through the public door.
+    pub async fn begun(&self, name: &str) -> (ConnectBegun, Secret<String>) {
+        self.begin(BeginConnect { return_url: Some(RETURN_URL.into()), ..begin(name) }).await
+    }
+
+    /// Begins a consent that comes back through the app's own callback.
+    pub async fn begun_by_app(&self, name: &str) -> (ConnectBegun, Secret<String>) {
+        self.begin(BeginConnect { redirect_uri: Some(APP_CALLBACK.into()), ..begin(name) }).await
+    }
+
+    pub async fn begin(&self, request: BeginConnect) -> (ConnectBegun, Secret<String>) {
+        let begun = self.broker.begin_connect(request).await.unwrap();
+        let url = Url::parse(begun.authorization_url.expose()).unwrap();
+        let state = url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
+        (begun, Secret::new(state))
+    }
+}
+
+pub const RETURN_URL: &str = "https://app.example/connected";
+pub const APP_CALLBACK: &str = "https://app.example/oauth/callback";
+
+pub fn id(name: &str) -> ConnectionId {
+    ConnectionId::parse(String::new(), "sandbox".into(), name.into()).unwrap()
+}
+
+pub fn request(id: &ConnectionId) -> TokenRequest {
+    TokenRequest {
+        id: id.clone(),
+        scopes: Vec::new(),
+        min_ttl: None,
+        if_not_equal_to: None,
+        allow_stale: false,
+    }
+}
+
+pub fn begin(name: &str) -> BeginConnect {
+    BeginConnect {
+        id: id(name),
+        scopes: Vec::new(),
+        return_url: None,
+        redirect_uri: None,
+        login_hint: None,
+        extra: Vec::new(),
+        allow_account_change: false,
+    }
+}
+
+pub fn import(name: &str) -> ImportConnection {
+    ImportConnection {
+        id: id(name),
+        refresh_token: None,
+        access_token: None,
+        expires_at: None,
+        scopes: Vec::new(),
+        replace: false,
+    }
+}
+
+/// The answer of a provider whose owner said yes.
+pub fn consented(state: &Secret<String>) -> AuthorizationResponse {
+    AuthorizationResponse {
+        state: Secret::new(state.expose().clone()),
+        code: Some(Secret::new("code-1".into())),
+        iss: Some("https://sandbox.example".into()),
+        error: None,
+    }
+}
+
+/// A provider that rotates: the n-th refresh gives `at-n` and `rt-n`, unless the script says otherwise.
+pub struct FakeProvider {
+    key: ProviderKey,
+    scopes: Scopes,
+    script: Mutex<VecDeque<Result<IssuedTokens, ProviderError>>>,
+    presented: Mutex<Vec<String>>,
+    verifiers: Mutex<Vec<String>>,
+    arrived: watch::Sender<usize>,
+    gate: Semaphore,
+    is_held: AtomicBool,
+    pub account: Mutex<Result<Option<Account>, ProviderError>>,
+    pub revocation: Mutex<Result<Revocation, ProviderError>>,
+    revoked: watch::Sender<usize>,
+    issued: AtomicUsize,
+}
+
+pub fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
+    IssuedTokens {
+        access_token: Secret::new(access.to_owned()),
+        token_type: "Bearer".into(),
+        expires_in: Some(LIFE),
+        refresh_token: refresh.map(|r| Secret::new(r.to_owned())),
+        refresh_expires_in: None,
+        scopes: None,
+        account: None,
+    }
+}
+
+impl FakeProvider {
+    fn new(key: &str) -> Self {
+        Self {
+            key: ProviderKey::parse(key).unwrap(),
+            scopes: ["read"].into_iter().collect(),
+            script: Mutex::default(),
+            presented: Mutex::default(),
+            verifiers: Mutex::default(),
+            arrived: watch::Sender::new(0),
+            gate: Semaphore::new(0),
+            is_held: AtomicBool::new(false),
+            account: Mutex::new(Ok(Some(Account { id: "alice".into(), email: None }))),
+            revocation: Mutex::new(Ok(Revocation::Revoked)),
+            revoked: watch::Sender::new(0),
+            issued: AtomicUsize::new(0),
+        }
+    }
+
+    /// What the next refresh answers.
+    pub fn next(&self, outcome: Result<IssuedTokens, ProviderError>) {
+        self.script.lock().unwrap().push_back(outcome);
+    }
+
+    /// Keeps refreshes waiting until [`FakeProvider::release`].
+    pub fn hold(&self) {
+        self.is_held.store(true, Ordering::SeqCst);
+    }
+
+    pub fn release(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+        self.gate.add_permits(1000);
+    }
+
+    /// Returns when `count` token requests have arrived, answered or not.
+    pub async fn requests_reach(&self, count: usize) {
+        self.arrived.subscribe().wait_for(|n| *n >= count).await.unwrap();
+    }
+
+    /// Returns when `count` revocations were asked for.
+    pub async fn revocations_reach(&self, count: usize) {
+        self.revoked.subscribe().wait_for(|n| *n >= count).await.unwrap();
+    }
+
+    pub fn revocations(&self) -> usize {
+        *self.revoked.borrow()
+    }
+
+    /// The refresh tokens presented so far, in order.
+    pub fn presented(&self) -> Vec<String> {
+        self.presented.lock().unwrap().clone()
+    }
+
+    /// The code verifiers presented so far, in order.
+    pub fn verifiers(&self) -> Vec<String> {
+        self.verifiers.lock().unwrap().clone()
+    }
+
+    async fn answer(&self) -> Result<IssuedTokens, ProviderError> {
+        self.arrived.send_modify(|n| *n += 1);
+        if self.is_held.load(Ordering::SeqCst) {
+            self.gate.acquire().await.unwrap().forget();
+        }
+        let scripted = self.script.lock().unwrap().pop_front();
+        scripted.unwrap_or_else(|| {
+            let n = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok(issued(&format!("at-{n}"), Some(&format!("rt-{n}"))))
+        })
+    }
+}
+
+#[async_trait]
+impl ProviderClient for FakeProvider {
+    fn key(&self) -> &ProviderKey {
+        &self.key
+    }
+
+    fn info(&self) -> ProviderInfo {
+        ProviderInfo { key: self.key.to_string(), display_name: "Sandbox".into(), ..ProviderInfo::default() }
+    }
+
+    fn is_enabled(&self) -> bool {
+        true
+    }
+
+    fn default_scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    fn check_extra(&self, extra: &[(String, String)]) -> Result<(), Vec<Mistake>> {
+        if extra.is_empty() {
+            return Ok(());
+        }
+        Err(vec![Mistake { field: "extra".into(), message: "is not allowed".into() }])
+    }
+
+    async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<Url, ProviderError> {
+        let mut url = Url::parse("https://sandbox.example/authorize").unwrap();
+        url.query_pairs_mut()
+            .append_pair("state", request.state.expose())
+            .append_pair("code_challenge", &request.code_challenge)
+            .append_pair("redirect_uri", &request.redirect_uri)
+            .append_pair("scope", &request.scopes.as_slice().join(" "));
+        Ok(url)
+    }
+
+    async fn accepts_issuer(&self, iss: Option<&str>) -> Result<bool, ProviderError> {
+        Ok(iss == Some("https://sandbox.example"))
+    }
+
+    async fn exchange(&self, grant: &CodeGrant) -> Result<IssuedTokens, ProviderError> {
+        self.verifiers.lock().unwrap().push(grant.code_verifier.expose().clone());
+        self.answer().await
+    }
+
+    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+        self.presented.lock().unwrap().push(refresh.value.expose().clone());
+        self.answer().await
+    }
+
+    async fn revoke(&self, _tokens: &TokenSet) -> Result<Revocation, ProviderError> {
+        let outcome = self.revocation.lock().unwrap().clone();
+        self.revoked.send_modify(|n| *n += 1);
+        outcome
+    }
+
+    async fn account(&self, _access: &AccessToken) -> Result<Option<Account>, ProviderError> {
+        self.account.lock().unwrap().clone()
+    }
+}
+
+/// The memory store, with a switch that makes writes fail.
+pub struct FaultyStore {
+    inner: Arc<MemoryStore>,
+    failures_left: AtomicUsize,
+    pub puts: AtomicUsize,
+}
+
+impl FaultyStore {
+    fn new(inner: Arc<MemoryStore>) -> Self {
+        Self { inner, failures_left: AtomicUsize::new(0), puts: AtomicUsize::new(0) }
+    }
+
+    /// The next `count` writes fail as a full disk does.
+    pub fn fail_writes(&self, count: usize) {
+        self.failures_left.store(count, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl TokenStore for FaultyStore {
+    async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError> {
+        TokenStore::get(&*self.inner, id).await
+    }
+
+    async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
+        let fails = self
+            .failures_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        if fails {
+            return Err(StoreError::Unavailable("no space left".into()));
+        }
+        self.puts.fetch_add(1, Ordering::SeqCst);
+        TokenStore::put(&*self.inner, connection, expected).await
+    }
+
+    async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError> {
+        self.inner.remove(id, expected).await
+    }
+
+    async fn list(
+        &self,
+        selection: &Selection,
+        after: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.list(selection, after, limit).await
+    }
+}
