@@ -118,5 +118,8 @@ part_release() {
     target/release/token-broker --version
 }
 
-part bench bench "cargo taskset" "the real binary beside a stock tonic echo; writes target/bench/"
-part_bench() { cargo bench --profile dist --bench load; }
+part bench bench "cargo taskset" "a hit inside the broker, and the real binary beside a stock tonic echo"
+part_bench() {
+    cargo bench --profile dist --bench hit
+    cargo bench --profile dist --bench load
+}
