@@ -1,3 +1,5 @@
 //! Parse arguments, run a command. Nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    token_broker::cli::main()
+}

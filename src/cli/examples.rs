@@ -1,0 +1,109 @@
+//! Two examples a command, shown before its flags. A test parses each one.
+
+/// Commands by their path, with two examples each.
+const EXAMPLES: &[(&str, [&str; 2])] = &[
+    ("", ["token-broker providers show google", "token-broker token sandbox user-42"]),
+    (
+        "connect",
+        [
+            "token-broker connect google user-42",
+            "token-broker connect google user-42 --scope email --no-browser",
+        ],
+    ),
+    ("connections", ["token-broker connections list", "token-broker connections show google user-42"]),
+    (
+        "connections list",
+        [
+            "token-broker connections list --provider google",
+            "token-broker connections list --status REAUTH_REQUIRED --json",
+        ],
+    ),
+    (
+        "connections show",
+        [
+            "token-broker connections show google user-42",
+            "token-broker connections show google user-42 --json",
+        ],
+    ),
+    (
+        "connections import",
+        [
+            "token-broker connections import google user-42 --refresh-token-file token.txt",
+            "token-broker connections import google user-42 --refresh-token-file -",
+        ],
+    ),
+    (
+        "connections disconnect",
+        [
+            "token-broker connections disconnect google user-42",
+            "token-broker connections disconnect google user-42 --yes",
+        ],
+    ),
+    (
+        "connections refresh",
+        [
+            "token-broker connections refresh google user-42",
+            "token-broker connections refresh google user-42 --if-generation 3",
+        ],
+    ),
+    ("providers", ["token-broker providers list", "token-broker providers show google"]),
+    ("providers list", ["token-broker providers list", "token-broker providers list --json"]),
+    ("providers show", ["token-broker providers show google", "token-broker providers show github --json"]),
+    ("token", ["token-broker token google user-42 --show", "token-broker token google user-42 --min-ttl 5m"]),
+    ("keys", ["token-broker keys generate keys.txt", "token-broker keys list keys.txt"]),
+    ("keys generate", ["token-broker keys generate keys.txt", "token-broker keys generate keys.txt --json"]),
+    ("keys list", ["token-broker keys list keys.txt", "token-broker keys list keys.txt --json"]),
+    ("completions", ["token-broker completions bash", "token-broker completions fish"]),
+    ("man", ["token-broker man man1", "token-broker man share/man/man1"]),
+    ("help", ["token-broker help exit-codes", "token-broker help reason REAUTH_REQUIRED"]),
+];
+
+/// `command` and all below it, with their examples in the help.
+pub(crate) fn added(command: clap::Command) -> clap::Command {
+    at("", command)
+}
+
+fn at(path: &str, command: clap::Command) -> clap::Command {
+    const TEMPLATE: &str =
+        "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}";
+    let command = match EXAMPLES.iter().find(|(known, _)| *known == path) {
+        Some((_, [one, other])) => {
+            command.before_help(format!("Examples:\n  {one}\n  {other}")).help_template(TEMPLATE)
+        }
+        None => command,
+    };
+    let path = path.to_owned();
+    command.mut_subcommands(move |sub| {
+        let below = format!("{path} {}", sub.get_name());
+        at(below.trim_start(), sub)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(at: &str, command: &clap::Command, into: &mut Vec<String>) {
+        into.push(at.to_owned());
+        for sub in command.get_subcommands() {
+            paths(format!("{at} {}", sub.get_name()).trim_start(), sub, into);
+        }
+    }
+
+    #[test]
+    fn every_command_has_two_examples_that_parse_as_itself() {
+        let mut commands = Vec::new();
+        paths("", &crate::cli::command(), &mut commands);
+        for path in &commands {
+            let (_, examples) =
+                EXAMPLES.iter().find(|(known, _)| known == path).unwrap_or_else(|| panic!("{path}"));
+            for example in examples {
+                let words: Vec<&str> = example.split(' ').collect();
+                let typed = crate::cli::parse(&words, false);
+                assert!(matches!(typed, Ok(crate::cli::Typed::Command(_))), "{example}: {typed:?}");
+                assert!(example.starts_with(format!("token-broker {path}").trim_end()), "{example}");
+            }
+        }
+        assert_eq!(commands.len(), EXAMPLES.len());
+    }
+}
