@@ -3,6 +3,7 @@
 //! crate but ours can write below INFO, whatever the filter asks for; no character of a logged value reaches a
 //! terminal unescaped.
 
+mod capture;
 mod escape;
 mod field;
 mod filter;
@@ -17,11 +18,12 @@ use std::sync::Arc;
 use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+pub use capture::Capture;
 pub use filter::{Filter, LOG_VARIABLE};
 pub use lines::Format;
 pub use metrics::{Count, Metrics};
 pub use panic::install_panic_hook;
-pub use sink::{Capture, Sink, Stderr};
+pub use sink::{Sink, Stderr};
 
 use crate::clock::Clock;
 
@@ -47,8 +49,7 @@ impl Format {
     }
 }
 
-/// A subscriber that writes one line an event into `sink`. For tests: `tracing::subscriber::set_default` with a
-/// [`Capture`] sees everything the current thread logs.
+/// A subscriber that writes one line an event into `sink`.
 pub fn subscriber(
     logging: &Logging,
     clock: Arc<dyn Clock>,

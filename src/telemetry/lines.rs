@@ -153,13 +153,12 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::secret::Secret;
-    use crate::telemetry::{Capture, Filter, Logging, subscriber};
+    use crate::telemetry::{Capture, Filter, Logging};
 
     fn logged(format: Format, filter: &str, what: impl FnOnce()) -> String {
-        let capture = Capture::default();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_123)));
-        let logging = Logging { filter: Filter::parse(filter).unwrap(), format };
-        tracing::subscriber::with_default(subscriber(&logging, clock, Arc::new(capture.clone())), what);
+        let capture = Capture::start(&Logging { filter: Filter::parse(filter).unwrap(), format }, clock);
+        what();
         capture.text()
     }
 

@@ -33,25 +33,22 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::telemetry::{Capture, Filter, Format, Logging, subscriber};
+    use crate::telemetry::{Capture, Filter, Format, Logging};
 
     // The hook belongs to the whole process: other tests' panics pass through it while this one runs, and are printed
     // by the hook that was there before.
     #[test]
     fn a_panic_is_logged_with_its_place_and_without_its_text() {
-        let capture = Capture::default();
         let logging = Logging { filter: Filter::info(), format: Format::Json };
+        let capture = Capture::start(&logging, Arc::new(SystemClock));
         let me = std::thread::current().id();
         let before = Arc::new(std::panic::take_hook());
         let others = Arc::clone(&before);
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().id() == me { report(info) } else { others(info) }
         }));
-        let subscriber = subscriber(&logging, Arc::new(SystemClock), Arc::new(capture.clone()));
-        tracing::subscriber::with_default(subscriber, || {
-            let token = "canary-token";
-            assert!(catch_unwind(|| panic!("cannot use {token}")).is_err());
-        });
+        let token = "canary-token";
+        assert!(catch_unwind(|| panic!("cannot use {token}")).is_err());
         drop(std::panic::take_hook());
         std::panic::set_hook(Box::new(move |info| before(info)));
         let text = capture.text();
