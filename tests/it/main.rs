@@ -11,3 +11,5 @@ mod rooms;
 
 #[cfg(test)]
 mod sandbox;
+#[cfg(test)]
+mod web;
