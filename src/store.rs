@@ -5,11 +5,13 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod engine;
+pub mod guard;
 mod index;
 pub mod keyring;
 pub mod memory;
 mod record;
 mod seal;
+pub mod sled;
 mod table;
 
 use async_trait::async_trait;

@@ -148,3 +148,25 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{Subject, conformance};
+
+    struct Memory(Arc<MemoryStore>);
+
+    impl Subject for Memory {
+        fn tokens(&self) -> Arc<dyn TokenStore> {
+            Arc::clone(&self.0) as Arc<dyn TokenStore>
+        }
+        fn sessions(&self) -> Arc<dyn SessionStore> {
+            Arc::clone(&self.0) as Arc<dyn SessionStore>
+        }
+        fn reopened(self) -> Option<Self> {
+            None
+        }
+    }
+
+    conformance!(Memory(Arc::default()));
+}

@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::keyring::{KeyInfo, KeyRing, Purpose, expand};
+use super::keyring::{KeyRing, Purpose, expand};
 use crate::entropy::Entropy;
 use crate::secret::Secret;
 
@@ -97,16 +97,6 @@ impl Sealer {
         Self { ring, store, entropy }
     }
 
-    /// The store it seals for.
-    pub(crate) fn store(&self) -> Uuid {
-        self.store
-    }
-
-    /// The key that seals.
-    pub(crate) fn active_key(&self) -> KeyInfo {
-        self.ring.active()
-    }
-
     /// Seals `plain` for `place`.
     pub(crate) fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
         let ring_id = self.ring.active().id;
@@ -171,11 +161,6 @@ impl<'a> Envelope<'a> {
         let (ciphertext, tag) = rest.split_at_checked(rest.len().checked_sub(TAG)?)?;
         (format == FORMAT).then_some(Self { ring_id, salt, commit, nonce, ciphertext, tag })
     }
-}
-
-/// The id of the key that sealed, as far as it can be read.
-pub(crate) fn sealed_with(sealed: &[u8]) -> Option<&str> {
-    Envelope::parse(sealed).and_then(|envelope| std::str::from_utf8(envelope.ring_id).ok())
 }
 
 impl Place<'_> {

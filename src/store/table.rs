@@ -257,3 +257,6 @@ fn by_row(key: &Key, field: Field, generation: u64) -> Place<'_> {
 fn counter(expires_at: Timestamp) -> u64 {
     expires_at.as_millis().cast_unsigned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ fn a_generated_file_loads_is_0400_and_leaves_nothing_beside_it() {
     let (folder, path) = folder();
     let made = generate(&path, NOW, &OsEntropy).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o400);
-    assert_eq!(list(&path).unwrap(), [made.clone()]);
+    assert_eq!(list(&path).unwrap(), std::slice::from_ref(&made));
     assert_eq!((made.id.as_str(), made.is_active), ("k1", true));
     assert_eq!(made.created_at.to_string(), NOW.to_string());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -1,0 +1,133 @@
+//! Why a store cannot be opened: what, why, and what to do next, as the command line prints them.
+
+use std::path::PathBuf;
+
+use crate::clock::Timestamp;
+use crate::store::keyring::KeyId;
+
+/// Why a store cannot be opened. `Display` says what; [`OpenError::why`] and [`OpenError::next`] the rest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the store at {} is in use by another process", .path.display())]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+        /// The other process, if it left its number.
+        holder: Option<u32>,
+    },
+    /// The key file does not hold the key that the store was sealed with. Nothing was changed.
+    #[error("this key does not open the store at {}", .path.display())]
+    WrongKey {
+        /// The store's directory.
+        path: PathBuf,
+        /// The key it wants.
+        wants: KeyId,
+        /// When that key was made.
+        wants_made_at: Timestamp,
+        /// The keys of the key file.
+        holds: Vec<KeyId>,
+    },
+    /// Made by another version, or no store of ours.
+    #[error("the store at {} is of a form this version does not know", .path.display())]
+    UnknownFormat {
+        /// The store's directory.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// The store holds another engine's data.
+    #[error("the store at {} belongs to the engine {found}", .path.display())]
+    OtherEngine {
+        /// The store's directory.
+        path: PathBuf,
+        /// The engine that made it.
+        found: String,
+        /// The engine that was asked to open it.
+        asked: &'static str,
+    },
+    /// It is there and does not open. It is kept as it is: never deleted, never made anew in silence.
+    #[error("the store at {} does not open", .path.display())]
+    Unopenable {
+        /// The store's directory.
+        path: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
+    /// The file system forgets.
+    #[error("{} is on {filesystem} and would not keep the store", .path.display())]
+    Throwaway {
+        /// The store's directory.
+        path: PathBuf,
+        /// What kind it is.
+        filesystem: &'static str,
+    },
+    /// The operating system refused.
+    #[error("{} cannot be used", .path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+}
+
+impl OpenError {
+    /// What is known about the cause, in one line.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Locked { holder: Some(holder), .. } => format!("process {holder} holds its lock"),
+            Self::Locked { holder: None, .. } => "its lock is held".to_owned(),
+            Self::WrongKey { wants, wants_made_at, holds, .. } => {
+                let sealed = format!("the store was sealed with key {wants} (made {})", day(*wants_made_at));
+                let held = if holds.contains(wants) {
+                    format!("the file holds another key of the name {wants}")
+                } else {
+                    format!("the file holds {}", join(holds))
+                };
+                format!("{sealed}; {held}. Nothing was changed")
+            }
+            Self::UnknownFormat { found, .. } => {
+                format!("it says {found}, this version writes form {}", super::identity::FORMAT)
+            }
+            Self::OtherEngine { asked, .. } => format!("the configuration asks for {asked}"),
+            Self::Unopenable { why, .. } | Self::Io { why, .. } => why.clone(),
+            Self::Throwaway { .. } => {
+                "every connection would be lost with the pod or at the next restart".to_owned()
+            }
+        }
+    }
+
+    /// What to do next: a command that runs, or a setting.
+    pub fn next(&self) -> String {
+        match self {
+            Self::Locked { holder: Some(holder), .. } => format!("ps -p {holder}"),
+            Self::Locked { path, holder: None } => format!("fuser {}", path.join("lock").display()),
+            Self::WrongKey { wants, .. } => {
+                format!("token-broker keys list        (then point seal.key_file to {wants})")
+            }
+            Self::UnknownFormat { .. } => "run the version of token-broker that wrote it".to_owned(),
+            Self::OtherEngine { found, .. } => format!("set store.engine to {found}"),
+            Self::Unopenable { path, .. } => {
+                let store = path.join("store");
+                let (store, aside) = (store.display(), path.join("store.aside"));
+                format!(
+                    "mv {store} {}        (keeps it for repair; the next start makes a new one)",
+                    aside.display()
+                )
+            }
+            Self::Throwaway { .. } => {
+                "set store.path to a persistent volume, or start with --ephemeral".to_owned()
+            }
+            Self::Io { path, .. } => format!("ls -ld {}", path.display()),
+        }
+    }
+}
+
+fn join(ids: &[KeyId]) -> String {
+    ids.iter().map(KeyId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn day(instant: Timestamp) -> String {
+    instant.to_string().chars().take(10).collect()
+}

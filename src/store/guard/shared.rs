@@ -1,0 +1,143 @@
+//! What readers, writers and the committer share: the engine while it is well, and how far it is durable.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use super::committer::Message;
+use crate::error::StoreError;
+use crate::store::engine::{Engine, Fault};
+
+/// The engine and its state.
+pub(super) struct Shared {
+    /// `None` while it is being reopened and after it was closed.
+    engine: RwLock<Option<Box<dyn Engine>>>,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+    committer: OnceLock<Sender<Message>>,
+}
+
+/// How far the engine is.
+#[derive(Default)]
+struct Progress {
+    /// The last group of which anything may be visible to readers.
+    applied: u64,
+    /// The last group that a sync covered.
+    durable: u64,
+    /// Why the engine cannot be used.
+    fault: Option<String>,
+}
+
+impl Shared {
+    pub(super) fn new(engine: Box<dyn Engine>) -> Self {
+        Self {
+            engine: RwLock::new(Some(engine)),
+            progress: Mutex::default(),
+            moved: Condvar::new(),
+            committer: OnceLock::new(),
+        }
+    }
+
+    /// Whom to wake when a reader finds the engine broken.
+    pub(super) fn wake_with(&self, committer: Sender<Message>) {
+        let _ = self.committer.set(committer);
+    }
+
+    pub(super) fn fault(&self) -> Option<String> {
+        self.progress().fault.clone()
+    }
+
+    /// Answers at once while the engine cannot be used.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.fault().map_or(Ok(()), |why| Err(StoreError::Unavailable(why)))
+    }
+
+    /// Runs `look`, then waits until everything it may have seen is durable. Blocks.
+    pub(super) fn read<T>(
+        &self,
+        look: impl FnOnce(&dyn Engine) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        match self.with_engine(look) {
+            Ok(seen) => {
+                self.await_durable()?;
+                Ok(seen)
+            }
+            Err(Fault::Refused(error)) => Err(error),
+            Err(Fault::Broken(why)) => {
+                self.fail(&why);
+                if let Some(committer) = self.committer.get() {
+                    let _ = committer.send(Message::Recover);
+                }
+                Err(StoreError::Unavailable(why))
+            }
+        }
+    }
+
+    /// Runs `work` on the engine. A panic in it is the engine's failure, not the process's end.
+    pub(super) fn with_engine<T>(
+        &self,
+        work: impl FnOnce(&dyn Engine) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.check()?;
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(engine) = engine.as_deref() else {
+            return Err(Fault::Refused(StoreError::Unavailable("the store is being reopened".to_owned())));
+        };
+        catching(|| work(engine))
+    }
+
+    /// Takes the engine out, once nobody uses it any more.
+    pub(super) fn take_engine(&self) -> Option<Box<dyn Engine>> {
+        self.engine.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Puts a reopened and verified engine in, and serves again.
+    pub(super) fn restore(&self, engine: Box<dyn Engine>) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+        let mut progress = self.progress();
+        progress.durable = progress.applied;
+        progress.fault = None;
+        self.moved.notify_all();
+    }
+
+    /// From here on everybody is told no. The first reason stays.
+    pub(super) fn fail(&self, why: &str) {
+        self.progress().fault.get_or_insert_with(|| why.to_owned());
+        self.moved.notify_all();
+    }
+
+    /// Says, before the first change is applied, that readers may see more than is durable.
+    pub(super) fn begin_group(&self) {
+        self.progress().applied += 1;
+    }
+
+    /// Says that all that was applied is durable.
+    pub(super) fn end_group(&self) {
+        let mut progress = self.progress();
+        progress.durable = progress.applied;
+        self.moved.notify_all();
+    }
+
+    fn await_durable(&self) -> Result<(), StoreError> {
+        let progress = self.progress();
+        let seen = progress.applied;
+        let progress = self
+            .moved
+            .wait_while(progress, |now| now.durable < seen && now.fault.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        match &progress.fault {
+            Some(why) => Err(StoreError::Unavailable(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Turns a panic into a fault. What the panic says is left out: it may quote anything.
+pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Fault::Broken("the storage engine panicked".to_owned())))
+}
