@@ -3,12 +3,13 @@
 #[cfg(test)]
 mod access_token;
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod connect;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod rooms;
-
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
