@@ -1,7 +1,8 @@
 //! The real binary, started as an operator would: a config file, a key file, a directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -39,6 +40,10 @@ pub(crate) struct Doors {
     /// `http://127.0.0.1:…`
     pub(crate) public: String,
 }
+
+/// A provider that is never asked: its connections are imported.
+pub(crate) const NOBODY: Client<'_> =
+    Client { issuer: "http://127.0.0.1:9", id: "nobody", secret: "a-client-secret-that-is-never-sent" };
 
 /// The authorization server of a config file.
 pub(crate) struct Client<'a> {
@@ -80,7 +85,7 @@ impl Home {
     }
 
     /// The binary, with nothing of this environment but where its own files are.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_token-broker"));
         command.env_clear().env("HOME", self.directory.path()).current_dir(self.directory.path());
         command
@@ -94,21 +99,26 @@ impl Home {
         Broker { running, doors }
     }
 
-    /// Every byte the broker keeps on disk.
-    pub(crate) fn stored_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        gather(&self.path("store"), &mut bytes);
-        bytes
+    /// Starts a broker that is expected not to serve, and waits for its end.
+    pub(crate) fn refused(&self) -> Output {
+        output(self.command().arg("serve").arg("--config").arg(self.path("config.yaml")))
+    }
+
+    /// Every file of the store, with its bytes.
+    pub(crate) fn stored(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        gather(&self.path("store"), &mut files);
+        files
     }
 }
 
-fn gather(path: &Path, into: &mut Vec<u8>) {
+fn gather(path: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
     if path.is_dir() {
         for entry in std::fs::read_dir(path).unwrap() {
             gather(&entry.unwrap().path(), into);
         }
-    } else {
-        into.extend(std::fs::read(path).unwrap());
+    } else if path.exists() {
+        into.insert(path.to_owned(), std::fs::read(path).unwrap());
     }
 }
 

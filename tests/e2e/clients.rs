@@ -4,14 +4,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::broker::{Client, Home, PROVIDER};
+use crate::broker::{Home, NOBODY, PROVIDER};
 use crate::process::{output, place};
 
 const TOKEN: &str = "an-access-token-for-clients";
-
-/// A provider that is never asked: the connection is imported.
-const NOBODY: Client<'_> =
-    Client { issuer: "http://127.0.0.1:9", id: "clients", secret: "clients-client-secret" };
 
 /// Runs a client at both doors: it gets a token, then asks for one that does not exist, and prints both as JSON.
 async fn works_at_both_doors(client: impl Fn() -> Command) {

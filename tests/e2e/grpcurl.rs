@@ -4,14 +4,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::broker::{Broker, Client, Home, PROVIDER};
+use crate::broker::{Broker, Home, NOBODY, PROVIDER};
 use crate::process::{output, place};
 
 const TOKEN: &str = "an-access-token-for-grpcurl";
-
-/// A provider that is never asked: the connection is imported.
-const NOBODY: Client<'_> =
-    Client { issuer: "http://127.0.0.1:9", id: "grpcurl", secret: "grpcurl-client-secret" };
 
 /// The two doors, in grpcurl's words.
 fn doors(broker: &Broker) -> [Vec<String>; 2] {

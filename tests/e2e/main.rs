@@ -3,6 +3,8 @@
 //! Run by `tests/run.sh`, which installs the peers and says where they are; plain `cargo test` leaves it out.
 
 #[cfg(test)]
+mod binary;
+#[cfg(test)]
 mod broker;
 #[cfg(test)]
 mod browser;

@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::broker::{Broker, Home, PROVIDER, RETURN_URL, token_of};
+use crate::browser::Browser;
 use provider::{APP_CALLBACK, CLIENT_SECRET, Provider};
 
 /// Long enough that no token dies while a test looks elsewhere.
@@ -100,6 +101,49 @@ async fn connects_through_the_public_door() {
 
     let again = connections.finish_connect(request).await.unwrap_err();
     assert_eq!(reason(&again), (Code::FailedPrecondition, "CONNECT_SESSION_INVALID".to_owned()));
+}
+
+#[tokio::test]
+async fn a_callback_works_once() {
+    let provider = Provider::start(LONG);
+    let home = Home::new(&provider.client());
+    let broker = home.start();
+    let request = v1::BeginConnectRequest { return_url: RETURN_URL.to_owned(), ..begin("user-10") };
+    let begun = broker.connections().await.begin_connect(request).await.unwrap().into_inner();
+    let door = format!("{}/callback/", broker.doors.public);
+    let callback = provider.consent(&begun.authorization_url, "judy", &door).await.url;
+
+    let first = Browser::default().open(&callback, RETURN_URL).await;
+    let second = Browser::default().open(&callback, RETURN_URL).await;
+
+    assert!(first.query("code").is_some());
+    assert_eq!(second.query("code").filter(|_| second.url.as_str().starts_with(RETURN_URL)), None);
+    assert!((400..500).contains(&second.status), "{second:?}");
+    assert_eq!(second.headers["cache-control"], "no-store");
+    assert!(second.headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
+    assert_eq!(provider.token_requests().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_issuer_is_refused_and_its_code_never_sent() {
+    let provider = Provider::start(LONG);
+    let home = Home::new(&provider.client());
+    let broker = home.start();
+    let mut connections = broker.connections().await;
+    for iss in ["http://127.0.0.1:9", ""] {
+        let request = v1::BeginConnectRequest { redirect_uri: APP_CALLBACK.to_owned(), ..begin("user-11") };
+        let begun = connections.begin_connect(request).await.unwrap().into_inner();
+        let callback = provider.consent(&begun.authorization_url, "kim", APP_CALLBACK).await;
+        let request = v1::CompleteConnectRequest {
+            state: callback.query("state").unwrap(),
+            code: callback.query("code").unwrap(),
+            iss: iss.to_owned(),
+            ..Default::default()
+        };
+        let status = connections.complete_connect(request).await.unwrap_err();
+        assert_eq!(reason(&status), (Code::FailedPrecondition, "CONNECT_SESSION_INVALID".to_owned()));
+    }
+    assert_eq!(provider.token_requests().await.len(), 0);
 }
 
 #[tokio::test]
@@ -293,15 +337,15 @@ async fn neither_log_nor_disk_shows_a_secret() {
 
     let log = broker.stop();
 
-    let stored = home.stored_bytes();
+    let stored = home.stored();
     assert!(!stored.is_empty());
     assert!(log.contains(PROVIDER), "a log without a word of what was done proves nothing:\n{log}");
     for secret in [CLIENT_SECRET, &token.access_token] {
         assert!(!log.contains(secret), "the log shows {secret}");
-        assert!(
-            !stored.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()),
-            "the disk shows {secret}"
-        );
+        for (path, bytes) in &stored {
+            let shows = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!shows, "{} shows {secret}", path.display());
+        }
     }
 }
 

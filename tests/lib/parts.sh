@@ -90,6 +90,9 @@ part_slow() {
     PATH="$(dirname "$GRPCURL"):$PATH" some_tests cargo test --lib --test it -- --ignored
 }
 
+part binary all "cargo" "the real binary by itself: starts, stops, and refuses to start"
+part_binary() { some_tests cargo test --test e2e -- binary::; }
+
 part oidc all "cargo node npm" "end to end against node-oidc-provider"
 part_oidc() {
     export OIDC_PROVIDER_PACKAGES
