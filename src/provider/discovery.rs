@@ -85,9 +85,8 @@ impl Discovery {
         {
             return Ok(Arc::clone(&known.metadata));
         }
-        let resting = failures.last.as_ref().filter(|(_, until)| *until > Instant::now());
-        let outcome = match resting {
-            Some((error, _)) => Err(error.clone()),
+        let outcome = match failures.rest() {
+            Some(error) => Err(error),
             None => {
                 let outcome = read(http, spec, clock, old.as_ref().map(|known| &*known.metadata)).await;
                 failures.note(&outcome);
@@ -112,21 +111,34 @@ impl Discovery {
 }
 
 impl Failures {
-    fn note(&mut self, outcome: &Result<Metadata, ProviderError>) {
-        match outcome {
-            Ok(_) => *self = Self::default(),
-            Err(error) => {
-                let rest = Duration::from_secs(1 << self.count.min(6)).min(LONGEST_REST);
-                self.count += 1;
-                let asked = match error {
-                    ProviderError::RateLimited { retry_after }
-                    | ProviderError::Unavailable { retry_after, .. } => *retry_after,
-                    _ => None,
-                };
-                let rest = asked.unwrap_or_default().min(LONGEST_REST).max(rest);
-                self.last = Some((error.clone(), Instant::now() + rest));
+    /// While the last failure is too fresh to try again: that failure, with the time that is left.
+    fn rest(&self) -> Option<ProviderError> {
+        let (error, until) = self.last.as_ref()?;
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        Some(match error {
+            ProviderError::Unavailable { cause, .. } => {
+                ProviderError::Unavailable { cause: *cause, retry_after: Some(left) }
             }
-        }
+            ProviderError::RateLimited { .. } => ProviderError::RateLimited { retry_after: Some(left) },
+            other => other.clone(),
+        })
+    }
+
+    fn note(&mut self, outcome: &Result<Metadata, ProviderError>) {
+        let Err(error) = outcome else {
+            *self = Self::default();
+            return;
+        };
+        let asked = match error {
+            ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        };
+        let doubled = Duration::from_secs(1 << self.count.min(6));
+        let rest = asked.unwrap_or_default().max(doubled).min(LONGEST_REST);
+        self.count += 1;
+        self.last = Some((error.clone(), Instant::now() + rest));
     }
 }
 

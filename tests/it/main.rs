@@ -9,6 +9,8 @@ mod connect;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod provider;
+#[cfg(test)]
 mod rooms;
 #[cfg(test)]
 mod sandbox;
