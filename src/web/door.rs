@@ -132,3 +132,77 @@ async fn converse(
     let patience = if is_busy.load(Ordering::Relaxed) { drain } else { LINGER.min(drain) };
     let _ = tokio::time::timeout(patience, connection).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const FAR: Duration = Duration::from_secs(3600);
+    const LIMITS: Limits = Limits { connections: 8, head: FAR, life: FAR, is_kept_alive: true };
+
+    async fn open(limits: Limits) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let router = Router::new().fallback(move || {
+            let turn = asked.fetch_add(1, Ordering::Relaxed) + 1;
+            async move { format!("hello {turn}") }
+        });
+        tokio::spawn(serve("test", listener, router, limits, CancellationToken::new(), FAR));
+        address
+    }
+
+    /// What comes until the door closes the connection; a test that hangs here has found a door that does not.
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_finish_its_head_is_let_go() {
+        let address = open(Limits { head: Duration::from_millis(20), ..LIMITS }).await;
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Sl").await.unwrap();
+        let silent = TcpStream::connect(address).await.unwrap();
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(!rest(half).await.contains("hello"));
+        assert_eq!(rest(silent).await, "");
+        assert!(rest(idle).await.ends_with("hello 1"));
+    }
+
+    #[tokio::test]
+    async fn no_connection_outlives_its_time() {
+        let address = open(Limits { life: Duration::from_millis(20), ..LIMITS }).await;
+        let silent = TcpStream::connect(address).await.unwrap();
+        assert_eq!(rest(silent).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_waits_for_its_turn() {
+        let address = open(Limits { connections: 1, ..LIMITS }).await;
+        let ask = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(ask.as_bytes()).await.unwrap();
+        first.write_all(ask.as_bytes()).await.unwrap();
+        // Asked later and yet served: the second was not taken in before the first was done.
+        let (first, second) = (rest(first).await, rest(second).await);
+        assert!(first.ends_with("hello 1"), "{first}");
+        assert!(second.ends_with("hello 2"), "{second}");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_kept_alive_a_second_request_is_not_read() {
+        let address = open(Limits { is_kept_alive: false, ..LIMITS }).await;
+        let mut eager = TcpStream::connect(address).await.unwrap();
+        let ask = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        eager.write_all(ask.repeat(3).as_bytes()).await.unwrap();
+        assert_eq!(rest(eager).await.matches("hello").count(), 1);
+    }
+}

@@ -115,7 +115,8 @@ async fn at_the_door(State(door): State<Arc<Door>>, request: Request, next: Next
     let request_id = request_id(request.headers(), door.entropy.as_ref());
     // The path has no secret; the query is not looked at.
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("web.request", request_id);
+    // Of the highest level, or a filter that is turned down would take the id off the lines that remain.
+    let span = tracing::error_span!("web.request", request_id);
     let mut response = match door.hosts.check(&request) {
         Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(WrongHost::Unclear) => page::page(StatusCode::BAD_REQUEST, "Which host?", &[]),
@@ -145,17 +146,24 @@ impl Told {
             return;
         };
         let reason = error.reason();
-        let (fault, reason) = (reason.fault(), reason.as_str());
-        match fault {
-            Fault::Caller | Fault::Owner => {
-                tracing::info!(provider, reason, ?fault, %error, %method, status, duration_seconds, "callback failed");
-            }
-            Fault::Provider => {
-                tracing::warn!(provider, reason, ?fault, %error, %method, status, duration_seconds, "callback failed");
-            }
-            Fault::Operator | Fault::Broker => {
-                tracing::error!(provider, reason, ?fault, %error, %method, status, duration_seconds, "callback failed");
-            }
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    provider,
+                    reason = reason.as_str(),
+                    fault = reason.fault().as_str(),
+                    %error,
+                    %method,
+                    status,
+                    duration_seconds,
+                    "callback failed"
+                )
+            };
+        }
+        match reason.fault() {
+            Fault::Caller | Fault::Owner => line!(info),
+            Fault::Provider => line!(warn),
+            Fault::Operator | Fault::Broker => line!(error),
         }
     }
 }

@@ -247,7 +247,7 @@ async fn a_callback_is_one_line_without_its_query_at_trace() {
     assert!(line.contains("\"request_id\":\"r-1\"") && line.contains("\"provider\":\"fake\""), "{line}");
     let failed = text.lines().find(|line| line.contains("\"callback failed\"")).expect(&text);
     assert!(
-        failed.contains("\"reason\":\"CONNECT_SESSION_INVALID\"") && failed.contains("\"fault\":"),
+        failed.contains("\"reason\":\"CONNECT_SESSION_INVALID\"") && failed.contains("\"fault\":\"owner\""),
         "{failed}"
     );
     let code = location.header("location").rsplit_once('=').unwrap().1;
