@@ -1,0 +1,140 @@
+//! Who may import whom, as data.
+
+/// The core: everybody may name it, and it names nobody but itself.
+pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "secret"];
+
+/// Modules of `provider` and `store` that are traits or plain data; every other one is an implementation.
+pub(super) const PLAIN: &[&str] = &["provider::catalogue", "provider::spec", "provider::url"];
+
+/// What one room may name besides itself and the core.
+pub(super) struct Rule {
+    /// A top-level module; `provider::*` and `store::*` are the implementations behind the traits.
+    pub(super) room: &'static str,
+    /// Rooms, or single modules of one.
+    pub(super) may: &'static [&'static str],
+    pub(super) crates: Crates,
+}
+
+pub(super) enum Crates {
+    /// These and the standard library.
+    Only(&'static [&'static str]),
+    AllBut(&'static [&'static str]),
+}
+
+/// Data, encodings, digests: nothing that waits, listens or writes.
+const PURE: Crates =
+    Crates::Only(&["base64", "jiff", "serde", "sha2", "subtle", "thiserror", "url", "zeroize"]);
+
+pub(super) const RULES: &[Rule] = &[
+    Rule { room: "clock", may: &[], crates: PURE },
+    Rule { room: "connection", may: &[], crates: PURE },
+    Rule { room: "entropy", may: &[], crates: Crates::Only(&["base64", "getrandom"]) },
+    Rule { room: "error", may: &[], crates: PURE },
+    Rule { room: "secret", may: &[], crates: PURE },
+    Rule { room: "readiness", may: &[], crates: Crates::Only(&["tokio"]) },
+    Rule { room: "process", may: &[], crates: Crates::Only(&["rustix", "tokio", "tokio_util", "tracing"]) },
+    Rule {
+        room: "telemetry",
+        may: &[],
+        crates: Crates::AllBut(&["axum", "clap", "reqwest", "sled", "tonic"]),
+    },
+    Rule {
+        room: "provider",
+        may: &[],
+        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "sled", "tokio", "tonic"]),
+    },
+    Rule {
+        room: "provider::*",
+        may: &["provider", "telemetry"],
+        crates: Crates::AllBut(&["axum", "clap", "prost", "sled", "tonic"]),
+    },
+    Rule {
+        room: "store",
+        may: &[],
+        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "sled", "tokio", "tonic"]),
+    },
+    Rule {
+        room: "store::*",
+        may: &["store", "telemetry"],
+        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "tonic"]),
+    },
+    Rule {
+        room: "broker",
+        may: &["provider", "store", "telemetry"],
+        crates: Crates::AllBut(&[
+            "aes_gcm",
+            "axum",
+            "clap",
+            "hyper",
+            "prost",
+            "prost_types",
+            "reqwest",
+            "sled",
+            "tonic",
+        ]),
+    },
+    Rule {
+        room: "grpc",
+        may: &["broker", "readiness", "telemetry"],
+        crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "reqwest", "sled"]),
+    },
+    Rule {
+        room: "web",
+        may: &["broker", "readiness", "telemetry"],
+        crates: Crates::AllBut(&["aes_gcm", "clap", "prost", "reqwest", "sled", "tonic"]),
+    },
+    Rule {
+        room: "config",
+        may: &["provider"],
+        crates: Crates::AllBut(&["axum", "clap", "reqwest", "sled", "tokio", "tonic"]),
+    },
+    Rule {
+        room: "sandbox",
+        may: &[],
+        crates: Crates::AllBut(&["clap", "prost", "reqwest", "sled", "tonic"]),
+    },
+    Rule {
+        room: "app",
+        may: &[
+            "broker",
+            "config",
+            "grpc",
+            "process",
+            "provider",
+            "provider::*",
+            "readiness",
+            "sandbox",
+            "store",
+            "store::*",
+            "telemetry",
+            "web",
+        ],
+        crates: Crates::AllBut(&["clap", "sled"]),
+    },
+    Rule {
+        room: "cli",
+        may: &[
+            "app",
+            "config",
+            "grpc",
+            "process",
+            "provider",
+            "readiness",
+            "sandbox",
+            "store::keyring",
+            "telemetry",
+        ],
+        crates: Crates::AllBut(&["aes_gcm", "axum", "reqwest", "sled"]),
+    },
+    Rule { room: "main", may: &["cli"], crates: Crates::AllBut(&["axum", "reqwest", "sled", "tonic"]) },
+];
+
+/// Crates that one place alone may name, so that what they do can be read in one sitting.
+pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
+    ("aes_gcm", &["store::keyring", "store::record", "store::seal"], "all sealing is in one place"),
+    ("clap", &["cli", "main"], "arguments are the command line's own business"),
+    ("getrandom", &["entropy"], "randomness comes in by one door"),
+    ("reqwest", &["provider::http"], "there is one HTTP client, and it is hardened"),
+    ("serde_saphyr", &["config", "provider::catalogue"], "YAML is read where its mistakes are reported"),
+    ("sled", &["store::sled"], "the engine stays behind its guard layer"),
+];
