@@ -17,7 +17,7 @@ use token_broker::connection::{
 use token_broker::entropy::OsEntropy;
 use token_broker::error::{Mistake, ProviderError};
 use token_broker::grpc::proto::v1;
-use token_broker::grpc::reply::PreparedReply;
+use token_broker::grpc::reply::{self, TokenReply};
 use token_broker::provider::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
@@ -45,13 +45,13 @@ fn main() -> Outcome<()> {
         });
     }
     criterion.bench_function("a prepared reply into its frame", |bencher| {
-        let prepared = PreparedReply::new(v1::GetAccessTokenResponse {
+        let prepared = reply::prepare(v1::GetAccessTokenResponse {
             access_token: "x".repeat(TOKEN_BYTES),
             ..Default::default()
         });
         bencher.iter_batched_ref(
             || BytesMut::with_capacity(2 * TOKEN_BYTES),
-            |frame| black_box(&prepared).with_source(v1::TokenSource::Cache).encode(frame),
+            |frame| TokenReply::new(black_box(&prepared).clone(), v1::TokenSource::Cache).encode(frame),
             BatchSize::SmallInput,
         );
     });

@@ -13,7 +13,7 @@ use super::proto::DESCRIPTORS;
 /// # Errors
 ///
 /// When the descriptors that `build.rs` wrote do not fit together, which a test rules out.
-pub fn services() -> Result<
+pub(super) fn services() -> Result<
     (ServerReflectionServer<impl ServerReflection>, ServerReflectionServerAlpha<impl ServerReflectionAlpha>),
     tonic_reflection::server::Error,
 > {

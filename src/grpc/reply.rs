@@ -18,31 +18,12 @@ use super::proto::v1::{GetAccessTokenResponse, TokenSource};
 /// Number of the field `source`.
 const SOURCE_TAG: u32 = 6;
 
-/// A `GetAccessTokenResponse` but for its source, encoded.
-#[derive(Clone)]
-pub struct PreparedReply(Bytes);
-
-impl PreparedReply {
-    /// Encodes an answer once. Its `source` is left out.
-    #[must_use]
-    pub fn new(mut response: GetAccessTokenResponse) -> Self {
-        response.set_source(TokenSource::Unspecified);
-        let encoded = Zeroizing::new(response.encode_to_vec());
-        drop(Zeroizing::new(std::mem::take(&mut response.access_token)));
-        Self(Bytes::from_owner(encoded))
-    }
-
-    /// The answer with its source: a reference count, not a copy.
-    #[must_use]
-    pub fn with_source(&self, source: TokenSource) -> TokenReply {
-        TokenReply { prepared: self.0.clone(), source }
-    }
-}
-
-impl fmt::Debug for PreparedReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PreparedReply(…)")
-    }
+/// Encodes a response but for its source, to be shared by every hit. The token given is wiped.
+pub fn prepare(mut response: GetAccessTokenResponse) -> Bytes {
+    response.set_source(TokenSource::Unspecified);
+    let encoded = Zeroizing::new(response.encode_to_vec());
+    drop(Zeroizing::new(response.access_token));
+    Bytes::from_owner(encoded)
 }
 
 /// What the server of `GetAccessToken` answers with: encodes to exactly the bytes of a `GetAccessTokenResponse`, and
@@ -50,6 +31,13 @@ impl fmt::Debug for PreparedReply {
 pub struct TokenReply {
     prepared: Bytes,
     source: TokenSource,
+}
+
+impl TokenReply {
+    /// What was prepared, and where this answer came from.
+    pub fn new(prepared: Bytes, source: TokenSource) -> Self {
+        Self { prepared, source }
+    }
 }
 
 impl fmt::Debug for TokenReply {
@@ -104,9 +92,9 @@ mod tests {
 
     #[test]
     fn a_prepared_reply_decodes_as_the_response_with_its_source() {
-        let prepared = PreparedReply::new(response());
+        let prepared = prepare(response());
         for source in [TokenSource::Cache, TokenSource::SharedRefresh, TokenSource::Stale] {
-            let reply = prepared.with_source(source);
+            let reply = TokenReply::new(prepared.clone(), source);
             let bytes = reply.encode_to_vec();
             assert_eq!(bytes.len(), reply.encoded_len());
             let decoded = GetAccessTokenResponse::decode(bytes.as_slice()).unwrap();
@@ -115,16 +103,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_shares_the_prepared_bytes() {
-        let prepared = PreparedReply::new(response());
-        let (one, two) = (prepared.with_source(TokenSource::Cache), prepared.with_source(TokenSource::Store));
-        assert_eq!(one.prepared.as_ptr(), two.prepared.as_ptr());
-    }
-
-    #[test]
     fn replies_do_not_print_the_token() {
-        let prepared = PreparedReply::new(response());
-        let printed = format!("{:?} {prepared:?} {:?}", response(), prepared.with_source(TokenSource::Cache));
+        let reply = TokenReply::new(prepare(response()), TokenSource::Cache);
+        let printed = format!("{:?} {reply:?}", response());
         assert!(!printed.contains("canary"), "{printed}");
     }
 }

@@ -1,0 +1,85 @@
+//! `ProviderService`: the configured providers, and what to register at them.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::Parts;
+use super::call::Call;
+use super::proto::v1;
+use super::proto::v1::provider_service_server::ProviderService;
+use super::status::About;
+use super::wire::Mistakes;
+use crate::error::Error;
+use crate::provider::ProviderInfo;
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct Providers {
+    pub(super) parts: Arc<Parts>,
+}
+
+#[tonic::async_trait]
+impl ProviderService for Providers {
+    async fn list_providers(
+        &self,
+        request: Request<v1::ListProvidersRequest>,
+    ) -> Result<Response<v1::ListProvidersResponse>, Status> {
+        let call = Call::with_caller(&self.parts, "ListProviders", &request);
+        let providers = self.parts.broker.providers().into_iter().map(shown).collect();
+        call.answer(About::default(), None, Ok(v1::ListProvidersResponse { providers }))
+    }
+
+    async fn get_provider(
+        &self,
+        request: Request<v1::GetProviderRequest>,
+    ) -> Result<Response<v1::GetProviderResponse>, Status> {
+        let call = Call::with_caller(&self.parts, "GetProvider", &request);
+        let key = request.into_inner().provider;
+        let about = About { provider: &key, ..About::default() };
+        let outcome = self.described(&key);
+        call.answer(about, None, outcome)
+    }
+}
+
+impl Providers {
+    fn described(&self, key: &str) -> Result<v1::GetProviderResponse, Error> {
+        let mut mistakes = Mistakes::default();
+        let parsed = mistakes.provider(&self.parts.broker, key);
+        mistakes.none_or(parsed)?;
+        let mut info = self.parts.broker.provider(key)?;
+        let setup = v1::ProviderSetup {
+            redirect_uri: self.parts.broker.redirect_uri(key),
+            console_url: info.console_url.take().unwrap_or_default(),
+            known_traps: std::mem::take(&mut info.notes),
+        };
+        Ok(v1::GetProviderResponse { provider: Some(shown(info)), setup: Some(setup) })
+    }
+}
+
+fn shown(info: ProviderInfo) -> v1::Provider {
+    v1::Provider {
+        provider: info.key,
+        display_name: info.display_name,
+        catalogue_entry: info.kind,
+        enabled: info.is_enabled,
+        client_id: info.client_id,
+        endpoints: Some(v1::ProviderEndpoints {
+            issuer: info.issuer.unwrap_or_default(),
+            authorization_endpoint: info.authorization_endpoint.unwrap_or_default(),
+            token_endpoint: info.token_endpoint.unwrap_or_default(),
+            revocation_endpoint: info.revocation_endpoint.unwrap_or_default(),
+            userinfo_endpoint: info.userinfo_endpoint.unwrap_or_default(),
+            ..v1::ProviderEndpoints::default()
+        }),
+        scopes: info.scopes,
+        flows: vec![v1::ConnectFlow::AuthorizationCode.into()],
+        // Not measured yet: absent, as the contract says.
+        health: None,
+        budget: None,
+        default_access_ttl: info.default_access_ttl.and_then(|ttl| ttl.try_into().ok()),
+        refresh_margin: None,
+        rotation: info.rotation,
+        reuse: info.reuse,
+    }
+}

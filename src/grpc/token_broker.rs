@@ -1,0 +1,106 @@
+//! `TokenBrokerService`: the hit path, and what becomes of it when there is no hit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Parts;
+use super::call::Call;
+use super::caller::Caller;
+use super::proto::v1::token_broker_service_server::TokenBrokerService;
+use super::proto::v1::{
+    CallProviderRequest, CallProviderResponse, GetAccessTokenRequest, StreamProviderCallRequest,
+    StreamProviderCallResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
+};
+use super::reply::{self, TokenReply};
+use super::status::About;
+use super::wire::{Mistakes, token_response, token_source};
+use crate::broker::{Broker, TokenAnswer, TokenRequest};
+use crate::error::Error;
+
+/// One for each connection: who calls is part of it, so that a hit looks nothing up.
+pub(super) struct TokenBroker {
+    pub(super) parts: Arc<Parts>,
+    pub(super) caller: Caller,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TokenBrokerService for TokenBroker {
+    type WatchAccessTokenStream = Answers<WatchAccessTokenResponse>;
+    type StreamProviderCallStream = Answers<StreamProviderCallResponse>;
+
+    async fn get_access_token(
+        &self,
+        request: Request<GetAccessTokenRequest>,
+    ) -> Result<Response<TokenReply>, Status> {
+        let mut call = Call::new(&self.parts, "GetAccessToken", self.caller, &request);
+        let broker = &self.parts.broker;
+        let asked = match token_request(broker, request.into_inner()) {
+            Ok(asked) => asked,
+            Err(error) => return Err(call.refuse(About::default(), &error)),
+        };
+        if let Some(hit) = broker.cached(&asked) {
+            return Ok(call.hit(About::from(&asked.id), token_reply(&hit)));
+        }
+        call.waits();
+        let id = asked.id.clone();
+        let outcome = broker.access_token(asked).await;
+        let source = outcome.as_ref().ok().map(|answer| answer.source);
+        call.answer(About::from(&id), source, outcome.map(|answer| token_reply(&answer)))
+    }
+
+    async fn watch_access_token(
+        &self,
+        request: Request<WatchAccessTokenRequest>,
+    ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
+        let call = Call::new(&self.parts, "WatchAccessToken", self.caller, &request);
+        Err(call.unimplemented("call GetAccessToken before each use, a hit costs next to nothing"))
+    }
+
+    async fn call_provider(
+        &self,
+        request: Request<CallProviderRequest>,
+    ) -> Result<Response<CallProviderResponse>, Status> {
+        let call = Call::new(&self.parts, "CallProvider", self.caller, &request);
+        Err(call.unimplemented("call the provider yourself, with a token from GetAccessToken"))
+    }
+
+    async fn stream_provider_call(
+        &self,
+        request: Request<Streaming<StreamProviderCallRequest>>,
+    ) -> Result<Response<Self::StreamProviderCallStream>, Status> {
+        let call = Call::new(&self.parts, "StreamProviderCall", self.caller, &request);
+        Err(call.unimplemented("call the provider yourself, with a token from GetAccessToken"))
+    }
+}
+
+/// What the caller asks for, or everything that is wrong with it.
+fn token_request(broker: &Broker, request: GetAccessTokenRequest) -> Result<TokenRequest, Error> {
+    let mut mistakes = Mistakes::default();
+    let id = mistakes.connection_id(broker, request.tenant, request.provider, request.connection);
+    if !request.audience.is_empty() {
+        mistakes.add("audience", "must be empty: no provider here mints a token for each audience");
+    }
+    if !request.resources.is_empty() {
+        mistakes.add("resources", "must be empty: no provider here mints a token for each resource");
+    }
+    let min_ttl = mistakes.span("min_ttl", request.min_ttl);
+    let if_not_equal_to = mistakes.sha256("if_not_equal_to", &request.if_not_equal_to);
+    mistakes.none_or(id.map(|id| TokenRequest {
+        id,
+        scopes: request.scopes,
+        min_ttl,
+        if_not_equal_to,
+        allow_stale: request.allow_stale,
+    }))
+}
+
+/// The prepared bytes of the token, made at its first answer, and where this answer came from.
+fn token_reply(answer: &TokenAnswer) -> TokenReply {
+    let prepared = answer.token.encoded(|token| reply::prepare(token_response(token)));
+    TokenReply::new(prepared, token_source(answer.source))
+}
