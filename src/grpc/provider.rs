@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::Parts;
 use super::call::Call;
 use super::proto::v1;
 use super::proto::v1::provider_service_server::ProviderService;
 use super::status::About;
 use super::wire::Mistakes;
+use super::{Parts, setup};
 use crate::error::Error;
 use crate::provider::ProviderInfo;
 
@@ -47,13 +47,19 @@ impl Providers {
         let mut mistakes = Mistakes::default();
         let parsed = mistakes.provider(&self.parts.broker, key);
         mistakes.none_or(parsed)?;
-        let mut info = self.parts.broker.provider(key)?;
-        let setup = v1::ProviderSetup {
-            redirect_uri: self.parts.broker.redirect_uri(key),
-            console_url: info.console_url.take().unwrap_or_default(),
-            known_traps: std::mem::take(&mut info.notes),
+        let redirect_uri = self.parts.broker.redirect_uri(key);
+        let (provider, kind) = match self.parts.broker.provider(key) {
+            Ok(info) => {
+                let kind = info.kind.clone();
+                (shown(info), kind)
+            }
+            Err(error @ Error::ProviderNotConfigured { .. }) => {
+                (setup::unconfigured(key).ok_or(error)?, key.to_owned())
+            }
+            Err(error) => return Err(error),
         };
-        Ok(v1::GetProviderResponse { provider: Some(shown(info)), setup: Some(setup) })
+        let setup = setup::setup(key, &kind, redirect_uri);
+        Ok(v1::GetProviderResponse { provider: Some(provider), setup: Some(setup) })
     }
 }
 
@@ -62,6 +68,7 @@ fn shown(info: ProviderInfo) -> v1::Provider {
         provider: info.key,
         display_name: info.display_name,
         catalogue_entry: info.kind,
+        configured: true,
         enabled: info.is_enabled,
         client_id: info.client_id,
         endpoints: Some(v1::ProviderEndpoints {
