@@ -75,7 +75,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         room: "grpc",
-        may: &["broker", "readiness", "telemetry"],
+        may: &["broker", "provider", "readiness", "store", "telemetry"],
         crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "reqwest", "sled"]),
     },
     Rule {
