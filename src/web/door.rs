@@ -135,16 +135,22 @@ async fn converse(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::atomic::AtomicUsize;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
 
     use super::*;
 
     const FAR: Duration = Duration::from_secs(3600);
     const LIMITS: Limits = Limits { connections: 8, head: FAR, life: FAR, is_kept_alive: true };
 
-    async fn open(limits: Limits) -> std::net::SocketAddr {
+    async fn open(limits: Limits) -> SocketAddr {
+        open_until(limits, CancellationToken::new()).await.0
+    }
+
+    async fn open_until(limits: Limits, shutdown: CancellationToken) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -152,8 +158,7 @@ mod tests {
             let turn = asked.fetch_add(1, Ordering::Relaxed) + 1;
             async move { format!("hello {turn}") }
         });
-        tokio::spawn(serve("test", listener, router, limits, CancellationToken::new(), FAR));
-        address
+        (address, tokio::spawn(serve("test", listener, router, limits, shutdown, FAR)))
     }
 
     /// What comes until the door closes the connection; a test that hangs here has found a door that does not.
@@ -174,6 +179,26 @@ mod tests {
         assert!(!rest(half).await.contains("hello"));
         assert_eq!(rest(silent).await, "");
         assert!(rest(idle).await.ends_with("hello 1"));
+    }
+
+    // No other limit helps here: only the door's own end can close these connections.
+    #[tokio::test]
+    async fn silence_and_half_a_head_do_not_hold_a_closing_door_open() {
+        let shutdown = CancellationToken::new();
+        let (address, served) = open_until(LIMITS, shutdown.clone()).await;
+        let silent = TcpStream::connect(address).await.unwrap();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Sl").await.unwrap();
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // Answered last, so the others were taken in before.
+        idle.read_exact(&mut [0; 15]).await.unwrap();
+
+        shutdown.cancel();
+
+        let closed = tokio::time::timeout(Duration::from_secs(20), served).await;
+        closed.expect("the door closes").unwrap();
+        drop((silent, half, idle));
     }
 
     #[tokio::test]
