@@ -1,10 +1,13 @@
 //! What holds in the end, and why: for `check-config`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::Config;
 use super::finding::Origin;
 use super::key_path::{KeyPath, Step};
+use super::plain;
 use super::secret_file::REDACTED;
 use super::tree::Node;
 use crate::provider::catalogue::{self, ProviderConfig};
@@ -90,6 +93,14 @@ fn provider_values(
             None => return,
         };
         values.push(EffectiveValue { path: at.to_string(), value: value.clone(), origin });
+    });
+    // Keys that chose or filled something else, such as `profile` and `vars`.
+    let Some(entry) = config.document.find(path) else { return };
+    let is_shown: BTreeSet<String> = values.iter().map(|value| value.path.clone()).collect();
+    leaves(path, &plain::value_of(entry, None), &mut |at, value| {
+        if let Some(origin) = written(&config.document, at).filter(|_| !is_shown.contains(&at.to_string())) {
+            values.push(EffectiveValue { path: at.to_string(), value: value.clone(), origin });
+        }
     });
 }
 

@@ -151,11 +151,7 @@ fn put(
     shape: &Shape<'_>,
     found: &mut Found,
 ) {
-    let target = path.steps().iter().try_fold(shape.clone(), |shape, step| match step {
-        Step::Key(key) => shape.key(key),
-        Step::Index(_) => shape.item(),
-    });
-    let Some(target) = target else {
+    let Some(target) = shape.at(path) else {
         return found.mistake_at(origin.clone(), path.clone(), "unknown key");
     };
     if ["string", "integer", "number", "boolean"].iter().all(|scalar| !target.accepts(scalar)) {

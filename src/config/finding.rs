@@ -144,6 +144,11 @@ impl Found {
         said.filter(|said| !said.steps().is_empty()).any(|said| path.is_within(said))
     }
 
+    /// Whether something was said about a part of the value at `path`, which is incomplete then.
+    pub(super) fn is_broken_inside(&self, path: &KeyPath) -> bool {
+        self.mistakes.iter().any(|(said, ..)| said.is_within(path))
+    }
+
     /// Adds what a later check found, but for what was said already.
     pub(super) fn add_unsaid(&mut self, later: Self) {
         let (warnings, mistakes) = (later.warnings, later.mistakes);

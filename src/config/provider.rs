@@ -11,6 +11,9 @@ use super::secret_file::Secrets;
 use super::tree::{Node, Tree};
 use crate::provider::catalogue::{self, ProviderConfig, ProviderEntry};
 
+/// Keys that say where the endpoints are.
+const BASES: [&str; 5] = ["kind", "profile", "issuer", "discovery", "vars"];
+
 /// Reads the list. `entries` are free of what the schema refused; `document` tells what was written where.
 pub(super) fn resolve(
     entries: Vec<Value>,
@@ -40,6 +43,12 @@ pub(super) fn resolve(
             take_away(&mut entry, node);
         }
         let secret = secrets.remove(&path.key("client_secret")).map(|taken| taken.secret);
+        let is_base_broken = BASES.iter().any(|key| found.is_broken_inside(&path.key(key)));
+        let is_told = |at: &KeyPath, found: &Found| {
+            let is_guess =
+                is_base_broken && at.is_within(&path.key("endpoints")) && document.find(at).is_none();
+            is_guess || found.is_spoken_for(at) || (*at != path && found.is_broken_inside(at))
+        };
         match serde_json::from_value::<ProviderEntry>(Value::Object(entry)) {
             Err(error) => found.mistake(path, error.to_string()),
             Ok(entry) => match entry.resolve(secret) {
@@ -51,9 +60,9 @@ pub(super) fn resolve(
                 }
                 Err(mistakes) => {
                     for mistake in mistakes {
-                        let path = path.join(&mistake.field.as_str().into());
-                        if !found.is_spoken_for(&path) {
-                            found.mistake(path, mistake.message);
+                        let at = path.join(&mistake.field.as_str().into());
+                        if !is_told(&at, found) {
+                            found.mistake(at, mistake.message);
                         }
                     }
                 }

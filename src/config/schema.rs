@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::Sections;
+use super::key_path::{KeyPath, Step};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let mut schema = schemars::schema_for!(Sections).to_value();
@@ -33,10 +34,10 @@ pub(super) struct Shape<'s> {
 impl<'s> Shape<'s> {
     /// The shape of the whole file.
     pub(super) fn of(root: &'s Value) -> Self {
-        Self::at(root, root)
+        Self::new(root, root)
     }
 
-    fn at(root: &'s Value, schema: &'s Value) -> Self {
+    fn new(root: &'s Value, schema: &'s Value) -> Self {
         let mut shape = Self { root, readings: Vec::new() };
         shape.read(schema);
         shape
@@ -64,12 +65,20 @@ impl<'s> Shape<'s> {
     pub(super) fn key(&self, key: &str) -> Option<Self> {
         let named = self.each("properties").find_map(|properties| properties.get(key));
         let schema = named.or_else(|| self.each("additionalProperties").find(|rest| rest.is_object()))?;
-        Some(Self::at(self.root, schema))
+        Some(Self::new(self.root, schema))
     }
 
     /// The shape of a list's entries; `None` if no list is accepted.
     pub(super) fn item(&self) -> Option<Self> {
-        Some(Self::at(self.root, self.each("items").next()?))
+        Some(Self::new(self.root, self.each("items").next()?))
+    }
+
+    /// The shape of the value at `path`.
+    pub(super) fn at(&self, path: &KeyPath) -> Option<Self> {
+        path.steps().iter().try_fold(self.clone(), |shape, step| match step {
+            Step::Key(key) => shape.key(key),
+            Step::Index(_) => shape.item(),
+        })
     }
 
     /// The keys with a name of their own, in alphabetical order.

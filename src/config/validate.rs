@@ -1,6 +1,9 @@
 //! The schema's check: every breach becomes a sentence, and what is wrong is taken out, so that the rest can still be
 //! read and checked.
 
+mod sentence;
+
+use std::mem;
 use std::sync::LazyLock;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -8,12 +11,12 @@ use jsonschema::paths::LocationSegment;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-use super::finding::{Found, Origin};
+use super::finding::Found;
 use super::key_path::{KeyPath, Step};
 use super::schema::{Shape, json_schema};
 use super::suggest;
-use super::tree::{Node, Tree};
-use super::value::{FORMATS, quoted};
+use super::tree::Node;
+use super::value::FORMATS;
 
 static VALIDATOR: LazyLock<Result<Validator, String>> =
     LazyLock::new(|| validator(json_schema()).map_err(|error| error.to_string()));
@@ -32,6 +35,7 @@ pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, fo
     // One sentence a value: of several breaches at one place the first says enough.
     breaches.sort_by(|a, b| (&a.path, a.rank).cmp(&(&b.path, b.rank)));
     breaches.dedup_by(|later, earlier| later.path == earlier.path);
+    drop_misspelt(&mut breaches, shape);
 
     for breach in &breaches {
         breach.tell(shape, document, value, found);
@@ -109,22 +113,49 @@ fn collect(error: &ValidationError<'_>, breaches: &mut Vec<Breach>) {
 
 /// Of a choice, the one branch that was meant: the branch whose type and tag fit. If none does, what would.
 fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], breaches: &mut Vec<Breach>) {
-    let is_elsewhere = |branch: &&Vec<ValidationError<'static>>| {
+    let fits = |branch: &&Vec<ValidationError<'static>>| {
         !branch.iter().any(|error| match error.kind() {
             ValidationErrorKind::Type { .. } => path_of(error) == *path,
             ValidationErrorKind::Constant { .. } | ValidationErrorKind::Enum { .. } => {
-                path_of(error).parent().as_ref() == Some(path) || path_of(error) == *path
+                let at = path_of(error);
+                at == *path || at.parent().as_ref() == Some(path)
             }
-            // A branch for `{name: …}` that lacks the name is another branch.
-            ValidationErrorKind::Required { .. } => path_of(error) == *path,
             _ => false,
         })
     };
-    if let Some(branch) = branches.iter().filter(is_elsewhere).min_by_key(|branch| branch.len()) {
-        for error in branch {
+    let fitting: Vec<_> = branches.iter().filter(fits).collect();
+    let lacks_key = |branch: &&&Vec<ValidationError<'static>>| {
+        branch.iter().any(|error| {
+            matches!(error.kind(), ValidationErrorKind::Required { .. }) && path_of(error) == *path
+        })
+    };
+    let mut whole = fitting.iter().filter(|branch| !lacks_key(branch));
+    let chosen = match (fitting.as_slice(), whole.next(), whole.next()) {
+        ([one], ..) | (_, Some(one), None) => Some(one),
+        _ => None,
+    };
+    if let Some(branch) = chosen {
+        for error in branch.iter() {
             collect(error, breaches);
         }
         return;
+    }
+    // Several mappings might be meant: what all of them complain of is wrong in any case.
+    let mut each = fitting.iter().map(|branch| {
+        let mut of_branch = Vec::new();
+        branch.iter().for_each(|error| collect(error, &mut of_branch));
+        of_branch
+    });
+    let mut common = each.next().unwrap_or_default();
+    for others in each {
+        common.retain(|breach| {
+            others.iter().any(|other| {
+                other.path == breach.path && mem::discriminant(&other.what) == mem::discriminant(&breach.what)
+            })
+        });
+    }
+    if !common.is_empty() {
+        return breaches.extend(common);
     }
     let mut inner = Vec::new();
     for error in branches.iter().flatten() {
@@ -145,108 +176,27 @@ fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], br
     }
     let (path, rank, what) = match accepted.into_iter().next() {
         Some((at, words)) => (at, 2, What::NotOneOf(words)),
-        None if wanted.is_empty() => (path.clone(), 6, What::Other("is not accepted here".to_owned())),
+        None if wanted.is_empty() => (path.clone(), 6, What::NotOneOf(Vec::new())),
         None => (path.clone(), 1, What::WrongType(wanted)),
     };
     breaches.push(Breach { path, what, rank });
 }
 
-impl Breach {
-    fn tell(&self, root: &Shape<'_>, document: &Node, value: &Value, found: &mut Found) {
-        let shape = |path: &KeyPath| {
-            path.steps().iter().try_fold(root.clone(), |shape, step| match step {
-                Step::Key(key) => shape.key(key),
-                Step::Index(_) => shape.item(),
-            })
-        };
-        let node = document.find(&self.path);
-        let message = match &self.what {
-            What::UnknownKey => {
-                let Some(Step::Key(key)) = self.path.steps().last() else { return };
-                let above = self.path.parent().unwrap_or_default();
-                let known = shape(&above).map(|shape| shape.keys()).unwrap_or_default();
-                let message = format!("unknown key; {}", suggest::hint(key, known.iter().copied()));
-                if let Some(meant) = suggest::nearest(key, known.iter().copied()) {
-                    found.meant(above.key(meant));
-                }
-                let origin = key_origin(document, &above, key);
-                return found.mistake_at(origin, self.path.clone(), message);
-            }
-            What::MissingKey => "is missing".to_owned(),
-            What::WrongType(types) => wrong_type(types, node, at(value, &self.path)),
-            What::NotOneOf(words) => {
-                let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-                words.dedup();
-                let near = match at(value, &self.path) {
-                    Some(Value::String(text)) => {
-                        let near = suggest::nearest(text, words.iter().copied());
-                        let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-                        (format!("{} is not accepted", quoted(text)), near)
-                    }
-                    _ => ("is not accepted".to_owned(), String::new()),
-                };
-                format!("{}; write {}{}", near.0, list(&words), near.1)
-            }
-            What::Format => {
-                let format = shape(&self.path).and_then(|shape| shape.format());
-                let check = FORMATS.iter().find(|(name, _)| Some(*name) == format).map(|(_, check)| check);
-                let text = at(value, &self.path).and_then(Value::as_str).unwrap_or_default();
-                match check.map(|check| check(text)) {
-                    Some(Err(sentence)) => sentence,
-                    _ => format!("{} is not accepted here", quoted(text)),
-                }
-            }
-            What::Other(rule) => match at(value, &self.path) {
-                Some(Value::String(text)) => format!("{} is not accepted: {rule}", quoted(text)),
-                Some(Value::Number(number)) => format!("{number} is not accepted: {rule}"),
-                _ => format!("is not accepted: {rule}"),
-            },
-        };
-        found.mistake(self.path.clone(), message);
-    }
-}
-
-/// Quotes scalars only where a scalar is wanted: in the place of a list or a mapping anything may stand, even a secret.
-fn wrong_type(types: &[&'static str], node: Option<&Node>, value: Option<&Value>) -> String {
-    let wants = |name| types.contains(&name);
-    let wants_scalar = ["string", "integer", "number", "boolean"].into_iter().any(wants);
-    let written = match value {
-        Some(Value::String(text)) if wants_scalar => quoted(text),
-        Some(Value::Number(number)) if wants_scalar => number.to_string(),
-        Some(Value::Bool(value)) if wants_scalar => value.to_string(),
-        _ => node.map_or("this", Node::noun).to_owned(),
-    };
-    let is_yes_or_no = matches!(value, Some(Value::String(text))
-        if ["yes", "no", "y", "n", "on", "off"].contains(&text.to_ascii_lowercase().as_str()));
-    let is_quoted_number = matches!(value, Some(Value::String(text)) if text.parse::<f64>().is_ok());
-    if wants("boolean") && is_yes_or_no {
-        return format!("{written} is only a text in YAML; write true or false");
-    }
-    if (wants("integer") || wants("number")) && is_quoted_number {
-        return format!("{written} is a text; write the number without quotes");
-    }
-    let mut nouns: Vec<&str> = types
+/// A key that is missing because it is misspelt is told once.
+fn drop_misspelt(breaches: &mut Vec<Breach>, root: &Shape<'_>) {
+    let meant: Vec<KeyPath> = breaches
         .iter()
-        .filter_map(|name| match *name {
-            "string" => Some("a text"),
-            "integer" => Some("a whole number"),
-            "number" => Some("a number"),
-            "boolean" => Some("true or false"),
-            "array" => Some("a list"),
-            "object" => Some("a mapping of keys"),
-            _ => None,
-        })
+        .filter(|breach| matches!(breach.what, What::UnknownKey))
+        .filter_map(|breach| meant(&breach.path, root))
         .collect();
-    nouns.dedup();
-    format!("{written} is not accepted here; write {}", list(&nouns))
+    breaches.retain(|breach| !matches!(breach.what, What::MissingKey) || !meant.contains(&breach.path));
 }
 
-fn key_origin(document: &Node, above: &KeyPath, key: &str) -> Origin {
-    match document.find(above).map(|node| &node.value) {
-        Some(Tree::Map(members)) => members.iter().find(|member| member.key == key),
-        _ => None,
-    }
-    .map_or(Origin::Default, |member| member.key_origin.clone())
+/// The known key that the unknown one at `path` probably stands for.
+fn meant(path: &KeyPath, root: &Shape<'_>) -> Option<KeyPath> {
+    let (Some(Step::Key(key)), above) = (path.steps().last(), path.parent()?) else { return None };
+    let near = suggest::nearest(key, root.at(&above)?.keys())?;
+    Some(above.key(near))
 }
 
 fn path_of(error: &ValidationError<'_>) -> KeyPath {
@@ -271,22 +221,6 @@ fn words(accepted: &Value) -> Vec<String> {
         Value::String(word) => vec![word.clone()],
         other => vec![other.to_string()],
     }
-}
-
-/// `a`, `a or b`, `a, b or c`.
-fn list(words: &[&str]) -> String {
-    match words {
-        [] => "nothing".to_owned(),
-        [one] => (*one).to_owned(),
-        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
-    }
-}
-
-fn at<'v>(value: &'v Value, path: &KeyPath) -> Option<&'v Value> {
-    path.steps().iter().try_fold(value, |value, step| match step {
-        Step::Key(key) => value.get(key),
-        Step::Index(index) => value.get(index),
-    })
 }
 
 /// Takes the value at `steps` out; in a list it leaves a hole, so that the others keep their number.
