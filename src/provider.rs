@@ -14,6 +14,7 @@ mod issuer;
 pub mod oauth;
 mod reply;
 mod revocation;
+mod sender;
 pub mod spec;
 pub mod url;
 mod wire;

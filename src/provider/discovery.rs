@@ -13,8 +13,9 @@ use http::HeaderMap;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::http::{HttpClient, NoAnswer, Outgoing};
+use super::http::{NoAnswer, Outgoing};
 use super::reply::{read_json, retry_after};
+use super::sender::{Kind, Sender};
 use super::spec::ProviderSpec;
 use super::spec::place::DiscoveryStyle;
 use super::url::{CheckedUrl, PlainHttp};
@@ -65,7 +66,7 @@ impl Discovery {
     /// The metadata. One caller reads, the others wait for it; while old metadata is read again the others get the old.
     pub(in crate::provider) async fn metadata(
         &self,
-        http: &HttpClient,
+        sender: &Sender,
         spec: &ProviderSpec,
         clock: &dyn Clock,
     ) -> Result<Arc<Metadata>, ProviderError> {
@@ -88,7 +89,7 @@ impl Discovery {
         let outcome = match failures.rest() {
             Some(error) => Err(error),
             None => {
-                let outcome = read(http, spec, clock, old.as_ref().map(|known| &*known.metadata)).await;
+                let outcome = read(sender, spec, clock, old.as_ref().map(|known| &*known.metadata)).await;
                 failures.note(&outcome);
                 outcome
             }
@@ -100,7 +101,12 @@ impl Discovery {
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
                 Ok(metadata)
             }
-            (Err(_), Some(known)) => Ok(known.metadata),
+            (Err(error), Some(known)) => {
+                // Nobody else hears of it: the old metadata goes on serving.
+                let provider = sender.provider().as_str();
+                tracing::warn!(provider, reason = error.reason().as_str(), %error, "the old metadata stays");
+                Ok(known.metadata)
+            }
             (Err(error), None) => Err(error),
         }
     }
@@ -143,7 +149,7 @@ impl Failures {
 }
 
 async fn read(
-    http: &HttpClient,
+    sender: &Sender,
     spec: &ProviderSpec,
     clock: &dyn Clock,
     before: Option<&Metadata>,
@@ -157,7 +163,7 @@ async fn read(
         timeout: Some(TIMEOUT),
         body_limit: BODY_LIMIT,
     };
-    let answer = http.send(request).await.map_err(unread)?;
+    let answer = sender.send(Kind::Discovery, request).await.map_err(unread)?;
     let body = match (answer.status.as_u16(), answer.body) {
         (200, Ok(body)) => body,
         (200, Err(cause)) => return Err(unread(NoAnswer::Lost(cause))),

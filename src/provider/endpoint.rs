@@ -12,8 +12,9 @@ use std::sync::OnceLock;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 
 use super::client_auth::Client;
-use super::http::{HttpClient, NoAnswer, Outgoing};
+use super::http::{NoAnswer, Outgoing};
 use super::reply::{Asked, Facts, judge};
+use super::sender::{Kind, Sender};
 use super::spec::ProviderSpec;
 use super::url::CheckedUrl;
 use super::wire::{self, Params};
@@ -25,7 +26,7 @@ pub(in crate::provider) const BODY_LIMIT: usize = 64 * 1024;
 
 /// One request to a token endpoint.
 pub(in crate::provider) struct TokenEndpoint<'a> {
-    pub(in crate::provider) http: &'a HttpClient,
+    pub(in crate::provider) sender: &'a Sender,
     pub(in crate::provider) clock: &'a dyn Clock,
     pub(in crate::provider) spec: &'a ProviderSpec,
     pub(in crate::provider) client: &'a Client,
@@ -55,7 +56,7 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint<'_> {
 impl TokenEndpoint<'_> {
     async fn ask(&self, grant: &[u8]) -> Result<HttpResponse, ProviderError> {
         let outgoing = self.outgoing(Params::from_form(grant))?;
-        let answer = self.http.send(outgoing).await.map_err(no_answer)?;
+        let answer = self.sender.send(Kind::Token, outgoing).await.map_err(no_answer)?;
         let now = self.clock.now();
         let reply = judge(self.spec, self.asked, &answer, now)?;
         let unparsable = ProviderError::Ambiguous { cause: AmbiguousCause::Unparsable };

@@ -6,6 +6,7 @@ use super::http::Outgoing;
 use super::oauth::OAuthProvider;
 use super::reply::{read_account, read_json};
 use super::revocation::unread_body;
+use super::sender::Kind;
 use super::spec::outcome::IdentitySource;
 use super::spec::place::{Method, RequestShape};
 use super::url::CheckedUrl;
@@ -36,7 +37,8 @@ impl OAuthProvider {
                 _,
             ) => return Ok(None),
         };
-        let answer = self.http.send(self.identity_request(url, shape, token)?).await.map_err(unread)?;
+        let request = self.identity_request(url, shape, token)?;
+        let answer = self.sender.send(Kind::Userinfo, request).await.map_err(unread)?;
         match answer.status.as_u16() {
             200..300 => {
                 let body = answer.body.map_err(unread_body)?;

@@ -17,6 +17,7 @@ use super::grant::{authorization_code, refresh_token};
 use super::http::HttpClient;
 use super::issuer::is_issuer;
 use super::reply::Asked;
+use super::sender::Sender;
 use super::spec::lifecycle::{Reuse, Rotation};
 use super::spec::mint::IssParameter;
 use super::spec::value::Template;
@@ -26,12 +27,13 @@ use super::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revoc
 use crate::clock::Clock;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
+use crate::telemetry::Metrics;
 
 /// A provider made from its configuration.
 pub struct OAuthProvider {
     pub(in crate::provider) config: ProviderConfig,
     pub(in crate::provider) client: Client,
-    pub(in crate::provider) http: HttpClient,
+    pub(in crate::provider) sender: Sender,
     pub(in crate::provider) clock: Arc<dyn Clock>,
     scopes: Scopes,
     discovery: Discovery,
@@ -47,12 +49,17 @@ impl std::fmt::Debug for OAuthProvider {
 
 impl OAuthProvider {
     /// Makes the provider. Nothing is sent: metadata is read when it is first needed.
-    pub fn new(mut config: ProviderConfig, http: HttpClient, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        mut config: ProviderConfig,
+        http: HttpClient,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
         let turns = usize::try_from(config.spec.max_parallel_refresh).unwrap_or(usize::MAX);
         Self {
             client,
-            http,
+            sender: Sender::new(http, config.key.clone(), metrics),
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),
@@ -71,7 +78,7 @@ impl OAuthProvider {
         if !self.config.spec.needs_discovery() {
             return Ok(None);
         }
-        self.discovery.metadata(&self.http, &self.config.spec, &*self.clock).await.map(Some)
+        self.discovery.metadata(&self.sender, &self.config.spec, &*self.clock).await.map(Some)
     }
 
     fn written(&self, template: Option<&Template>) -> Result<Option<CheckedUrl>, ProviderError> {
@@ -119,7 +126,7 @@ impl OAuthProvider {
         let own = endpoints.refresh.as_ref().filter(|_| asked == Asked::Refresh);
         let url = self.written(own.or(endpoints.token.as_ref()))?.or_else(|| metadata?.token.clone());
         Ok(TokenEndpoint {
-            http: &self.http,
+            sender: &self.sender,
             clock: &*self.clock,
             spec: &self.config.spec,
             client: &self.client,

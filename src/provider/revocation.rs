@@ -10,6 +10,7 @@ use super::endpoint::BODY_LIMIT;
 use super::http::{Answer, NoAnswer, Outgoing};
 use super::oauth::OAuthProvider;
 use super::reply::{Asked, decode, judge};
+use super::sender::Kind;
 use super::spec::mint::ClientAuth;
 use super::spec::outcome::{Revoke, RevokedToken};
 use super::spec::place::{Method, RequestShape};
@@ -95,15 +96,16 @@ impl OAuthProvider {
             });
             let (body, content_type) = params.into_body(self.config.spec.requests.revocation.format);
             wire::set_content_type(&mut headers, content_type);
-            let answer = self.http.send(Outgoing {
+            let request = Outgoing {
                 method: http::Method::POST,
                 url: url.clone(),
                 headers,
                 body: Some(body),
                 timeout: None,
                 body_limit: BODY_LIMIT,
-            });
-            if self.read_rfc7009(answer.await)? == Revocation::Unsupported {
+            };
+            let answer = self.sender.send(Kind::Revocation, request).await;
+            if self.read_rfc7009(answer)? == Revocation::Unsupported {
                 outcome = Revocation::Unsupported;
             }
         }
@@ -152,15 +154,15 @@ impl OAuthProvider {
     ) -> Result<Revocation, ProviderError> {
         let (body, content_type) = params.into_body(shape.format);
         wire::set_content_type(&mut headers, content_type);
-        let answer = self.http.send(Outgoing {
+        let request = Outgoing {
             method: wire::method(shape.method.unwrap_or(Method::Post)),
             url: self.own_url(shape)?,
             headers,
             body: Some(body),
             timeout: None,
             body_limit: BODY_LIMIT,
-        });
-        let answer = answer.await.map_err(unread)?;
+        };
+        let answer = self.sender.send(Kind::Revocation, request).await.map_err(unread)?;
         let status = answer.status.as_u16();
         if (answer.status.is_success() && !self.has_error(&answer)) || gone.contains(&status) {
             return Ok(Revocation::Revoked);

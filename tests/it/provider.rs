@@ -19,6 +19,7 @@ use token_broker::provider::http::{HttpClient, HttpSettings};
 use token_broker::provider::oauth::OAuthProvider;
 use token_broker::sandbox::{Approval, Behavior, ClientRegistration, IssuedGrant, Sandbox, SandboxOptions};
 use token_broker::secret::Secret;
+use token_broker::telemetry::Metrics;
 
 /// Where the sandbox's client returns to.
 const REDIRECT_URI: &str = "http://127.0.0.1:8800/callback/sandbox";
@@ -57,7 +58,8 @@ fn provider_with(mut entry: Value, settings: &HttpSettings) -> OAuthProvider {
     fields.entry("client_secret").or_insert(json!(format!("{CANARY}-client-secret")));
     let entry: ProviderEntry = serde_json::from_value(entry).unwrap();
     let config = entry.resolve(None).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
-    OAuthProvider::new(config, HttpClient::new(settings).unwrap(), Arc::new(SystemClock))
+    let metrics = Arc::new(Metrics::default());
+    OAuthProvider::new(config, HttpClient::new(settings).unwrap(), Arc::new(SystemClock), metrics)
 }
 
 fn refresh_token(value: &str) -> RefreshToken {

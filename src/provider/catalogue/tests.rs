@@ -82,12 +82,15 @@ fn a_provider_that_needs_no_new_knob_is_yaml_only() {
 fn changes_lie_over_the_catalogue_and_what_belongs_together_is_replaced_whole() {
     let config = resolve(
         "{key: g, kind: google, client_id: c, client_secret: s, scopes: [openid], revoke: {style: none},
-          reuse: {grace: {seconds: 5}}, rotation: sometimes, offline: {authorization: {access_type: offline}}}",
+          reuse: {grace: {seconds: 5}}, rotation: sometimes, identity: null,
+          mint_limits: {live_cap: null}, offline: {authorization: {access_type: offline}}}",
     )
     .unwrap();
     assert_eq!(config.spec.scopes, ["openid"]);
     assert_eq!(config.spec.offline.authorization.keys().collect::<Vec<_>>(), ["access_type"]);
     assert!(matches!(config.spec.reuse, Reuse::Grace(_)));
+    assert_eq!(config.spec.identity, ProviderSpec::default().identity, "null takes away");
+    assert_eq!(config.spec.mint_limits.live_cap, None);
     assert_eq!(config.spec.endpoints.token.unwrap().as_str(), "https://oauth2.googleapis.com/token");
 }
 

@@ -1,15 +1,16 @@
 //! What leaves the machine and what does not.
 
-use std::io::Write;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::json;
+use token_broker::clock::SystemClock;
 use token_broker::error::{AmbiguousCause, ProviderError};
 use token_broker::provider::catalogue::ProviderEntry;
 use token_broker::provider::http::{HttpClient, HttpSettings};
 use token_broker::provider::{ProviderClient as _, Revocation};
 use token_broker::sandbox::{Endpoint, Fault, On};
+use token_broker::telemetry::{Capture, Filter, Format, Logging};
 
 use super::peer::{Manner, Peer};
 use super::{
@@ -124,31 +125,14 @@ async fn extra_certificates_that_cannot_be_read_stop_the_start() {
     assert!(HttpClient::new(&settings).unwrap_err().to_string().contains("no PEM certificates"));
 }
 
-/// Collects everything that is logged.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_secret_is_printed_by_anybody_at_any_level() {
-    let written = Written::default();
-    let writer = written.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    tracing::trace!("listening");
+    let logging = Logging {
+        filter: Filter::parse("trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace").unwrap(),
+        format: Format::Json,
+    };
+    let log = Capture::start(&logging, Arc::new(SystemClock));
+    tracing::trace!(target: "token_broker", "listening");
 
     let mut printed = String::new();
     let bodies = [
@@ -180,7 +164,7 @@ async fn no_secret_is_printed_by_anybody_at_any_level() {
     drop(sandbox);
     printed += &format!("{:?}", provider.refresh(&refresh_token("canary-rt")).await);
 
-    let logged = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("listening"), "the collector works");
     assert!(!printed.contains(CANARY), "{printed}");
     let lines: Vec<&str> = logged.lines().filter(|line| line.contains(CANARY)).collect();

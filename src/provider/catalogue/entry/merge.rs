@@ -34,7 +34,7 @@ impl Source<'_> {
     pub(super) fn merge(self) -> Result<ProviderSpec, Vec<Mistake>> {
         let mut layers = self.base()?;
         // The user's changes are read on their own first, so that a mistake in them is told by the user's own path.
-        read(self.changes.clone())?;
+        read(without_nulls(self.changes.clone()))?;
         let profiles = layers.get("profiles").and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some(profile) = self.profile {
             let Some(Value::Object(patch)) = profiles.get(profile) else {
@@ -95,6 +95,16 @@ fn lay_over(under: &mut Map<String, Value>, over: Map<String, Value>) {
             }
         }
     }
+}
+
+/// What is taken away has no type to be wrong.
+fn without_nulls(fields: Map<String, Value>) -> Map<String, Value> {
+    let kept = fields.into_iter().filter(|(_, value)| !value.is_null());
+    kept.map(|(key, value)| match value {
+        Value::Object(inner) => (key, Value::Object(without_nulls(inner))),
+        other => (key, other),
+    })
+    .collect()
 }
 
 /// The value of every variable that the configuration sets: what `vars` says, or the default.

@@ -1,0 +1,53 @@
+//! The way from one provider's code to the shared HTTP client: counts every request by what it was and what came back.
+
+use std::sync::Arc;
+
+use super::http::{Answer, HttpClient, NoAnswer, Outgoing};
+use crate::connection::ProviderKey;
+use crate::telemetry::Metrics;
+
+/// What a request is for; the word in the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::provider) enum Kind {
+    Token,
+    Revocation,
+    Userinfo,
+    Discovery,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Revocation => "revocation",
+            Self::Userinfo => "userinfo",
+            Self::Discovery => "discovery",
+        }
+    }
+}
+
+/// Sends for one provider.
+pub(in crate::provider) struct Sender {
+    http: HttpClient,
+    provider: ProviderKey,
+    metrics: Arc<Metrics>,
+}
+
+impl Sender {
+    pub(in crate::provider) fn new(http: HttpClient, provider: ProviderKey, metrics: Arc<Metrics>) -> Self {
+        Self { http, provider, metrics }
+    }
+
+    /// For which provider.
+    pub(in crate::provider) fn provider(&self) -> &ProviderKey {
+        &self.provider
+    }
+
+    /// Sends a request once; see [`HttpClient`].
+    pub(in crate::provider) async fn send(&self, kind: Kind, request: Outgoing) -> Result<Answer, NoAnswer> {
+        let answer = self.http.send(request).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status.as_u16());
+        self.metrics.provider_requested(self.provider.as_str(), kind.as_str(), status);
+        answer
+    }
+}
