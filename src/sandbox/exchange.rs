@@ -15,7 +15,7 @@ use crate::entropy::Entropy;
 
 use super::call::{Call, Reply};
 use super::client::named;
-use super::fate::{answered, unanswered};
+use super::fate::{Unanswered, answered, unanswered};
 use super::fault::Fault;
 use super::ledger::{Ledger, Moment, TokenRef};
 use super::log::{Log, Reader, Ticket};
@@ -66,6 +66,7 @@ pub(super) async fn exchange(
     };
     let call = Call::new(head.method, head.uri, head.headers, &body);
     let (ticket, fault) = received(&world, endpoint, &call);
+    let fault_name = fault.name;
     let reader = Reader(ticket.clone());
     let work = worked(Arc::clone(&world), process, call, fault, ticket.clone());
     let response = match tokio::spawn(work).await {
@@ -74,6 +75,9 @@ pub(super) async fn exchange(
         Ok(None) | Err(_) => unanswered(&ticket),
     };
     drop(reader);
+    let is_answered = response.extensions().get::<Unanswered>().is_none();
+    let status = is_answered.then(|| response.status().as_u16());
+    tracing::debug!(?endpoint, status, fault = fault_name, "the sandbox is done with a request");
     response
 }
 
@@ -139,11 +143,10 @@ fn subject(ledger: &Ledger, endpoint: Endpoint, call: &Call) -> Subject {
     let token = value.and_then(|value| ledger.token(value));
     let grant = token.and_then(|token| ledger.grant(token.grant()));
     let from_code = value.and_then(|value| ledger.authorizations.account(value)).map(str::to_owned);
-    let chosen = call.form.first("account").map(str::to_owned);
     Subject {
         grant_type: (endpoint == Endpoint::Token).then(grant_type),
-        client_id: named(call),
-        account: grant.map(|grant| grant.account.clone()).or(from_code).or(chosen),
+        client_id: named(call).filter(|id| ledger.client(id).is_some()),
+        account: grant.map(|grant| grant.account.clone()).or(from_code),
         grant: token.map(TokenRef::grant),
         generation: token.and_then(TokenRef::generation),
         fingerprint: value.map(Fingerprint::of),

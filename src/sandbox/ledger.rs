@@ -79,6 +79,8 @@ pub(super) struct Bearer {
     pub(super) scopes: Vec<String>,
 }
 
+/// All of it. Grants and tokens are kept for as long as the sandbox lives, or spent ones could not be told from
+/// unknown ones.
 pub(super) struct Ledger {
     pub(super) behavior: Behavior,
     pub(super) authorizations: Authorizations,

@@ -94,12 +94,12 @@ impl Log {
         self.wait_until(|exchanges| exchanges.iter().find(|exchange| wanted(exchange)).cloned()).await
     }
 
-    /// Waits until `wanted` finds what it looks for in the records.
-    pub async fn wait_until<T>(&self, mut wanted: impl FnMut(&VecDeque<Exchange>) -> Option<T>) -> T {
+    /// Waits until `wanted` finds what it looks for in the records kept, oldest first.
+    pub async fn wait_until<T>(&self, mut wanted: impl FnMut(&[Exchange]) -> Option<T>) -> T {
         let mut changed = self.0.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            if let Some(found) = wanted(&self.state().exchanges) {
+            if let Some(found) = wanted(self.state().exchanges.make_contiguous()) {
                 return found;
             }
             if changed.changed().await.is_err() {

@@ -99,9 +99,9 @@ pub struct Exchange {
 pub struct Subject {
     /// What a token request asks for.
     pub grant_type: Option<GrantType>,
-    /// The client it names, authenticated or not.
+    /// The registered client it names, authenticated or not.
     pub client_id: Option<String>,
-    /// The account behind the token or code presented.
+    /// The account behind the token or code presented. What is typed into a page is never kept: it may be anything.
     pub account: Option<String>,
     /// The grant behind the token presented.
     pub grant: Option<GrantId>,

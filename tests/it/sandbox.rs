@@ -295,14 +295,19 @@ async fn revocation_ends_what_the_token_stands_for_and_tells_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_revoke_anothers_token() {
+async fn a_client_can_neither_revoke_nor_refresh_anothers_token() {
     let case = Case::new(Behavior::default());
-    let (_, access_token) = case.tokens();
+    let (refresh_token, access_token) = case.tokens();
     case.sandbox.register_client(ClientRegistration::public("other"));
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let form = encoded(&[("client_id", "other"), ("token", &access_token)]);
     assert_eq!(case.send(request("POST", "/revoke", &headers, &form)).await.unwrap().status, 200);
     assert_eq!(case.user_info(&access_token).await.status, 200);
+
+    let form = [("client_id", "other"), ("grant_type", "refresh_token"), ("refresh_token", &*refresh_token)];
+    let stolen = case.send(request("POST", "/token", &headers, &encoded(&form))).await.unwrap();
+    assert_eq!(stolen.text("error"), "invalid_grant");
+    assert_eq!(case.refresh(&refresh_token).await.unwrap().status, 200, "and spends nothing");
 }
 
 #[tokio::test]

@@ -141,6 +141,14 @@ fn keycloak_refuses_the_second_repeat() {
 }
 
 #[test]
+fn keycloak_does_not_accept_a_token_whose_successor_was_used() {
+    let mut case = Case::new(ReuseProfile::keycloak_one_reuse());
+    assert_eq!(case.refresh(1, 1), pair(2, 2));
+    assert_eq!(case.refresh(2, 2), pair(3, 3));
+    assert_eq!(case.refresh(1, 3), Err(Refused::Reused { ended: true }));
+}
+
+#[test]
 fn dex_repeats_the_successor_and_does_not_rotate_inside_the_interval() {
     let mut case = Case::new(ReuseProfile::dex(Duration::from_secs(3)));
     let same = |generation, serial| {
@@ -168,6 +176,19 @@ fn django_repeats_the_same_pair_even_when_its_access_token_has_died() {
     assert_eq!(case.refresh(1, 2), repeated);
     assert!(!case.is_live(2, 100));
     assert_eq!(case.refresh(1, 100), repeated);
+}
+
+#[test]
+fn a_repeated_pair_holds_the_newest_access_token() {
+    let interval = Duration::from_secs(60);
+    let profile = ReuseProfile { min_rotation_interval: interval, ..ReuseProfile::django(interval) };
+    let mut case = Case::new(profile);
+    assert_eq!(case.refresh(1, 100), pair(2, 2));
+    let same = RefreshIssued::Same(Generation(2));
+    let renewed = Issued { refresh: same, access: AccessIssued::New(AccessSerial(3)) };
+    assert_eq!(case.refresh(2, 101), Ok(renewed), "too young to rotate");
+    let repeated = Issued { refresh: same, access: AccessIssued::Repeated(AccessSerial(3)) };
+    assert_eq!(case.refresh(1, 102), Ok(repeated));
 }
 
 #[test]

@@ -275,9 +275,22 @@ async fn stopping_ends_requests_that_are_held() {
 }
 
 #[tokio::test]
+async fn dropping_the_sandbox_closes_its_connections() {
+    let case = Case::new(Behavior::default());
+    let mut idle = TcpStream::connect(case.sandbox.address()).await.unwrap();
+    drop(case.sandbox);
+    let mut answer = Vec::new();
+    // A connection not yet accepted is reset, an accepted one ends: it is over either way.
+    let _ = soon(idle.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty());
+}
+
+#[tokio::test]
 async fn the_log_holds_no_token_code_or_secret() {
     let case = Case::new(Behavior::default());
     let page = case.authorize(&[]).await;
+    case.authorize(&[("client_id", "sbx_in_the_wrong_field")]).await;
+    case.consent(&page, &[("account", "sbx_in_the_wrong_field"), ("decision", "approve")]).await;
     let form = [("account", "user-42"), ("scope", "openid"), ("decision", "approve")];
     let code = case.consent(&page, &form).await.returned("code").unwrap();
     let tokens = case.redeem(&code, &[]).await;
@@ -286,7 +299,7 @@ async fn the_log_holds_no_token_code_or_secret() {
     case.post("/revoke", &[("token", &tokens.text("refresh_token"))]).await.unwrap();
 
     let shown = format!("{:?} {:?}", case.sandbox, case.sandbox.log().exchanges());
-    assert_eq!(case.sandbox.log().exchanges().len(), 6);
+    assert_eq!(case.sandbox.log().exchanges().len(), 8);
     assert!(!shown.contains("sbx_"), "{shown}");
     assert!(shown.contains(&Fingerprint::of(&code).to_string()));
 }
