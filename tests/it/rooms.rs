@@ -87,12 +87,14 @@ impl House {
         (!may).then(|| format!("{from} may not use {to}"))
     }
 
-    /// Follows `pub use`, so that a name passed on counts as what it is.
+    /// Follows `pub use` inside a room, so that an implementation passed on by its own room counts as what it is. What a
+    /// room passes on of another's is its own word, for which it answers.
     fn true_home(&self, mut path: Vec<String>) -> Vec<String> {
         for _ in 0..8 {
             let known = (1..path.len()).rev().find_map(|cut| {
                 let real = self.passes_on.get(&path[..cut])?.get(&path[cut])?;
-                (real.as_slice() != &path[..=cut]).then(|| [real.as_slice(), &path[cut + 1..]].concat())
+                (real.as_slice() != &path[..=cut] && real.first() == path.first())
+                    .then(|| [real.as_slice(), &path[cut + 1..]].concat())
             });
             match known {
                 Some(real) => path = real,
@@ -244,6 +246,16 @@ fn a_name_passed_on_counts_as_what_it_is() {
         ("broker.rs", "use crate::store::{SledStore, TokenStore};\nfn f(k: crate::store::Keeper) {}"),
     ]);
     assert_eq!(found, ["broker.rs:1 store::SledStore", "broker.rs:2 store::Keeper"]);
+}
+
+#[test]
+fn what_a_room_passes_on_of_anothers_is_its_own_word() {
+    let broker = ("broker.rs", "pub use crate::store::TokenStore;");
+    assert_eq!(planted(&[broker, ("grpc.rs", "use crate::broker::TokenStore;")]), [""; 0]);
+    assert_eq!(
+        planted(&[broker, ("grpc.rs", "use crate::store::TokenStore;")]),
+        ["grpc.rs:1 store::TokenStore"]
+    );
 }
 
 #[test]

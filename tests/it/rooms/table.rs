@@ -10,7 +10,7 @@ pub(super) const PLAIN: &[&str] = &["provider::catalogue", "provider::spec", "pr
 pub(super) struct Rule {
     /// A top-level module; `provider::*` and `store::*` are the implementations behind the traits.
     pub(super) room: &'static str,
-    /// Rooms, or single modules of one.
+    /// Rooms, or single modules or types of one.
     pub(super) may: &'static [&'static str],
     pub(super) crates: Crates,
 }
@@ -80,7 +80,14 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         room: "grpc",
-        may: &["broker", "provider", "readiness", "store", "telemetry"],
+        may: &[
+            "broker",
+            "provider::ProviderInfo",
+            "provider::catalogue",
+            "readiness",
+            "store::Selection",
+            "telemetry",
+        ],
         crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "reqwest", "sled"]),
     },
     Rule {
