@@ -70,11 +70,11 @@ impl Names {
         Self(Self::LOOPBACK.into_iter().map(str::to_owned).chain(configured.iter().cloned()).collect())
     }
 
-    /// The names of a socket: the same, the placeholder of tonic's examples, and the path as gRPC-core sends it,
-    /// percent-encoded.
+    /// The names of a socket: the same, what tonic says where there is no host (in its client and in its examples), and
+    /// the path as gRPC-core sends it, percent-encoded.
     pub(super) fn of_unix(path: &Path, configured: &[String]) -> Self {
         let mut names = Self::of_tcp(configured);
-        names.0.push("[::]".to_owned());
+        names.0.extend(["tonic".to_owned(), "[::]".to_owned()]);
         let path = path.to_string_lossy();
         for path in [&*path, path.trim_start_matches('/')] {
             names.0.push(
@@ -210,6 +210,7 @@ mod tests {
         for authority in [
             "%2Frun%2Ftoken-broker%2Fbroker.sock",
             "run%2Ftoken-broker%2Fbroker.sock",
+            "tonic",
             "[::]:50051",
             "localhost",
         ] {

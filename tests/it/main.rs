@@ -7,7 +7,11 @@ mod config;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
+mod proto;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
