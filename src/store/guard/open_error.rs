@@ -117,7 +117,7 @@ impl OpenError {
                 )
             }
             Self::Throwaway { .. } => {
-                "set store.path to a persistent volume, or start with --ephemeral".to_owned()
+                "set store.path to a persistent volume, or store.ephemeral to true if you mean it".to_owned()
             }
             Self::Io { path, .. } => format!("ls -ld {}", path.display()),
         }
