@@ -19,4 +19,6 @@ mod rooms;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod web;
