@@ -1,0 +1,231 @@
+//! The processes that write and verify: this binary again, told by its environment what to be.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use token_broker::entropy::OsEntropy;
+use token_broker::store::guard::{DurableStore, Opening};
+use token_broker::store::keyring::KeyRing;
+use token_broker::store::{Expected, Selection, SessionStore, TokenStore, sled};
+use token_broker::telemetry::Metrics;
+
+use super::script::{Model, Op, Script, THREADS};
+
+/// What a child is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    /// `write` or `verify`.
+    pub(crate) role: &'static str,
+    /// Holds `data`, `keys` and `acks`.
+    pub(crate) folder: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) threads: usize,
+    /// Steps of each thread; then the process ends by itself.
+    pub(crate) steps: u64,
+}
+
+/// How far each thread got, in a file: a plain write survives the writer's death as well as a mapped page does.
+pub(crate) struct Acks(File);
+
+/// A byte that says how far the process got: it began, it opened the store.
+const STAGE: u64 = THREADS as u64 * 8;
+pub(crate) const BEGUN: u8 = 1;
+pub(crate) const OPENED: u8 = 2;
+
+impl Acks {
+    pub(crate) fn open(folder: &Path) -> Self {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(folder.join("acks"));
+        Self(file.unwrap())
+    }
+
+    pub(crate) fn get(&self, thread: usize) -> u64 {
+        let mut bytes = [0; 8];
+        // A file that is too short: nothing was acknowledged yet.
+        let _ = self.0.read_exact_at(&mut bytes, thread as u64 * 8);
+        u64::from_le_bytes(bytes)
+    }
+
+    pub(crate) fn set(&self, thread: usize, steps: u64) {
+        self.0.write_all_at(&steps.to_le_bytes(), thread as u64 * 8).unwrap();
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        (0..THREADS).map(|thread| self.get(thread)).sum()
+    }
+
+    pub(crate) fn stage(&self) -> u8 {
+        let mut stage = [0];
+        let _ = self.0.read_exact_at(&mut stage, STAGE);
+        stage[0]
+    }
+
+    pub(crate) fn set_stage(&self, stage: u8) {
+        self.0.write_all_at(&[stage], STAGE).unwrap();
+    }
+}
+
+/// The child's own main. Does nothing when run as a test.
+#[test]
+#[ignore = "the other tests run it as their child process"]
+fn child() {
+    let Some(task) = Task::told() else { return };
+    match task.role {
+        "write" => write(&task),
+        "verify" => {
+            verify(&task);
+            verify(&task);
+        }
+        role => panic!("no role {role}"),
+    }
+}
+
+impl Task {
+    fn told() -> Option<Self> {
+        let told = |name: &str| std::env::var(name).ok();
+        let number = |name: &str| told(name).unwrap().parse::<u64>().unwrap();
+        Some(Self {
+            role: if told("CRASH_ROLE")? == "write" { "write" } else { "verify" },
+            folder: told("CRASH_FOLDER").unwrap().into(),
+            seed: number("CRASH_SEED"),
+            threads: usize::try_from(number("CRASH_THREADS")).unwrap(),
+            steps: number("CRASH_STEPS"),
+        })
+    }
+
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("CRASH_ROLE", self.role.to_owned()),
+            ("CRASH_FOLDER", self.folder.display().to_string()),
+            ("CRASH_SEED", self.seed.to_string()),
+            ("CRASH_THREADS", self.threads.to_string()),
+            ("CRASH_STEPS", self.steps.to_string()),
+        ]
+    }
+}
+
+fn open(folder: &Path) -> DurableStore {
+    let keys = KeyRing::load(&folder.join("keys")).unwrap();
+    let mut opening =
+        Opening::new(folder.join("data"), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()));
+    opening.allow_throwaway = true;
+    sled::open(opening).unwrap_or_else(|error| panic!("{error}: {}", error.why()))
+}
+
+fn write(task: &Task) {
+    let acks = Acks::open(&task.folder);
+    acks.set_stage(BEGUN);
+    std::io::stdout().write_all(b"BEGIN\n").unwrap();
+    std::io::stdout().flush().unwrap();
+    let store = open(&task.folder);
+    acks.set_stage(OPENED);
+    std::thread::scope(|scope| {
+        for thread in 0..task.threads {
+            let (store, acks) = (&store, &acks);
+            scope.spawn(move || write_thread(Script { seed: task.seed, thread }, store, acks, task.steps));
+        }
+    });
+}
+
+fn write_thread(script: Script, store: &DurableStore, acks: &Acks, steps: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let from = acks.get(script.thread);
+    let mut model = script.after(from);
+    for step in from + 1..=from + steps {
+        runtime.block_on(perform(script, &model, step, store));
+        acks.set(script.thread, step);
+        script.advance(&mut model, step);
+    }
+}
+
+async fn perform(script: Script, model: &Model, step: u64, store: &DurableStore) {
+    let expected = async |key| match TokenStore::get(store, &script.id(key)).await.unwrap() {
+        Some(stored) => Expected::At(stored.revision),
+        None => Expected::Absent,
+    };
+    match script.op(model, step) {
+        Op::Put { key } => {
+            let expected = expected(key).await;
+            TokenStore::put(store, &script.connection(key, step), expected).await.unwrap();
+        }
+        Op::Remove { key } => store.remove(&script.id(key), expected(key).await).await.unwrap(),
+        Op::PutSession => {
+            SessionStore::put(store, script.session_key(step), &script.session(step)).await.unwrap();
+        }
+        Op::TakeSession { put_at } => {
+            let taken = store.take(script.session_key(put_at)).await.unwrap();
+            assert_eq!(taken.expect("the session is there").session, script.session(put_at).session);
+        }
+        Op::Nothing => {}
+    }
+}
+
+/// Opens the store and holds it against every thread's script: exactly the state of the last acknowledged step, or
+/// of that and the one in flight. Notes which, so that the next writer goes on from there.
+fn verify(task: &Task) {
+    let acks = Acks::open(&task.folder);
+    let store = open(&task.folder);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut found = runtime.block_on(all_records(&store, task));
+    for thread in 0..task.threads {
+        let script = Script { seed: task.seed, thread };
+        let acked = acks.get(thread);
+        let records = std::mem::take(&mut found[thread]);
+        let matches = |steps: u64| {
+            let model = script.after(steps);
+            model.records == records && runtime.block_on(has_sessions(script, &store, &model, steps))
+        };
+        let Some(steps) = [acked, acked + 1].into_iter().find(|steps| matches(*steps)) else {
+            let expected = script.after(acked);
+            panic!("thread {thread} acknowledged {acked} steps\n expected {expected:?}\n found {records:?}");
+        };
+        acks.set(thread, steps);
+    }
+    drop(store);
+}
+
+/// Key to step for each thread, after comparing every token with what that step wrote.
+async fn all_records(store: &DurableStore, task: &Task) -> Vec<std::collections::BTreeMap<u64, u64>> {
+    let mut found = vec![std::collections::BTreeMap::new(); task.threads];
+    let mut after = None;
+    loop {
+        let page = store.list(&Selection::default(), after.as_ref(), 100).await.unwrap();
+        for profile in &page.profiles {
+            let name = profile.id.name.as_str();
+            let owner = (0..task.threads).find_map(|thread| {
+                let script = Script { seed: task.seed, thread };
+                script.key_of(name).map(|key| (script, key))
+            });
+            let (script, key) = owner.unwrap_or_else(|| panic!("{name} was never written"));
+            let stored = TokenStore::get(store, &profile.id).await.unwrap().expect("listed, so there");
+            let wrote = script.connection(key, stored.value.profile.generation);
+            assert_eq!(stored.value.tokens, wrote.tokens, "{name}");
+            assert_eq!(stored.value.profile, wrote.profile, "{name}");
+            let again = found[script.thread].insert(key, stored.value.profile.generation);
+            assert_eq!(again, None, "{name} is listed twice");
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return found,
+        }
+    }
+}
+
+/// Whether exactly the model's sessions are there, of all that were ever put.
+async fn has_sessions(script: Script, store: &DurableStore, model: &Model, steps: u64) -> bool {
+    let mut replay = Model::default();
+    for step in 1..=steps + 1 {
+        let is_put = script.op(&replay, step) == Op::PutSession;
+        script.advance(&mut replay, step);
+        if is_put {
+            let found = SessionStore::get(store, script.session_key(step)).await.unwrap();
+            if found.is_some() != model.sessions.contains(&step) {
+                return false;
+            }
+        }
+    }
+    true
+}

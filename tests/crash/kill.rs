@@ -1,0 +1,94 @@
+//! Recipe 1: a writer of eight threads is killed at random moments: half of them within 16 ms of the moment it begins to
+//! open the store, as in a crash loop, the other half after a random number of acknowledged writes. (The recipe has four
+//! of five in the first half; an unoptimized build opens for longer than that and would hardly ever write.)
+
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use super::child::{Acks, OPENED, Task};
+use super::process::{Running, furnish, seed, start, verify};
+use super::script::{THREADS, mix};
+
+const ROUNDS: u64 = 120;
+const ROUNDS_PER_STORE: u64 = 10;
+
+#[test]
+fn no_acknowledged_write_is_lost_by_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("run");
+    let seed = seed();
+    let (mut killed_in_open, mut acknowledged) = (0, 0);
+    let mut bad = Vec::new();
+    for round in 0..ROUNDS {
+        let store = round / ROUNDS_PER_STORE;
+        let task = Task {
+            role: "write",
+            folder: folder.clone(),
+            seed: mix(seed ^ store),
+            threads: THREADS,
+            steps: 1 << 40,
+        };
+        if round % ROUNDS_PER_STORE == 0 {
+            furnish(&folder);
+        }
+        let before = Acks::open(&folder).total();
+        let draw = mix(seed ^ mix(round));
+        let mut writer = start(&task, &[]);
+        writer.await_begin();
+        let moment = if draw.is_multiple_of(2) {
+            Moment::After(Duration::from_micros(draw / 2 % 16_000))
+        } else {
+            Moment::Acknowledged(before + 1 + draw / 2 % 400)
+        };
+        moment.await_in(&mut writer, &folder);
+        writer.child.kill().unwrap();
+        let outcome = writer.finish();
+
+        let acks = Acks::open(&folder);
+        killed_in_open += u64::from(acks.stage() != OPENED);
+        let total = acks.total();
+        acknowledged += total - before;
+        acks.set_stage(0);
+        if let Err(why) = outcome.and_then(|_| verify(&task)) {
+            bad.push(format!("round {round}, killed at {moment:?}: {why}"));
+            furnish(&folder);
+        }
+    }
+    println!(
+        "kill loop: seed {seed}, {ROUNDS} rounds, {killed_in_open} killed in open, {acknowledged} writes acknowledged, {} bad",
+        bad.len()
+    );
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(killed_in_open > 0 && acknowledged > 0, "the kills must hit both opening and writing");
+}
+
+/// When the writer is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So long after it began.
+    After(Duration),
+    /// As soon as so many writes are acknowledged in all.
+    Acknowledged(u64),
+}
+
+impl Moment {
+    /// The writer never ends by itself; if it does, it failed.
+    fn await_in(self, writer: &mut Running, folder: &Path) {
+        let acks = Acks::open(folder);
+        let (pause, enough) = match self {
+            Self::After(delay) => (delay, None),
+            Self::Acknowledged(enough) => (Duration::from_millis(1), Some(enough)),
+        };
+        loop {
+            match writer.lines.recv_timeout(pause) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) if enough.is_none_or(|enough| acks.total() >= enough) => {
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("the writer failed: {:?}", writer.child.wait()),
+            }
+        }
+    }
+}
