@@ -96,6 +96,7 @@ impl Ground {
             let engine = self.backend.open(&dir)?;
             disk::sync_tree(&place(&self.path)).map_err(broken)?;
             disk::sync_dir(&self.path).map_err(broken)?;
+            disk::sync_parent(&self.path).map_err(broken)?;
             let header = engine.get(&HEADER)?;
             Ok((engine, header))
         })

@@ -5,9 +5,21 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
-/// Makes `path` and what is missing above it, for its owner alone.
+/// Makes `path` and what is missing above it, for its owner alone, and makes the new names durable.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let path = std::path::absolute(path)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync_dir)
+}
+
+/// Makes the name of `path` itself durable. A parent that we may not read is a mount's or the system's, and its names
+/// are not ours to make.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    match std::path::absolute(path)?.parent().map_or(Ok(()), sync_dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Makes one directory durable: which names are in it.
@@ -89,6 +101,19 @@ mod tests {
         assert_eq!(of("/database", root), Some("/"));
         assert_eq!(of("/data/claim/store", claim), Some("/"));
         assert_eq!(of("/data/claim/store", rustix::fs::makedev(9, 9)), None);
+    }
+
+    #[test]
+    fn missing_directories_are_made_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let made = folder.path().join("a/b/c");
+        make_dir(&made).unwrap();
+        make_dir(&made).unwrap();
+        sync_parent(&made).unwrap();
+        for dir in [&made, &folder.path().join("a")] {
+            assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700);
+        }
     }
 
     #[test]
