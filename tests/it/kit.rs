@@ -25,19 +25,19 @@ use token_broker::telemetry::Metrics;
 use tokio::sync::{Semaphore, watch};
 use url::Url;
 
-pub const LIFE: Duration = Duration::from_secs(3600);
+pub(crate) const LIFE: Duration = Duration::from_secs(3600);
 
 /// The broker and everything a test holds in its hands.
-pub struct Stage {
-    pub broker: Arc<Broker>,
-    pub provider: Arc<FakeProvider>,
-    pub clock: Arc<ManualClock>,
-    pub store: Arc<FaultyStore>,
+pub(crate) struct Stage {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) provider: Arc<FakeProvider>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Arc<FaultyStore>,
     sessions: Arc<MemoryStore>,
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let memory = Arc::new(MemoryStore::default());
         let store = Arc::new(FaultyStore::new(memory.clone()));
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
@@ -45,7 +45,7 @@ impl Stage {
     }
 
     /// The same store and provider behind a new broker: what a restart is.
-    pub fn restarted(&self) -> Self {
+    pub(crate) fn restarted(&self) -> Self {
         Self::joined(self.store.clone(), self.sessions.clone(), self.provider.clone(), self.clock.clone())
     }
 
@@ -78,7 +78,7 @@ impl Stage {
     }
 
     /// A connection named `name` that holds `at-0` and `rt-0`.
-    pub async fn imported(&self, name: &str) -> ConnectionId {
+    pub(crate) async fn imported(&self, name: &str) -> ConnectionId {
         let id = id(name);
         let now = self.clock.now();
         let tokens = TokenSet {
@@ -97,29 +97,29 @@ impl Stage {
     }
 
     /// The same, with its token expired.
-    pub async fn expired(&self, name: &str) -> ConnectionId {
+    pub(crate) async fn expired(&self, name: &str) -> ConnectionId {
         let id = self.imported(name).await;
         self.clock.advance(LIFE);
         id
     }
 
     /// The access token a plain call gets.
-    pub async fn token(&self, id: &ConnectionId) -> Result<String, token_broker::error::Error> {
+    pub(crate) async fn token(&self, id: &ConnectionId) -> Result<String, token_broker::error::Error> {
         let answer = self.broker.access_token(request(id)).await?;
         Ok(answer.token.access.value.expose().clone())
     }
 
     /// Begins a consent that comes back through the public door.
-    pub async fn begun(&self, name: &str) -> (ConnectBegun, Secret<String>) {
+    pub(crate) async fn begun(&self, name: &str) -> (ConnectBegun, Secret<String>) {
         self.begin(BeginConnect { return_url: Some(RETURN_URL.into()), ..begin(name) }).await
     }
 
     /// Begins a consent that comes back through the app's own callback.
-    pub async fn begun_by_app(&self, name: &str) -> (ConnectBegun, Secret<String>) {
+    pub(crate) async fn begun_by_app(&self, name: &str) -> (ConnectBegun, Secret<String>) {
         self.begin(BeginConnect { redirect_uri: Some(APP_CALLBACK.into()), ..begin(name) }).await
     }
 
-    pub async fn begin(&self, request: BeginConnect) -> (ConnectBegun, Secret<String>) {
+    pub(crate) async fn begin(&self, request: BeginConnect) -> (ConnectBegun, Secret<String>) {
         let begun = self.broker.begin_connect(request).await.unwrap();
         let url = Url::parse(begun.authorization_url.expose()).unwrap();
         let state = url.query_pairs().find(|(key, _)| key == "state").unwrap().1.into_owned();
@@ -127,14 +127,14 @@ impl Stage {
     }
 }
 
-pub const RETURN_URL: &str = "https://app.example/connected";
-pub const APP_CALLBACK: &str = "https://app.example/oauth/callback";
+pub(crate) const RETURN_URL: &str = "https://app.example/connected";
+pub(crate) const APP_CALLBACK: &str = "https://app.example/oauth/callback";
 
-pub fn id(name: &str) -> ConnectionId {
+pub(crate) fn id(name: &str) -> ConnectionId {
     ConnectionId::parse(String::new(), "sandbox".into(), name.into()).unwrap()
 }
 
-pub fn request(id: &ConnectionId) -> TokenRequest {
+pub(crate) fn request(id: &ConnectionId) -> TokenRequest {
     TokenRequest {
         id: id.clone(),
         scopes: Vec::new(),
@@ -144,7 +144,7 @@ pub fn request(id: &ConnectionId) -> TokenRequest {
     }
 }
 
-pub fn begin(name: &str) -> BeginConnect {
+pub(crate) fn begin(name: &str) -> BeginConnect {
     BeginConnect {
         id: id(name),
         scopes: Vec::new(),
@@ -156,7 +156,7 @@ pub fn begin(name: &str) -> BeginConnect {
     }
 }
 
-pub fn import(name: &str) -> ImportConnection {
+pub(crate) fn import(name: &str) -> ImportConnection {
     ImportConnection {
         id: id(name),
         refresh_token: None,
@@ -168,7 +168,7 @@ pub fn import(name: &str) -> ImportConnection {
 }
 
 /// The answer of a provider whose owner said yes.
-pub fn consented(state: &Secret<String>) -> AuthorizationResponse {
+pub(crate) fn consented(state: &Secret<String>) -> AuthorizationResponse {
     AuthorizationResponse {
         state: Secret::new(state.expose().clone()),
         code: Some(Secret::new("code-1".into())),
@@ -178,7 +178,7 @@ pub fn consented(state: &Secret<String>) -> AuthorizationResponse {
 }
 
 /// A provider that rotates: the n-th refresh gives `at-n` and `rt-n`, unless the script says otherwise.
-pub struct FakeProvider {
+pub(crate) struct FakeProvider {
     key: ProviderKey,
     scopes: Scopes,
     script: Mutex<VecDeque<Result<IssuedTokens, ProviderError>>>,
@@ -187,13 +187,13 @@ pub struct FakeProvider {
     arrived: watch::Sender<usize>,
     gate: Semaphore,
     is_held: AtomicBool,
-    pub account: Mutex<Result<Option<Account>, ProviderError>>,
-    pub revocation: Mutex<Result<Revocation, ProviderError>>,
+    pub(crate) account: Mutex<Result<Option<Account>, ProviderError>>,
+    pub(crate) revocation: Mutex<Result<Revocation, ProviderError>>,
     revoked: watch::Sender<usize>,
     issued: AtomicUsize,
 }
 
-pub fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
+pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
     IssuedTokens {
         access_token: Secret::new(access.to_owned()),
         token_type: "Bearer".into(),
@@ -224,41 +224,41 @@ impl FakeProvider {
     }
 
     /// What the next refresh answers.
-    pub fn next(&self, outcome: Result<IssuedTokens, ProviderError>) {
+    pub(crate) fn next(&self, outcome: Result<IssuedTokens, ProviderError>) {
         self.script.lock().unwrap().push_back(outcome);
     }
 
     /// Keeps refreshes waiting until [`FakeProvider::release`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.is_held.store(true, Ordering::SeqCst);
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.is_held.store(false, Ordering::SeqCst);
         self.gate.add_permits(1000);
     }
 
     /// Returns when `count` token requests have arrived, answered or not.
-    pub async fn requests_reach(&self, count: usize) {
+    pub(crate) async fn requests_reach(&self, count: usize) {
         self.arrived.subscribe().wait_for(|n| *n >= count).await.unwrap();
     }
 
     /// Returns when `count` revocations were asked for.
-    pub async fn revocations_reach(&self, count: usize) {
+    pub(crate) async fn revocations_reach(&self, count: usize) {
         self.revoked.subscribe().wait_for(|n| *n >= count).await.unwrap();
     }
 
-    pub fn revocations(&self) -> usize {
+    pub(crate) fn revocations(&self) -> usize {
         *self.revoked.borrow()
     }
 
     /// The refresh tokens presented so far, in order.
-    pub fn presented(&self) -> Vec<String> {
+    pub(crate) fn presented(&self) -> Vec<String> {
         self.presented.lock().unwrap().clone()
     }
 
     /// The code verifiers presented so far, in order.
-    pub fn verifiers(&self) -> Vec<String> {
+    pub(crate) fn verifiers(&self) -> Vec<String> {
         self.verifiers.lock().unwrap().clone()
     }
 
@@ -336,10 +336,10 @@ impl ProviderClient for FakeProvider {
 }
 
 /// The memory store, with a switch that makes writes fail.
-pub struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: Arc<MemoryStore>,
     failures_left: AtomicUsize,
-    pub puts: AtomicUsize,
+    pub(crate) puts: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -348,7 +348,7 @@ impl FaultyStore {
     }
 
     /// The next `count` writes fail as a full disk does.
-    pub fn fail_writes(&self, count: usize) {
+    pub(crate) fn fail_writes(&self, count: usize) {
         self.failures_left.store(count, Ordering::SeqCst);
     }
 }
