@@ -1,1 +1,276 @@
-//! (room under construction)
+//! The only place where parts are chosen and joined: a [`Config`] goes in, a bound broker comes out. Owns the order of
+//! start and stop. Does not know what any part does inside. Invariant: nothing is bound before the store is open and
+//! its key proved, nothing is served before it is bound, and ready is said last.
+
+mod address;
+mod error;
+mod keeper;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use address::Addresses;
+pub use error::StartError;
+
+use crate::broker::{AllowedUrls, Broker, Deps, Settings};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Engine};
+use crate::entropy::{Entropy, OsEntropy};
+use crate::grpc::{self, Address, Door, Listener, Offer};
+use crate::provider::ProviderClient;
+use crate::provider::http::{HttpClient, HttpSettings};
+use crate::provider::oauth::OAuthProvider;
+use crate::readiness::{Readiness, ReadinessGuard};
+use crate::store::guard::{DurableStore, Opening};
+use crate::store::keyring::KeyRing;
+use crate::store::memory::MemoryStore;
+use crate::store::{SessionStore, TokenStore};
+use crate::telemetry::Metrics;
+use crate::web::{self, Ops, Public, Pulse};
+
+/// The ports to the world, which tests replace.
+pub struct Ports {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+    }
+}
+
+/// A broker whose addresses are bound: connections queue, and [`Bound::run`] serves them.
+pub struct Bound {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// The broker itself, for whoever runs it in process.
+    pub broker: Arc<Broker>,
+    /// What start-up still waits for.
+    pub readiness: Readiness,
+    starting: ReadinessGuard,
+    entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
+    public_url: Url,
+    doors: Doors,
+    names: Vec<String>,
+    limits: grpc::Limits,
+    store: Option<Arc<DurableStore>>,
+    drain: Duration,
+}
+
+struct Doors {
+    grpc: Vec<Door>,
+    public: Option<TcpListener>,
+    ops: Option<TcpListener>,
+}
+
+/// Opens the store, proves its key, binds the doors and joins the parts. Serves nothing yet.
+///
+/// # Errors
+/// [`StartError`], in words for whoever configured it. Nothing stays bound.
+pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
+    let Ports { clock, entropy } = ports;
+    let readiness = Readiness::default();
+    let starting = readiness.guard("start-up");
+    let metrics = Arc::new(Metrics::default());
+    let Stores { tokens, sessions, durable } = open_stores(&config, &entropy, &metrics).await?;
+    let doors = bind(&config).await?;
+    let addresses = Addresses::of(&doors.grpc, doors.public.as_ref(), doors.ops.as_ref());
+    let public_url = public_url(&config, &addresses)?;
+    let http = HttpClient::new(&HttpSettings {
+        extra_ca_file: config.http.ca_file.clone(),
+        connect_timeout: config.http.connect_timeout.duration(),
+        total_timeout: config.http.timeout.duration(),
+    })?;
+    let public = &config.server.public;
+    let is_loopback_allowed = public.allow_loopback_return;
+    let settings = Settings {
+        public_url: public_url.clone(),
+        return_urls: AllowedUrls {
+            exact: public.return_urls.iter().map(|url| url.url().clone()).collect(),
+            is_loopback_allowed,
+        },
+        redirect_uris: AllowedUrls {
+            exact: public.redirect_uris.iter().map(|uri| uri.url().clone()).collect(),
+            is_loopback_allowed,
+        },
+    };
+    let limits = grpc::Limits {
+        message_bytes: usize::try_from(config.server.grpc.max_message_bytes.bytes()).unwrap_or(usize::MAX),
+        drain: config.server.drain.duration(),
+        ..grpc::Limits::default()
+    };
+    let names = config.server.grpc.authorities.iter().map(ToString::to_string).collect();
+    let providers = config.providers.into_iter().map(|provider| {
+        Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone(), metrics.clone()))
+            as Arc<dyn ProviderClient>
+    });
+    let deps = Deps {
+        clock,
+        entropy: entropy.clone(),
+        tokens,
+        sessions,
+        providers: providers.collect(),
+        metrics: metrics.clone(),
+    };
+    let broker = Broker::new(deps, settings);
+    let drain = config.server.drain.duration();
+    Ok(Bound {
+        addresses,
+        broker,
+        readiness,
+        starting,
+        entropy,
+        metrics,
+        public_url,
+        doors,
+        names,
+        limits,
+        store: durable,
+        drain,
+    })
+}
+
+impl Bound {
+    /// Serves until `until` is done, then drains within `server.drain`: says not-ready, accepts no more, lets
+    /// refreshes and writes under way finish, closes the store.
+    ///
+    /// # Errors
+    /// A door that could not be served at all.
+    pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), StartError> {
+        let closing = CancellationToken::new();
+        let parts = grpc::Parts {
+            broker: self.broker.clone(),
+            entropy: self.entropy.clone(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+        };
+        let Doors { grpc: doors, public, ops } = self.doors;
+        let until_closing = closing.clone().cancelled_owned();
+        let (names, limits) = (self.names, self.limits);
+        let apps =
+            tokio::spawn(async move { grpc::serve(doors, parts, &names, &limits, until_closing).await });
+        let browsers = public.map(|listener| {
+            let public = Public {
+                broker: self.broker.clone(),
+                public_url: self.public_url,
+                entropy: self.entropy,
+                metrics: self.metrics.clone(),
+            };
+            tokio::spawn(web::serve_public(listener, public, closing.clone(), self.drain))
+        });
+        let ops_closing = CancellationToken::new();
+        let operators = ops.map(|listener| {
+            let ops =
+                Ops { readiness: self.readiness.clone(), pulse: Pulse::default(), metrics: self.metrics };
+            tokio::spawn(web::serve_ops(listener, ops, ops_closing.clone(), Duration::from_secs(1)))
+        });
+        let keeper = tokio::spawn(keeper::keep(self.broker.clone(), self.starting, closing.clone()));
+        self.addresses.announce_when(self.readiness.clone());
+
+        until.await;
+        self.readiness.end();
+        closing.cancel();
+        let drained = tokio::time::timeout(self.drain, async {
+            let served = apps.await;
+            if let Some(browsers) = browsers {
+                let _ = browsers.await;
+            }
+            self.broker.drain().await;
+            served
+        })
+        .await;
+        keeper.abort();
+        if let Some(store) = self.store {
+            store.close().await;
+        }
+        ops_closing.cancel();
+        if let Some(operators) = operators {
+            let _ = operators.await;
+        }
+        match drained {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(StartError::Serve(error.to_string())),
+            Ok(Err(_)) => Err(StartError::Serve("the gRPC door ended unexpectedly".to_owned())),
+            Err(_) => {
+                tracing::error!(limit = ?self.drain, "not all work was done when the drain ended");
+                Ok(())
+            }
+        }
+    }
+}
+
+struct Stores {
+    tokens: Arc<dyn TokenStore>,
+    sessions: Arc<dyn SessionStore>,
+    /// The store that must be closed at the end.
+    durable: Option<Arc<DurableStore>>,
+}
+
+async fn open_stores(
+    config: &Config,
+    entropy: &Arc<dyn Entropy>,
+    metrics: &Arc<Metrics>,
+) -> Result<Stores, StartError> {
+    if config.store.engine == Engine::Memory {
+        let store = Arc::new(MemoryStore::new(entropy.clone()));
+        return Ok(Stores { tokens: store.clone(), sessions: store, durable: None });
+    }
+    let keys = KeyRing::load(&config.seal.key_file)?;
+    let opening = Opening {
+        allow_throwaway: config.store.ephemeral,
+        ..Opening::new(config.store.path.clone(), keys, entropy.clone(), metrics.clone())
+    };
+    let opened = tokio::task::spawn_blocking(move || crate::store::sled::open(opening)).await;
+    let store =
+        Arc::new(opened.map_err(|_| StartError::Serve("opening the store ended unexpectedly".to_owned()))??);
+    Ok(Stores { tokens: store.clone(), sessions: store.clone(), durable: Some(store) })
+}
+
+async fn bind(config: &Config) -> Result<Doors, StartError> {
+    let server = &config.server;
+    let mut doors = Vec::new();
+    if let Some(path) = server.grpc.socket.path() {
+        let mode = server.grpc.socket_mode.bits();
+        let listener = Listener::bind(&Address::Unix { path: path.to_owned(), mode }).await?;
+        doors.push(Door { listener, offer: Offer::Apps });
+        let operators = Address::Unix { path: path.with_file_name("admin.sock"), mode: 0o600 };
+        doors.push(Door { listener: Listener::bind(&operators).await?, offer: Offer::Operators });
+    }
+    if let Some(address) = server.grpc.tcp.address() {
+        doors.push(Door { listener: Listener::bind(&Address::Tcp(address)).await?, offer: Offer::Apps });
+    }
+    Ok(Doors {
+        grpc: doors,
+        public: listen("server.public.listen", server.public.listen.address()).await?,
+        ops: listen("server.ops.listen", server.ops.listen.address()).await?,
+    })
+}
+
+async fn listen(
+    key: &'static str,
+    address: Option<std::net::SocketAddr>,
+) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(StartError::Listen { key, address, source }),
+    }
+}
+
+/// Without a public door every app has its own callback, and nothing is ever sent to this URL.
+fn public_url(config: &Config, addresses: &Addresses) -> Result<Url, StartError> {
+    let bound = addresses.public.unwrap_or_else(|| ([127, 0, 0, 1], 7451).into());
+    config
+        .server
+        .public
+        .base_url(bound)
+        .ok_or_else(|| StartError::Serve("the public URL does not parse".to_owned()))
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::access_token::not_serving;
 use super::cache::{Landing, Turn};
 use super::{Broker, ServedToken, Source};
@@ -33,7 +35,9 @@ impl Broker {
         };
         // The life of the new token is counted from before the request, never from the answer.
         let asked_at = self.clock.now();
+        let started = Instant::now();
         let outcome = provider.refresh(refresh).await;
+        self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
         let issued = match outcome {
             Ok(issued) => issued,

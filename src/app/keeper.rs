@@ -1,0 +1,33 @@
+//! What runs beside the doors: first the work that an earlier run left, then house-keeping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::readiness::ReadinessGuard;
+
+/// How often consents that ran out of time are swept away and connections are counted.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Takes up what was left, lets go of `starting`, and keeps house until `closing`.
+pub(super) async fn keep(broker: Arc<Broker>, starting: ReadinessGuard, closing: CancellationToken) {
+    match broker.resume_revocations().await {
+        Ok(0) => {}
+        Ok(resumed) => tracing::info!(resumed, "took up revocations that were left"),
+        Err(error) => {
+            tracing::error!(%error, reason = %error.reason(), "revocations that were left stay undone")
+        }
+    }
+    drop(starting);
+    loop {
+        if let Err(error) = broker.sweep().await {
+            tracing::warn!(%error, reason = %error.reason(), "house-keeping failed; it is tried again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = closing.cancelled() => return,
+        }
+    }
+}
