@@ -94,11 +94,11 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     let settings = Settings {
         public_url: public_url.clone(),
         return_urls: AllowedUrls {
-            exact: public.return_urls.iter().map(|url| url.url().clone()).collect(),
+            exact: public.return_urls.iter().map(|url| url.url().to_string()).collect(),
             is_loopback_allowed,
         },
         redirect_uris: AllowedUrls {
-            exact: public.redirect_uris.iter().map(|uri| uri.url().clone()).collect(),
+            exact: public.redirect_uris.iter().map(|uri| uri.as_str().to_owned()).collect(),
             is_loopback_allowed,
         },
     };
@@ -109,7 +109,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     };
     let names = config.server.grpc.authorities.iter().map(ToString::to_string).collect();
     let providers = config.providers.into_iter().map(|provider| {
-        Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone(), metrics.clone()))
+        Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone()))
             as Arc<dyn ProviderClient>
     });
     let deps = Deps {

@@ -66,11 +66,11 @@ impl Stage {
         let settings = Settings {
             public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
             return_urls: AllowedUrls {
-                exact: vec![Url::parse(RETURN_URL).unwrap()],
+                exact: vec![RETURN_URL.into()],
                 is_loopback_allowed: false,
             },
             redirect_uris: AllowedUrls {
-                exact: vec![Url::parse(APP_CALLBACK).unwrap()],
+                exact: vec![APP_CALLBACK.into()],
                 is_loopback_allowed: false,
             },
         };

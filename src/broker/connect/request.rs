@@ -6,20 +6,20 @@ use crate::broker::{BeginConnect, Settings};
 use crate::error::{Error, Mistake};
 use crate::provider::ProviderClient;
 
-/// Where a browser may be sent, after consent or with its outcome: an allowlist, matched exactly (RFC 9700 section
-/// 2.1).
+/// Where a browser may be sent, after consent or with its outcome: an allowlist, matched letter by letter (RFC 9700
+/// section 2.1).
 #[derive(Clone, Debug, Default)]
 pub struct AllowedUrls {
-    /// Pages of apps, compared as a whole.
-    pub exact: Vec<Url>,
-    /// Whether `http://127.0.0.1:PORT/…` is welcome at any port: how our own CLI waits for a consent
-    /// (RFC 8252 section 7.3).
+    /// The URLs.
+    pub exact: Vec<String>,
+    /// Whether `http://127.0.0.1:PORT/…` and `http://[::1]:PORT/…` are welcome at any port: how our own CLI waits for
+    /// a consent (RFC 8252 section 7.3).
     pub is_loopback_allowed: bool,
 }
 
 impl AllowedUrls {
-    fn contains(&self, url: &Url) -> bool {
-        self.exact.contains(url) || (self.is_loopback_allowed && is_loopback(url))
+    fn contains(&self, raw: &str) -> bool {
+        self.exact.iter().any(|listed| listed == raw) || (self.is_loopback_allowed && is_loopback(raw))
     }
 }
 
@@ -32,7 +32,7 @@ impl BeginConnect {
             mistakes.push(Mistake { field: field.to_owned(), message: message.to_owned() });
         };
         if let Some(raw) = &self.return_url
-            && !parsed(raw).is_some_and(|url| settings.return_urls.contains(&url))
+            && !settings.return_urls.contains(raw)
         {
             refuse(
                 "return_url",
@@ -40,7 +40,7 @@ impl BeginConnect {
             );
         }
         if let Some(raw) = &self.redirect_uri {
-            if !parsed(raw).is_some_and(|url| settings.redirect_uris.contains(&url)) {
+            if !settings.redirect_uris.contains(raw) {
                 refuse(
                     "redirect_uri",
                     "is not on the allowlist server.public.redirect_uris; it is compared as a whole",
@@ -73,14 +73,11 @@ impl BeginConnect {
     }
 }
 
-fn parsed(raw: &str) -> Option<Url> {
-    // A URL that is not written as it would be sent could be read differently by the browser.
-    Url::parse(raw).ok().filter(|url| url.as_str() == raw || url.as_str() == format!("{raw}/"))
-}
-
-fn is_loopback(url: &Url) -> bool {
+fn is_loopback(raw: &str) -> bool {
+    // A URL that is not written as it would be sent could be read differently by a browser.
+    let Some(url) = Url::parse(raw).ok().filter(|url| url.as_str() == raw) else { return false };
     url.scheme() == "http"
-        && url.host_str() == Some("127.0.0.1")
+        && matches!(url.host_str(), Some("127.0.0.1" | "[::1]"))
         && url.port().is_some()
         && url.username().is_empty()
         && url.password().is_none()
@@ -96,15 +93,15 @@ mod tests {
     use super::*;
 
     fn allows(raw: &str) -> bool {
-        let exact = vec![Url::parse("https://app.example/connected").unwrap()];
-        let list = AllowedUrls { exact, is_loopback_allowed: true };
-        parsed(raw).is_some_and(|url| list.contains(&url))
+        let exact = vec!["https://app.example/connected".to_owned()];
+        AllowedUrls { exact, is_loopback_allowed: true }.contains(raw)
     }
 
     #[test]
     fn a_listed_url_and_the_loopback_at_any_port_are_welcome() {
         assert!(allows("https://app.example/connected"));
         assert!(allows("http://127.0.0.1:43117/connected"));
+        assert!(allows("http://[::1]:43117/"));
     }
 
     #[test]

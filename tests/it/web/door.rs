@@ -57,7 +57,7 @@ impl Door {
         let (store, metrics) = (Arc::new(MemoryStore::default()), Arc::new(Metrics::default()));
         let public_url = Url::parse(public_url).unwrap();
         let allowed =
-            AllowedUrls { exact: vec![Url::parse(RETURN_URL).unwrap()], is_loopback_allowed: false };
+            AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false };
         let deps = Deps {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
