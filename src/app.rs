@@ -108,18 +108,12 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
         ..grpc::Limits::default()
     };
     let names = config.server.grpc.authorities.iter().map(ToString::to_string).collect();
-    let providers = config.providers.into_iter().map(|provider| {
+    let client = |provider| -> Arc<dyn ProviderClient> {
         Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone()))
-            as Arc<dyn ProviderClient>
-    });
-    let deps = Deps {
-        clock,
-        entropy: entropy.clone(),
-        tokens,
-        sessions,
-        providers: providers.collect(),
-        metrics: metrics.clone(),
     };
+    let providers = config.providers.into_iter().map(client).collect();
+    let deps =
+        Deps { clock, entropy: entropy.clone(), tokens, sessions, providers, metrics: metrics.clone() };
     let broker = Broker::new(deps, settings);
     let drain = config.server.drain.duration();
     Ok(Bound {

@@ -65,14 +65,8 @@ impl Stage {
         };
         let settings = Settings {
             public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
-            return_urls: AllowedUrls {
-                exact: vec![RETURN_URL.into()],
-                is_loopback_allowed: false,
-            },
-            redirect_uris: AllowedUrls {
-                exact: vec![APP_CALLBACK.into()],
-                is_loopback_allowed: false,
-            },
+            return_urls: AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false },
+            redirect_uris: AllowedUrls { exact: vec![APP_CALLBACK.into()], is_loopback_allowed: false },
         };
         Self { broker: Broker::new(deps, settings), provider, clock, store, sessions }
     }

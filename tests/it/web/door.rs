@@ -56,8 +56,7 @@ impl Door {
         let (fake, other) = (FakeProvider::new("fake"), FakeProvider::new("other"));
         let (store, metrics) = (Arc::new(MemoryStore::default()), Arc::new(Metrics::default()));
         let public_url = Url::parse(public_url).unwrap();
-        let allowed =
-            AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false };
+        let allowed = AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false };
         let deps = Deps {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
