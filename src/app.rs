@@ -109,7 +109,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     };
     let names = config.server.grpc.authorities.iter().map(ToString::to_string).collect();
     let client = |provider| -> Arc<dyn ProviderClient> {
-        Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone()))
+        Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone(), metrics.clone()))
     };
     let providers = config.providers.into_iter().map(client).collect();
     let deps =
