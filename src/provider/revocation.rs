@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Revocation;
 use super::discovery::{refused, unread};
@@ -18,6 +19,9 @@ use super::url::{CheckedUrl, PlainHttp};
 use super::wire::{self, Params};
 use crate::connection::TokenSet;
 use crate::error::{AmbiguousCause, ProviderError};
+
+/// What is encoded in a path segment: all but the unreserved characters of RFC 3986 section 2.3.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl OAuthProvider {
     pub(in crate::provider) async fn revoke_grant(
@@ -38,7 +42,7 @@ impl OAuthProvider {
             }
             Revoke::Bearer { request, .. } => {
                 let Some(token) = access else { return Ok(Revocation::Unsupported) };
-                let (_, mut headers) = self.own_request(request, access, refresh)?;
+                let mut headers = wire::headers(request, |name| self.own_value(name, access, refresh))?;
                 wire::authorize(&mut headers, "Bearer", token)?;
                 let params = self.own_params(request, access, refresh);
                 self.call_once(request, params, headers, &[]).await
@@ -53,7 +57,11 @@ impl OAuthProvider {
                 if !is_possible {
                     return Ok(Revocation::Unsupported);
                 }
-                let (mut proof, mut headers) = self.own_request(request, access, refresh)?;
+                // Without a word of its own the call proves the client as the token endpoint does.
+                let client_auth =
+                    if *client_auth == ClientAuth::Auto { &spec.client_auth } else { client_auth };
+                let mut proof = Params::default();
+                let mut headers = wire::headers(request, |name| self.own_value(name, access, refresh))?;
                 self.client.prove(client_auth, None, &mut proof, &mut headers)?;
                 let mut params = self.own_params(request, access, refresh);
                 // The call's own parameters say who we are; only a secret in the body is added to them.
@@ -174,16 +182,6 @@ impl OAuthProvider {
         }
     }
 
-    /// Headers of a request of the provider's own, and room for what proves the client.
-    fn own_request(
-        &self,
-        shape: &RequestShape,
-        access: Option<&str>,
-        refresh: Option<&str>,
-    ) -> Result<(Params, HeaderMap), ProviderError> {
-        Ok((Params::default(), wire::headers(shape, |name| self.own_value(name, access, refresh))?))
-    }
-
     fn own_params(&self, shape: &RequestShape, access: Option<&str>, refresh: Option<&str>) -> Params {
         let mut params = Params::default();
         params.reshape(shape, |name| self.own_value(name, access, refresh));
@@ -208,10 +206,7 @@ impl OAuthProvider {
     pub(in crate::provider) fn own_url(&self, shape: &RequestShape) -> Result<CheckedUrl, ProviderError> {
         let text = shape.url.as_ref().map(|template| {
             template.fill(|name| {
-                (name == "client_id").then(|| {
-                    percent_encoding::utf8_percent_encode(&self.client.id, percent_encoding::NON_ALPHANUMERIC)
-                        .into()
-                })
+                (name == "client_id").then(|| utf8_percent_encode(&self.client.id, SEGMENT).into())
             })
         });
         let plain = PlainHttp::from_flag(self.config.spec.allow_http);

@@ -69,50 +69,50 @@ pub struct ProviderSpec {
     /// Allows `http://` to hosts that are not this machine: tokens and the client secret then travel unencrypted, and
     /// anyone on the way can take them.
     pub allow_http: bool,
-    /// K1: values that the templates need.
+    /// Values that the templates need.
     pub variables: BTreeMap<String, Variable>,
-    /// K2: named sets of changes to this spec (sandbox, region, national cloud); `profile` chooses one.
+    /// Named sets of changes to this spec (sandbox, region, national cloud); `profile` chooses one.
     #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
     pub profiles: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
 
-    /// K3: what a usable token is made from.
+    /// What a usable token is made from.
     pub mint: Mint,
-    /// K4: how requests differ from what the RFCs say.
+    /// How requests differ from what the RFCs say.
     pub requests: Requests,
-    /// K5: how the client proves itself.
+    /// How the client proves itself.
     pub client_auth: ClientAuth,
-    /// K6: the scopes asked for when the caller names none.
+    /// The scopes asked for when the caller names none.
     pub scopes: Vec<String>,
-    /// K6: how scopes are written.
+    /// How scopes are written.
     pub scope_style: ScopeStyle,
-    /// K7: what makes a refresh token appear.
+    /// What makes a refresh token appear.
     pub offline: Offline,
-    /// K8: proof key for code exchange. S256 is always sent.
+    /// Proof key for code exchange. S256 is always sent.
     pub pkce: Pkce,
-    /// K9: the redirect back from consent.
+    /// The redirect back from consent.
     pub callback: Callback,
     /// Parameters of the authorization URL that a caller may set, such as `prompt` or `hd`.
     pub caller_parameters: Vec<String>,
 
-    /// K10: how a reply is read.
+    /// How a reply is read.
     pub response: Response,
-    /// K11: several tokens in one grant.
+    /// Several tokens in one grant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<Slot>,
-    /// K12: what the reply's expiry means.
+    /// What the reply's expiry means.
     pub expiry: Expiry,
 
-    /// K13: whether a refresh yields a new refresh token.
+    /// Whether a refresh yields a new refresh token.
     pub rotation: Rotation,
-    /// K14: whether the refresh token just used may be used once more. Unknown is strict.
+    /// Whether the refresh token just used may be used once more. Unknown is strict.
     pub reuse: Reuse,
-    /// K14: whether the access token before a refresh lives on after it.
+    /// Whether the access token before a refresh lives on after it.
     pub old_at_survives: bool,
-    /// K15: what the provider does when it sees a spent refresh token.
+    /// What the provider does when it sees a spent refresh token.
     pub spent: Spent,
-    /// K19: error codes of the token endpoint that mean that the grant has ended.
+    /// Error codes of the token endpoint that mean that the grant has ended.
     pub dead_when: Vec<String>,
-    /// K19: the other failures, in order.
+    /// The other failures, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ErrorRule>,
     /// How often death must be answered before it is believed.
@@ -121,26 +121,26 @@ pub struct ProviderSpec {
     pub token_timeout: Span,
     /// How many refreshes may be under way at this provider at a time.
     pub max_parallel_refresh: u32,
-    /// K16: earlier refresh tokens to try after a dead answer.
+    /// Earlier refresh tokens to try after a dead answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Fallback>,
-    /// K17: how long tokens live when the reply does not say.
+    /// How long tokens live when the reply does not say.
     pub lifetimes: Lifetimes,
-    /// K18: how often tokens may be minted.
+    /// How often tokens may be minted.
     pub mint_limits: MintLimits,
 
-    /// K20: how a grant is ended at the provider.
+    /// How a grant is ended at the provider.
     pub revoke: Revoke,
-    /// K21: whose account it is.
+    /// Whose account it is.
     pub identity: Identity,
-    /// K22: how a token's state is asked for.
+    /// How a token's state is asked for.
     pub introspect: Introspect,
 
-    /// K23: the provider's API.
+    /// The provider's API.
     pub api: Api,
-    /// K24: how the API says "slower".
+    /// How the API says "slower".
     pub rate: Rate,
-    /// K25–K27: webhooks.
+    /// Webhooks.
     pub webhook: Webhook,
 }
 

@@ -1,3 +1,5 @@
+mod docs;
+
 use serde_json::json;
 
 use super::*;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Pattern, Pointer, Template};
 
-/// K23: where the provider's API is and how a call carries the token.
+/// Where the provider's API is and how a call carries the token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
@@ -35,7 +35,7 @@ impl Default for Api {
     }
 }
 
-/// K24: how the API says "slower".
+/// How the API says "slower".
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rate {

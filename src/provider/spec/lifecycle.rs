@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::span::Span;
 use super::value::Pointer;
 
-/// K13: whether a refresh answers with a new refresh token.
+/// Whether a refresh answers with a new refresh token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rotation {
@@ -22,7 +22,7 @@ pub enum Rotation {
     Always,
 }
 
-/// K14: whether the refresh token just used may be used once more, which decides what an unanswered refresh costs.
+/// Whether the refresh token just used may be used once more, which decides what an unanswered refresh costs.
 /// Unknown means `strict`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -103,7 +103,7 @@ impl Count {
     }
 }
 
-/// K15: what the provider does when it sees a spent refresh token.
+/// What the provider does when it sees a spent refresh token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spent {
@@ -116,7 +116,7 @@ pub enum Spent {
     FamilyRevoked,
 }
 
-/// K16: an earlier refresh token to try after a dead answer.
+/// An earlier refresh token to try after a dead answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
@@ -126,7 +126,7 @@ pub enum Fallback {
     Original,
 }
 
-/// K17: how long tokens live when the reply does not say.
+/// How long tokens live when the reply does not say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lifetimes {
@@ -145,7 +145,7 @@ pub struct Lifetimes {
     pub refresh_remaining: Option<Pointer>,
 }
 
-/// K18: how often tokens may be minted and how many may live.
+/// How often tokens may be minted and how many may live.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MintLimits {

@@ -9,7 +9,7 @@ use super::place::RequestShape;
 use super::span::Span;
 use super::value::Template;
 
-/// K3: what a usable token is made from.
+/// What a usable token is made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Mint {
@@ -53,7 +53,7 @@ pub struct MintedJwt {
     pub max_life: Span,
 }
 
-/// K5: how the client proves itself at the token endpoint (RFC 6749 section 2.3).
+/// How the client proves itself at the token endpoint (RFC 6749 section 2.3).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
@@ -83,7 +83,7 @@ pub enum ClientAuth {
     MintedSecret(MintedJwt),
 }
 
-/// K6: how scopes are asked for and read back.
+/// How scopes are asked for and read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScopeStyle {
@@ -112,7 +112,7 @@ impl Default for ScopeStyle {
     }
 }
 
-/// K7: what makes a refresh token appear.
+/// What makes a refresh token appear.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Offline {
@@ -143,7 +143,7 @@ pub enum Comes {
     Never,
 }
 
-/// K8: proof key for code exchange (RFC 7636). `S256` is sent always; there is no `plain` and no off.
+/// Proof key for code exchange (RFC 7636). `S256` is sent always; there is no `plain` and no off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pkce {
@@ -154,7 +154,7 @@ pub enum Pkce {
     Required,
 }
 
-/// K9: what the redirect back from consent looks like.
+/// What the redirect back from consent looks like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Callback {

@@ -7,7 +7,7 @@ use super::mint::ClientAuth;
 use super::place::RequestShape;
 use super::value::{Pattern, Pointer};
 
-/// K19: one row of the table that says what a failure means. Rows are tried in order; the first that matches decides.
+/// One row of the table that says what a failure means. Rows are tried in order; the first that matches decides.
 /// After them comes `dead_when`, then the meaning that the RFCs give.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +62,7 @@ pub enum Meaning {
     Ambiguous,
 }
 
-/// K20: how a grant is ended at the provider.
+/// How a grant is ended at the provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Revoke {
@@ -139,7 +139,7 @@ pub enum Reach {
     Project,
 }
 
-/// K21: whose account a grant is for.
+/// Whose account a grant is for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
@@ -175,7 +175,7 @@ pub enum IdentitySource {
     None,
 }
 
-/// K22: how a token's state is asked for.
+/// How a token's state is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Introspect {

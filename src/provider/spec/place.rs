@@ -74,7 +74,7 @@ pub enum DiscoveryStyle {
     Off,
 }
 
-/// K1: a value that the spec's templates need and that is not the same for every user of the provider.
+/// A value that the spec's templates need and that is not the same for every user of the provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
@@ -116,7 +116,7 @@ pub enum VariableSource {
     Webhook,
 }
 
-/// K4: the shape of a request, the same for every endpoint.
+/// The shape of a request, the same for every endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestShape {
@@ -167,7 +167,7 @@ pub enum Format {
     Query,
 }
 
-/// K4 by endpoint: how each request differs from what the RFCs say.
+/// By endpoint: how each request differs from what the RFCs say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Requests {

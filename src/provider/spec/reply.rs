@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::value::Pointer;
 
-/// K10: how a reply of the token endpoint is read.
+/// How a reply of the token endpoint is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Response {
@@ -21,7 +21,7 @@ pub struct Response {
     pub access_token: Pointer,
     /// Where the refresh token is.
     pub refresh_token: Pointer,
-    /// Where the access token's lifetime or end is; K12 says what it means.
+    /// Where the access token's lifetime or end is; `expiry` says what it means.
     pub expires: Pointer,
     /// Where the granted scopes are.
     pub scope: Pointer,
@@ -74,7 +74,7 @@ pub struct Equals {
     pub is: Value,
 }
 
-/// K11: one of several tokens in one grant.
+/// One of several tokens in one grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
@@ -90,7 +90,7 @@ pub struct Slot {
     pub audience: Option<String>,
 }
 
-/// K12: what `response.expires` means.
+/// What `response.expires` means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Expiry {

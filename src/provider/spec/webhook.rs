@@ -10,16 +10,16 @@ use super::value::{Pointer, Template};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// K25: how a delivery proves that it is the provider's. Without one no delivery is accepted.
+    /// How a delivery proves that it is the provider's. Without one no delivery is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
-    /// K26: what the provider wants to see before it sends events.
+    /// What the provider wants to see before it sends events.
     pub handshake: Handshake,
-    /// K27: where a delivery says what it is.
+    /// Where a delivery says what it is.
     pub meta: Meta,
 }
 
-/// K25: a recipe for checking a delivery over the exact bytes received.
+/// A recipe for checking a delivery over the exact bytes received.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
@@ -126,7 +126,7 @@ pub enum Grammar {
     Spaces,
 }
 
-/// K26: what the provider wants to see before it sends events.
+/// What the provider wants to see before it sends events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "style", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Handshake {
@@ -167,7 +167,7 @@ pub enum Handshake {
     Ping,
 }
 
-/// K27: where a delivery says what it is, and how it is answered.
+/// Where a delivery says what it is, and how it is answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Meta {

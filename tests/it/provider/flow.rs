@@ -173,7 +173,7 @@ async fn a_rest_call_revokes_as_github_wants_it() {
     let api = format!("http://{}", peer.address);
     let provider = provider(json!({
         "endpoints": {"authorization": "https://as.example/a", "token": "https://as.example/t"},
-        "client_id": "Iv1/x",
+        "client_id": "Iv1.a/x",
         "revoke": {
             "style": "rest",
             "request": {
@@ -186,7 +186,7 @@ async fn a_rest_call_revokes_as_github_wants_it() {
     let grant = super::TokenSet { access: Some(access_token("gho_1")), refresh: None };
     assert_eq!(provider.revoke(&grant).await.unwrap(), Revocation::Revoked);
     let request = &peer.requests()[0];
-    assert!(request.starts_with("DELETE /applications/Iv1%2Fx/token HTTP/1.1\r\n"), "{request}");
+    assert!(request.starts_with("DELETE /applications/Iv1.a%2Fx/token HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("accept: application/vnd.github+json\r\n"), "{request}");
     assert!(request.contains("authorization: Basic "), "{request}");
     assert!(request.ends_with("\r\n\r\n{\"access_token\":\"gho_1\"}"), "{request}");
