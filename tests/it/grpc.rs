@@ -1,6 +1,7 @@
 //! The gRPC door over real sockets: what a caller sees, and how the door closes.
 
 mod closing;
+mod log;
 mod refusal;
 mod served;
 
