@@ -4,7 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `console`, `page`, `escape`, `times` | the world a command touches, and how results look |
-//! | `failure`, `exit`, `next`, `suggest` | errors: what, where, why, what to run next; exit codes |
+//! | `failure`, `exit`, `next` | errors: what, where, why, what to run next; exit codes |
 //! | `endpoint`, `pointer`, `client` | where the broker is, and a connection to it |
 //! | `loopback` | the browser's way back |
 //! | `help`, `examples`, `complete` | texts and candidates |
@@ -13,14 +13,14 @@
 //! Invariant: standard output holds the result and nothing else, and no command asks a person anything but
 //! `connections disconnect`.
 
-// mod check_config;
+mod check_config;
 mod client;
 mod complete;
 mod completions;
 mod connect;
 mod connections;
 mod console;
-// mod dev;
+mod dev;
 mod endpoint;
 mod escape;
 mod examples;
@@ -35,9 +35,10 @@ mod page;
 mod pointer;
 mod process;
 mod providers;
-// mod serve;
+#[cfg(test)]
+mod schema;
+mod serve;
 mod status;
-mod suggest;
 mod times;
 mod token;
 
@@ -85,10 +86,17 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // /// Run a broker
-    // Serve(serve::Serve),
-    // /// Run a broker with a sandbox provider and a connected account, to try things
-    // Dev(dev::Dev),
+    /// Run a broker
+    Serve(serve::Serve),
+    #[command(flatten)]
+    Other(Other),
+}
+
+/// Every command that does not make a runtime of its own.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Run a broker with a sandbox provider and a connected account, to try things
+    Dev(dev::Dev),
     /// Connect an account, or renew the consent of one
     Connect(connect::Connect),
     /// See, take over, refresh and end connections
@@ -99,8 +107,8 @@ enum Command {
     Providers(providers::Providers),
     /// Print a living access token
     Token(token::Token),
-    // /// Check the configuration and show what holds
-    // CheckConfig(check_config::CheckConfig),
+    /// Check the configuration and show what holds
+    CheckConfig(check_config::CheckConfig),
     /// Make and list the keys that seal the store
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -147,13 +155,13 @@ where
     Err(failure)
 }
 
-/// Runs a command.
-async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> {
-    let Global { endpoint, .. } = cli.global;
+/// Runs a command, or shows how the broker fares.
+async fn run(global: Global, command: Option<Other>, console: &mut Console) -> Result<(), Failure> {
+    let Global { endpoint, .. } = global;
     let environment = console.environment.clone();
     let find = async || Client::find(endpoint.as_ref(), &environment).await;
-    match cli.command {
-        None => match find().await {
+    let Some(command) = command else {
+        return match find().await {
             Ok(client) => status::run(console, &client).await,
             // Only where nobody said that there is one.
             Err(failure)
@@ -162,18 +170,19 @@ async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> {
                 status::nobody(console)
             }
             Err(failure) => Err(failure),
-        },
-        Some(Command::Connect(connect)) => connect.run(console, &find().await?).await,
-        Some(Command::Connections(connections)) => connections.run(console, &find().await?).await,
-        Some(Command::Providers(providers)) => providers.run(console, find().await).await,
-        Some(Command::Token(token)) => token.run(console, &find().await?).await,
-        // Some(Command::CheckConfig(check)) => check.run(console),
-        Some(Command::Keys(keys)) => keys.run(console),
-        Some(Command::Completions(completions)) => completions.run(console),
-        Some(Command::Man(man)) => man.run(console),
-        Some(Command::Help(help)) => help.run(console),
-        // Some(Command::Serve(serve)) => serve.run(console).await,
-        // Some(Command::Dev(dev)) => dev.run(console).await,
+        };
+    };
+    match command {
+        Other::Dev(dev) => dev.run(console).await,
+        Other::Connect(connect) => connect.run(console, &find().await?).await,
+        Other::Connections(connections) => connections.run(console, &find().await?).await,
+        Other::Providers(providers) => providers.run(console, find().await).await,
+        Other::Token(token) => token.run(console, &find().await?).await,
+        Other::CheckConfig(check) => check.run(console),
+        Other::Keys(keys) => keys.run(console),
+        Other::Completions(completions) => completions.run(console),
+        Other::Man(man) => man.run(console),
+        Other::Help(help) => help.run(console),
     }
 }
 

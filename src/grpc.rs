@@ -17,7 +17,7 @@ mod provider;
 mod reflection;
 pub mod reply;
 mod server;
-mod setup;
+pub(crate) mod setup;
 mod status;
 mod token_broker;
 mod webhook;

@@ -14,8 +14,9 @@ use super::console::Environment;
 use super::endpoint::{self, Endpoint, Search};
 use super::failure::{Cause, Failure, Refusal};
 use super::next::{Name, Next};
-use super::{suggest, times};
+use super::times;
 use crate::clock::Timestamp;
+use crate::config;
 use crate::error::Reason;
 use crate::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use crate::grpc::proto::v1::provider_service_client::ProviderServiceClient;
@@ -47,11 +48,6 @@ impl Client {
             }
         }
         Err(nobody_answers(&failed, search.is_named))
-    }
-
-    /// A broker behind `channel`, called `endpoint`.
-    pub(crate) fn over(channel: Channel, endpoint: Endpoint) -> Self {
-        Self { channel, endpoint }
     }
 
     /// Its channel, for services that are not ours.
@@ -112,7 +108,7 @@ impl Client {
         let Ok(answer) = self.connections().list_connections(request(message)).await else { return };
         let known = answer.into_inner().connections;
         let names = known.iter().map(|connection| connection.connection.as_str());
-        if let Some(near) = suggest::nearest(&name.connection, names) {
+        if let Some(near) = config::nearest(&name.connection, names) {
             failure.why = format!("did you mean {near}?");
             let near = Name { connection: near.to_owned(), ..name.clone() };
             failure.next.insert(0, Next::ShowConnection(near).into());

@@ -107,12 +107,8 @@ async fn wait(
     begun: BeginConnectResponse,
 ) -> Result<ConnectionView, Failure> {
     let expires_at = times::of_wire(begun.expire_time);
-    let finisher = Arc::new(Finisher {
-        client: client.clone(),
-        clock: console.clock.clone(),
-        name: name.clone(),
-        session: Secret::new(begun.session),
-    });
+    let session = Secret::new(begun.session);
+    let finisher = Arc::new(Finisher::new(client.clone(), console.clock.clone(), name.clone(), session));
     let (tell, mut told) = mpsc::channel(1);
     let close = CancellationToken::new();
     let answer = move |uri: Uri| {
@@ -161,15 +157,32 @@ fn expired(name: &Name) -> Failure {
 }
 
 /// Gives the broker the code that the browser brought.
-struct Finisher {
+pub(super) struct Finisher {
     client: Client,
     clock: Arc<dyn Clock>,
     name: Name,
     session: Secret<String>,
+    /// A browser may ask twice, and a code works once: the second time gets the same answer.
+    connected: tokio::sync::Mutex<Option<ConnectionView>>,
 }
 
 impl Finisher {
-    async fn finish(&self, returned: Returned) -> Result<ConnectionView, Failure> {
+    /// For the consent for `name` that was begun as `session`.
+    pub(super) fn new(client: Client, clock: Arc<dyn Clock>, name: Name, session: Secret<String>) -> Self {
+        Self { client, clock, name, session, connected: tokio::sync::Mutex::default() }
+    }
+
+    /// What it connects.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Makes the connection ACTIVE; it is stored when this returns.
+    pub(super) async fn finish(&self, returned: Returned) -> Result<ConnectionView, Failure> {
+        let mut connected = self.connected.lock().await;
+        if let Some(connected) = &*connected {
+            return Ok(connected.clone());
+        }
         let code = match returned {
             Returned::Code(code) => code,
             Returned::Refused { reason, oauth_error } => {
@@ -179,7 +192,7 @@ impl Finisher {
         let message =
             FinishConnectRequest { session: self.session.expose().clone(), code: code.expose().clone() };
         match self.client.connections().finish_connect(request(message)).await {
-            Ok(answer) => held(answer.into_inner().connection),
+            Ok(answer) => Ok(connected.insert(held(answer.into_inner().connection)?).clone()),
             Err(status) => Err(self.client.failure(status, Some(&self.name), self.clock.now()).await),
         }
     }

@@ -2,7 +2,12 @@
 
 /// Commands by their path, with two examples each.
 const EXAMPLES: &[(&str, [&str; 2])] = &[
-    ("", ["token-broker providers show google", "token-broker token sandbox user-42"]),
+    ("", ["token-broker dev", "token-broker token sandbox user-42"]),
+    (
+        "serve",
+        ["token-broker serve --config config.yaml", "token-broker serve --config config.yaml --ephemeral"],
+    ),
+    ("dev", ["token-broker dev", "token-broker dev --keep broker-data"]),
     (
         "connect",
         [
@@ -50,6 +55,10 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("providers list", ["token-broker providers list", "token-broker providers list --json"]),
     ("providers show", ["token-broker providers show google", "token-broker providers show github --json"]),
     ("token", ["token-broker token google user-42 --show", "token-broker token google user-42 --min-ttl 5m"]),
+    (
+        "check-config",
+        ["token-broker check-config --config config.yaml", "token-broker check-config --schema"],
+    ),
     ("keys", ["token-broker keys generate keys.txt", "token-broker keys list keys.txt"]),
     ("keys generate", ["token-broker keys generate keys.txt", "token-broker keys generate keys.txt --json"]),
     ("keys list", ["token-broker keys list keys.txt", "token-broker keys list keys.txt --json"]),

@@ -26,11 +26,13 @@ pub(crate) enum Exit {
     Owner = 79,
     /// Interrupted (128 + SIGINT).
     Interrupted = 130,
+    /// Told twice to end, and did not end in order (128 + SIGTERM).
+    Terminated = 143,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Done,
         Self::Wrong,
         Self::NoSuchName,
@@ -41,6 +43,7 @@ impl Exit {
         Self::Operator,
         Self::Owner,
         Self::Interrupted,
+        Self::Terminated,
     ];
 
     /// The number.
@@ -61,6 +64,7 @@ impl Exit {
             Self::Operator => "an operator must act",
             Self::Owner => "the owner of the account must consent",
             Self::Interrupted => "interrupted",
+            Self::Terminated => "told twice to end",
         }
     }
 

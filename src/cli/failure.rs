@@ -17,7 +17,8 @@ use super::escape::escaped;
 use super::exit::{self, Exit};
 use super::next::Step;
 use super::page::{Tone, toned};
-use crate::error::{Fault, Mistake, Reason};
+use crate::error::{Fault, Reason};
+use crate::process::Stop;
 
 /// Why a command failed, as one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +37,12 @@ pub(crate) enum Cause {
     Unimplemented,
     /// A file or an address of this machine cannot be used.
     Machine,
-    /// The store does not open with the key at hand.
+    /// The store, or the key that opens it, cannot be used.
     Key,
     /// The person at the keyboard has had enough.
     Interrupted,
+    /// A second signal put an end to an orderly end.
+    Stopped(Stop),
     /// A bug on this side.
     Bug,
 }
@@ -56,7 +59,7 @@ impl Cause {
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Machine => "MACHINE",
             Self::Key => "KEY",
-            Self::Interrupted => "INTERRUPTED",
+            Self::Interrupted | Self::Stopped(_) => "INTERRUPTED",
             Self::Bug => "INTERNAL",
         }
     }
@@ -70,7 +73,7 @@ impl Cause {
                 Some(Fault::Operator)
             }
             Self::NoAnswer | Self::Bug => Some(Fault::Broker),
-            Self::Interrupted => None,
+            Self::Interrupted | Self::Stopped(_) => None,
         }
     }
 
@@ -82,10 +85,22 @@ impl Cause {
             Self::NoBroker => Exit::NoBroker,
             Self::NoAnswer => Exit::TryLater,
             Self::Unimplemented | Self::Machine | Self::Key => Exit::Operator,
-            Self::Interrupted => Exit::Interrupted,
+            Self::Interrupted | Self::Stopped(Stop::Interrupt) => Exit::Interrupted,
+            Self::Stopped(Stop::Terminate) => Exit::Terminated,
             Self::Bug => Exit::OurFault,
         }
     }
+}
+
+/// One mistake among several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    /// Where it is written: `12:5`, or the name of a variable; empty where nobody wrote it.
+    pub(crate) place: String,
+    /// The field or key.
+    pub(crate) field: String,
+    /// What is wrong, and what is accepted instead.
+    pub(crate) message: String,
 }
 
 /// A failed command: its [`Facts`], boxed, for every command returns one.
@@ -104,7 +119,7 @@ pub(crate) struct Facts {
     /// What is known of the reason; empty if nothing.
     pub(crate) why: String,
     /// Single mistakes, each with its place.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Flaw>,
     /// What to run next.
     pub(crate) next: Vec<Step>,
     /// When it is worth trying again.
@@ -158,9 +173,13 @@ impl Failure {
             text.push_str(&format!(" ({reason})"));
         }
         text.push('\n');
-        let widest = self.mistakes.iter().map(|m| m.field.len()).max().unwrap_or(0);
-        for Mistake { field, message } in &self.mistakes {
-            let line = format!("  {:widest$}  {}", escaped(field), escaped(message));
+        let widest = |column: fn(&Flaw) -> usize| self.mistakes.iter().map(column).max().unwrap_or(0);
+        let (places, fields) = (widest(|flaw| flaw.place.len()), widest(|flaw| flaw.field.len()));
+        for Flaw { place, field, message } in &self.mistakes {
+            let (after_place, after_field) =
+                (if places == 0 { "" } else { " " }, if fields == 0 { "" } else { "  " });
+            let (field, message) = (escaped(field), escaped(message));
+            let line = format!("  {place:places$}{after_place}{field:fields$}{after_field}{message}");
             text.push_str(line.trim_end());
             text.push('\n');
         }
@@ -191,7 +210,8 @@ impl Failure {
             details.insert("why".to_owned(), self.why.clone().into());
         }
         if !self.mistakes.is_empty() {
-            let list = self.mistakes.iter().map(|m| json!({"field": m.field, "message": m.message}));
+            let flaw = |f: &Flaw| json!({"place": f.place, "field": f.field, "message": f.message});
+            let list = self.mistakes.iter().map(flaw);
             details.insert("mistakes".to_owned(), list.collect());
         }
         json!({
@@ -263,8 +283,12 @@ mod tests {
     #[test]
     fn mistakes_stand_in_two_columns() {
         let mut failure = Failure::new(Cause::Config, "2 mistakes in config.yaml, nothing was started");
-        let mistake = |field: &str, message: &str| Mistake { field: field.into(), message: message.into() };
-        failure.mistakes = vec![mistake("12:5  a", "unknown key"), mistake("18:14 drain", "\u{7}")];
+        let flaw = |place: &str, field: &str, message: &str| Flaw {
+            place: place.into(),
+            field: field.into(),
+            message: message.into(),
+        };
+        failure.mistakes = vec![flaw("12:5", "a", "unknown key"), flaw("18:14", "drain", "\u{7}")];
         assert_eq!(
             failure.text("token-broker", false),
             "error: 2 mistakes in config.yaml, nothing was started\n  12:5  a      unknown key\n  18:14 drain  \\u{7}\n"

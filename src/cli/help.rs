@@ -10,7 +10,7 @@ use super::endpoint;
 use super::exit::Exit;
 use super::failure::{Cause, Failure};
 use super::next::Next;
-use super::suggest;
+use crate::config;
 use crate::error::Reason;
 
 /// Show help on a command or a topic
@@ -58,7 +58,7 @@ fn parse_reason(word: &str) -> Result<Reason, Failure> {
     let word = word.to_uppercase();
     Reason::parse(&word).ok_or_else(|| {
         let failure = Failure::new(Cause::Usage, format!("no reason is called {word}"));
-        match suggest::nearest(&word, Reason::ALL.map(Reason::as_str)) {
+        match config::nearest(&word, Reason::ALL.map(Reason::as_str)) {
             Some(near) => {
                 failure.because(format!("did you mean {near}?")).then(Next::HelpReason(near.to_owned()))
             }
@@ -75,7 +75,7 @@ fn of_command(path: &[&str], has_colour: bool) -> Result<String, Failure> {
             let known: Vec<&str> =
                 command.get_subcommands().map(clap::Command::get_name).chain(TOPICS).collect();
             let failure = Failure::new(Cause::Usage, format!("no command or topic is called {word}"));
-            return Err(match suggest::nearest(word, known) {
+            return Err(match config::nearest(word, known) {
                 Some(near) => failure.because(format!("did you mean {near}?")),
                 None => failure,
             });
@@ -93,7 +93,7 @@ pub(crate) fn exit_codes() -> String {
         Exit::NoBroker => "NO_BROKER",
         Exit::TryLater => "NO_ANSWER",
         Exit::Operator => "MACHINE, KEY, UNIMPLEMENTED",
-        Exit::Interrupted => "INTERRUPTED",
+        Exit::Interrupted | Exit::Terminated => "INTERRUPTED",
         Exit::Done | Exit::NoSuchName | Exit::OurFault | Exit::NotAllowed | Exit::Owner => "",
     };
     let mut text = "The exit code says whose move it is.\n\n".to_owned();

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::check_config;
 use super::console::Console;
 use super::failure::{Cause, Failure};
 use super::next::Next;
@@ -20,7 +21,7 @@ pub(crate) enum Keys {
     /// Make a key file with one fresh key; an existing file is never touched
     Generate(File),
     /// List the keys of a key file: ids and dates, never a key
-    List(File),
+    List(List),
 }
 
 /// Names a key file.
@@ -28,6 +29,16 @@ pub(crate) enum Keys {
 pub(crate) struct File {
     /// The key file, what seal.key_file names
     file: PathBuf,
+}
+
+/// Names a key file, or the configuration that does.
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// The key file. Default: what the configuration's seal.key_file names
+    file: Option<PathBuf>,
+    /// The configuration file. Default: $TOKEN_BROKER_CONFIG, else /etc/token-broker/config.yaml
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
 }
 
 /// The keys of a file.
@@ -61,7 +72,11 @@ impl Keys {
                 console.note("Keep a copy of this file: without it nothing that it sealed can be opened.")?;
                 (file, vec![made])
             }
-            Self::List(File { file }) => {
+            Self::List(List { file, config }) => {
+                let file = match file {
+                    Some(file) => file,
+                    None => check_config::read(console, config, &[])?.seal.key_file,
+                };
                 let keys = keyring::list(&file).map_err(unusable)?;
                 (file, keys)
             }
@@ -116,7 +131,7 @@ mod tests {
         let file = dir.path().join("keys");
         let mut desk = Desk::piped();
         Keys::Generate(File { file: file.clone() }).run(&mut desk.console).unwrap();
-        Keys::List(File { file: file.clone() }).run(&mut desk.console).unwrap();
+        Keys::List(List { file: Some(file.clone()), config: None }).run(&mut desk.console).unwrap();
         assert_eq!(desk.stdout.text(), "KEY  USE              MADE\nk1   seals and opens  now\n".repeat(2));
 
         let failure = Keys::Generate(File { file: file.clone() }).run(&mut desk.console).unwrap_err();

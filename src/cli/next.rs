@@ -11,11 +11,8 @@ pub(crate) enum Next {
     Dev,
     /// Look whether a broker answers.
     Status,
-    /// See every connection, or those of one provider.
-    ListConnections {
-        /// Only those of this provider.
-        provider: Option<String>,
-    },
+    /// See the connections of a provider.
+    ListConnections(String),
     /// See one connection.
     ShowConnection(Name),
     /// Let the owner consent, for the first time or again.
@@ -27,8 +24,6 @@ pub(crate) enum Next {
         /// Accept another account than before.
         allow_account_change: bool,
     },
-    /// Take over an existing grant in place of the present one.
-    ReplaceByImport(Name),
     /// Get a token.
     Token {
         /// The connection.
@@ -38,8 +33,6 @@ pub(crate) enum Next {
         /// Print it on a terminal too.
         show: bool,
     },
-    /// Refresh now.
-    Refresh(Name),
     /// End a connection without being asked.
     Disconnect(Name),
     /// See every provider.
@@ -58,6 +51,8 @@ pub(crate) enum Next {
     HelpReason(String),
     /// Read help on a topic or command.
     Help(String),
+    /// A command of the system, or a sentence, as another room worded it.
+    Other(String),
 }
 
 /// A connection as commands name it.
@@ -99,20 +94,12 @@ impl Next {
         match self {
             Self::Dev => fixed(&["dev"]),
             Self::Status => Vec::new(),
-            Self::ListConnections { provider: None } => fixed(&["connections", "list"]),
-            Self::ListConnections { provider: Some(provider) } => {
-                fixed(&["connections", "list", "--provider", provider])
-            }
+            Self::ListConnections(provider) => fixed(&["connections", "list", "--provider", provider]),
             Self::ShowConnection(name) => named(&["connections", "show"], name),
             Self::Connect { name, scopes, allow_account_change } => {
                 let mut words = named(&["connect"], name);
                 words.extend(scopes.iter().flat_map(|scope| ["--scope".to_owned(), scope.clone()]));
                 words.extend(allow_account_change.then(|| "--allow-account-change".to_owned()));
-                words
-            }
-            Self::ReplaceByImport(name) => {
-                let mut words = named(&["connections", "import"], name);
-                words.extend(fixed(&["--replace", "--refresh-token-file", "-"]));
                 words
             }
             Self::Token { name, allow_stale, show } => {
@@ -121,7 +108,6 @@ impl Next {
                 words.extend(show.then(|| "--show".to_owned()));
                 words
             }
-            Self::Refresh(name) => named(&["connections", "refresh"], name),
             Self::Disconnect(name) => named(&["connections", "disconnect", "--yes"], name),
             Self::ListProviders => fixed(&["providers", "list"]),
             Self::ShowProvider(provider) => fixed(&["providers", "show", provider]),
@@ -131,17 +117,18 @@ impl Next {
             Self::ListKeys(path) => file(&["keys", "list"], path),
             Self::HelpReason(reason) => fixed(&["help", "reason", reason]),
             Self::Help(topic) => fixed(&["help", topic]),
+            Self::Other(_) => Vec::new(),
         }
     }
 
     /// The whole command line, quoted for a shell.
     pub(crate) fn command(&self, program: &str) -> String {
-        let mut line = quoted(program);
-        for word in self.words() {
-            line.push(' ');
-            line.push_str(&quoted(&word));
+        if let Self::Other(line) = self {
+            return line.clone();
         }
-        line
+        let words = self.words();
+        let line = std::iter::once(program).chain(words.iter().map(String::as_str)).map(quoted);
+        line.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -178,25 +165,22 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
-    /// One of each, for whoever wants to see that they all parse or run.
-    pub(crate) fn one_of_each() -> Vec<Next> {
+    /// One of each; a new command belongs here, too.
+    fn one_of_each() -> Vec<Next> {
         let name =
             Name { provider: "sandbox".into(), connection: "org-7/user+1@x".into(), tenant: String::new() };
         let in_tenant = Name { tenant: "acme".into(), ..name.clone() };
         vec![
             Next::Dev,
             Next::Status,
-            Next::ListConnections { provider: None },
-            Next::ListConnections { provider: Some("sandbox".into()) },
+            Next::ListConnections("sandbox".into()),
             Next::ShowConnection(in_tenant),
             Next::Connect { name: name.clone(), scopes: vec![], allow_account_change: false },
             Next::Connect { name: name.clone(), scopes: vec!["a b".into()], allow_account_change: true },
-            Next::ReplaceByImport(name.clone()),
             Next::Token { name: name.clone(), allow_stale: true, show: true },
-            Next::Refresh(name.clone()),
             Next::Disconnect(name),
             Next::ListProviders,
             Next::ShowProvider("google".into()),
@@ -207,6 +191,15 @@ pub(crate) mod tests {
             Next::HelpReason("REAUTH_REQUIRED".into()),
             Next::Help("exit-codes".into()),
         ]
+    }
+
+    #[test]
+    fn every_next_command_parses() {
+        for next in one_of_each() {
+            let words = [vec!["token-broker".to_owned()], next.words()].concat();
+            let typed = crate::cli::parse(&words, false);
+            assert!(matches!(typed, Ok(crate::cli::Typed::Command(_))), "{next:?}: {typed:?}");
+        }
     }
 
     #[test]

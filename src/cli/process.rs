@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::console::{Console, Environment, Input, Output, Stream};
 use super::exit::Exit;
 use super::failure::{Cause, Failure};
-use super::{Cli, Typed, completions};
+use super::{Cli, Command, Other, Typed, completions};
 use crate::clock::SystemClock;
 
 /// Reads the command line, runs the command and tells how it went.
@@ -40,11 +40,20 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli, console: &mut Console) -> Result<(), Failure> {
+    let command = match cli.command {
+        Some(Command::Serve(serve)) => return serve.run(console),
+        Some(Command::Other(command)) => Some(command),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some(Other::Dev(_)) = command {
+            // Sees to its own end.
+            return super::run(cli.global, command, console).await;
+        }
         let interrupt = console.interrupt.clone();
         tokio::select! {
-            outcome = super::run(cli, console) => outcome,
+            outcome = super::run(cli.global, command, console) => outcome,
             () = interrupted(&interrupt) => Err(Failure::new(Cause::Interrupted, "interrupted")),
         }
     })

@@ -45,7 +45,7 @@ pub(crate) struct ProviderView {
     pub(crate) display_name: String,
     /// The catalogue entry it is based on.
     pub(crate) catalogue_entry: Option<String>,
-    /// Whether the configuration names it.
+    /// Whether the configuration names it; else it is shown as the built-in catalogue knows it.
     pub(crate) configured: bool,
     /// Whether it is switched on.
     pub(crate) enabled: bool,

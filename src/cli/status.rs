@@ -96,7 +96,8 @@ impl Report for Status {
             .map(|tally| page.toned(&format!("{} {}", tally.count, tally.status), tone(&tally.status)))
             .collect();
         let in_detail = if tallies.is_empty() { String::new() } else { format!(": {}", tallies.join(", ")) };
-        text.push_str(&format!("{count} connections{in_detail}\n\n"));
+        let noun = if count == 1 { "connection" } else { "connections" };
+        text.push_str(&format!("{count} {noun}{in_detail}\n\n"));
         text + &providers::list::table(&self.providers, page)
     }
 }

@@ -10,7 +10,7 @@ use super::proto::v1;
 use crate::provider::catalogue::{CatalogueEntry, find};
 
 /// The catalogue's provider of that name, as it would be shown if it were configured.
-pub(super) fn unconfigured(kind: &str) -> Option<v1::Provider> {
+pub(crate) fn unconfigured(kind: &str) -> Option<v1::Provider> {
     let entry = find(kind)?;
     let endpoint = |name: &str| text(entry, &format!("/endpoints/{name}"));
     Some(v1::Provider {
@@ -34,7 +34,7 @@ pub(super) fn unconfigured(kind: &str) -> Option<v1::Provider> {
 }
 
 /// What to do for a provider that is made from the catalogue's `kind`; empty for one that is not.
-pub(super) fn setup(key: &str, kind: &str, redirect_uri: String) -> v1::ProviderSetup {
+pub(crate) fn setup(key: &str, kind: &str, redirect_uri: String) -> v1::ProviderSetup {
     let Some(entry) = find(kind) else {
         return v1::ProviderSetup { redirect_uri, ..v1::ProviderSetup::default() };
     };

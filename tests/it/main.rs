@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod access_token;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod connect;

@@ -67,7 +67,7 @@ impl From<StatusWord> for ConnectionStatus {
 /// All connections that were asked for.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct ConnectionList {
-    /// In order of provider and connection.
+    /// In order of tenant, provider and connection.
     pub(crate) connections: Vec<ConnectionView>,
 }
 
@@ -99,6 +99,10 @@ pub(crate) async fn all(console: &Console, client: &Client, list: &List) -> Resu
         found.connections.extend(page.connections.into_iter().map(ConnectionView::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
+            // The broker's own order is stable and means nothing to people.
+            found
+                .connections
+                .sort_by_cached_key(|c| (c.tenant.clone(), c.provider.clone(), c.connection.clone()));
             return Ok(found);
         }
     }

@@ -8,9 +8,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::super::next::{Name, Next, Step};
-use super::super::{suggest, times};
-use super::{Cause, Failure};
-use crate::error::{Mistake, Reason};
+use super::super::times;
+use super::{Cause, Failure, Flaw};
+use crate::config;
+use crate::error::Reason;
 
 /// A broker's error, decoded.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Refusal {
     /// `ErrorInfo.metadata`.
     pub(crate) metadata: BTreeMap<String, String>,
     /// `BadRequest` field violations.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Flaw>,
     /// `RetryInfo`.
     pub(crate) retry_after: Option<Duration>,
     /// The broker's id of the request.
@@ -48,7 +49,11 @@ impl From<Status> for Refusal {
             metadata,
             mistakes: violations
                 .iter()
-                .map(|v| Mistake { field: v.field.clone(), message: v.description.clone() })
+                .map(|v| Flaw {
+                    place: String::new(),
+                    field: v.field.clone(),
+                    message: v.description.clone(),
+                })
                 .collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             request_id: request_id.filter(|id| !id.is_empty()).map(str::to_owned),
@@ -119,7 +124,7 @@ impl Refusal {
     /// The configured provider that was probably meant.
     fn nearest_provider(&self) -> Option<&str> {
         let known = self.said("knownProviders")?.split([',', ' ']).filter(|key| !key.is_empty());
-        suggest::nearest(self.said("provider")?, known)
+        config::nearest(self.said("provider")?, known)
     }
 
     fn next(&self, reason: Reason, name: Option<&Name>) -> Vec<Step> {
@@ -146,7 +151,10 @@ impl Refusal {
                 None => vec![Next::ListProviders.into()],
             },
             Reason::ProviderDisabled => vec![Next::ListProviders.into()],
-            Reason::ConnectionNotFound => connect(Vec::new(), "to make it").into_iter().collect(),
+            Reason::ConnectionNotFound => {
+                let list = name.map(|name| Next::ListConnections(name.provider.clone()).into());
+                connect(Vec::new(), "to make it").into_iter().chain(list).collect()
+            }
             Reason::ConnectSessionInvalid => connect(Vec::new(), "to begin again").into_iter().collect(),
             Reason::ReauthRequired => connect(Vec::new(), "same connection").into_iter().collect(),
             Reason::ScopeNotGranted => {

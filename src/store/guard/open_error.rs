@@ -73,6 +73,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether another key than the one at hand would open it.
+    pub fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::WrongKey { .. })
+    }
+
     /// What is known about the cause, in one line.
     pub fn why(&self) -> String {
         match self {

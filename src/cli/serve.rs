@@ -1,0 +1,113 @@
+//! `serve`: a broker until a signal ends it. Everything on standard error is its log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use super::check_config;
+use super::console::Console;
+use super::failure::{Cause, Failure};
+use super::next::Next;
+use crate::app::{self, Ports, StartError};
+use crate::clock::Clock;
+use crate::config::{Config, LogFormat, Override};
+use crate::process::{self, Hardening, Signals};
+use crate::telemetry::{self, Filter, Format, Logging};
+
+/// Run a broker
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// The configuration file. Default: $TOKEN_BROKER_CONFIG, else /etc/token-broker/config.yaml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Losing the store with the process or the pod is meant: every owner then has to consent again
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+impl Serve {
+    /// Runs the command, on a runtime of as many threads as are configured.
+    pub(crate) fn run(self, console: &mut Console) -> Result<(), Failure> {
+        let hardening = process::harden();
+        let ephemeral = self.ephemeral.then(|| Override::new("--ephemeral", "store.ephemeral", "true"));
+        let config = check_config::read(console, self.config, ephemeral.as_slice())?;
+        log(config.log.level.as_str(), config.log.format, console.clock.clone(), &hardening)?;
+        for warning in &config.warnings {
+            tracing::warn!(place = warning.place(), key = warning.path, "{}", warning.message);
+        }
+        let mut runtime = match config.server.threads.get() {
+            1 => Builder::new_current_thread(),
+            threads => {
+                let mut runtime = Builder::new_multi_thread();
+                runtime.worker_threads(threads.into());
+                runtime
+            }
+        };
+        runtime.enable_all().build()?.block_on(until_signalled(config))
+    }
+}
+
+/// Makes standard error the log of this process.
+pub(super) fn log(
+    level: &str,
+    format: LogFormat,
+    clock: Arc<dyn Clock>,
+    hardening: &Hardening,
+) -> Result<(), Failure> {
+    let of_stderr = Format::of_stderr();
+    let format = match (format, of_stderr) {
+        (LogFormat::Auto, format) => format,
+        (LogFormat::Json, _) => Format::Json,
+        (LogFormat::Pretty, Format::Json) => Format::Pretty { is_coloured: false },
+        (LogFormat::Pretty, pretty) => pretty,
+    };
+    let filter = Filter::parse(level).map_err(|mistake| Failure::new(Cause::Config, mistake.message))?;
+    telemetry::init(&Logging { filter, format }, clock);
+    telemetry::install_panic_hook();
+    hardening.report();
+    Ok(())
+}
+
+/// Serves until the first signal, drains, and gives up at the second.
+async fn until_signalled(config: Config) -> Result<(), Failure> {
+    let signals = Signals::catch()?;
+    let drain = CancellationToken::new();
+    let key_file = config.seal.key_file.clone();
+    let lives = async {
+        let bound = app::build(config, Ports::default()).await?;
+        bound.run(drain.cancelled()).await
+    };
+    tokio::select! {
+        ended = lives => ended.map_err(|error| not_started(error, key_file)),
+        stop = signals.second_stop(&drain) => {
+            Err(Failure::new(Cause::Stopped(stop), "aborted while draining, at a second signal"))
+        }
+    }
+}
+
+/// Why a broker did not start, in the form of every other failure.
+pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
+    let what = error.to_string();
+    match error {
+        StartError::Key(_) if !key_file.exists() => {
+            Failure::new(Cause::Key, what).then(Next::GenerateKey(key_file))
+        }
+        StartError::Key(_) => Failure::new(Cause::Key, what),
+        StartError::Store(error) => {
+            let next = match error.is_wrong_key() {
+                true => {
+                    Next::ListKeys(key_file).with("shows what it holds; name the other one in seal.key_file")
+                }
+                false => Next::Other(error.next()).into(),
+            };
+            Failure::new(Cause::Key, what).because(error.why()).then(next)
+        }
+        StartError::Listen { source, .. } => Failure::new(Cause::Machine, what).because(source.to_string()),
+        StartError::Bind(_) => Failure::new(Cause::Machine, what),
+        StartError::Tls(_) => Failure::new(Cause::Config, what),
+        StartError::Serve(_) => Failure::new(Cause::Bug, what),
+    }
+}
