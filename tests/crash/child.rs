@@ -169,11 +169,10 @@ fn verify(task: &Task) {
     let acks = Acks::open(&task.folder);
     let store = open(&task.folder);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut found = runtime.block_on(all_records(&store, task));
-    for thread in 0..task.threads {
+    let found = runtime.block_on(all_records(&store, task));
+    for (thread, records) in found.into_iter().enumerate() {
         let script = Script { seed: task.seed, thread };
         let acked = acks.get(thread);
-        let records = std::mem::take(&mut found[thread]);
         let matches = |steps: u64| {
             let model = script.after(steps);
             model.records == records && runtime.block_on(has_sessions(script, &store, &model, steps))
