@@ -213,3 +213,6 @@ pub(in crate::provider) fn refused(status: u16, headers: &HeaderMap, clock: &dyn
         _ => ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after },
     }
 }
+
+#[cfg(test)]
+mod tests;
