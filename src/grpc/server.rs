@@ -6,6 +6,7 @@
 //!
 //! Invariant: `serve` returns at the latest when the drain limit has passed, whatever the peers do.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,19 +78,17 @@ pub async fn serve(
     }
     let health = report_health(reporter, parts.readiness.clone());
     let served = futures_util::future::join_all(running);
-    tokio::pin!(health, served);
-    tokio::select! {
-        () = until => {}
-        () = &mut health => {}
-        _ = &mut served => {}
-    }
-    closing.cancel();
+    let close = async {
+        until.await;
+        closing.cancel();
+        std::future::pending::<Infallible>().await
+    };
     // Health goes on to the end: whoever watches it must hear that this door closes.
     tokio::select! {
-        _ = &mut served => {}
-        () = async { health.await; std::future::pending().await } => {}
+        _ = served => Ok(()),
+        never = health => match never {},
+        never = close => match never {},
     }
-    Ok(())
 }
 
 /// The services behind a door, but for the one that is asked without a router.
@@ -126,7 +125,7 @@ fn routes(
 
 /// Tells the health service what readiness says: NOT_SERVING until the last guard drops, and again when the broker
 /// drains. (tonic's own default for `""` is SERVING from the first moment.)
-async fn report_health(reporter: HealthReporter, readiness: Readiness) {
+async fn report_health(reporter: HealthReporter, readiness: Readiness) -> Infallible {
     let services = [
         "",
         token_broker_service_server::SERVICE_NAME,

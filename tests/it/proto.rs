@@ -224,7 +224,7 @@ fn every_element_of_the_contract_has_a_comment() {
             .filter(|place| !place.leading_comments().trim().is_empty())
             .map(|place| place.path.clone())
             .collect();
-        let mut check = |path: Vec<i32>, name: &str| {
+        let check = |path: Vec<i32>, name: &str| {
             assert!(comments.contains(&path), "{}: {name} has no comment", file.name());
         };
         // Field numbers of descriptor.proto: message_type 4, enum_type 5, service 6; field 2, oneof_decl 8; value 2;
