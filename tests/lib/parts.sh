@@ -20,6 +20,7 @@ declare -rA INSTALL=(
     [npm]="npm 10 or later"
     [python3]="Python 3.10 or later"
     [pip]="pip for that python3"
+    [strace]="strace (as root on Debian it is installed for you)"
     [taskset]="util-linux"
 )
 
@@ -27,6 +28,7 @@ has_tool() {
     case $1 in
         rustfmt) cargo fmt --version >/dev/null 2>&1 ;;
         clippy) cargo clippy --version >/dev/null 2>&1 ;;
+        strace) command -v strace >/dev/null || can_apt ;;
         pip) python3 -m pip --version >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -55,7 +57,7 @@ part_fmt() {
 part clippy everyday "cargo clippy" "lints, with every warning an error"
 part_clippy() {
     cargo clippy --all-targets -- -D warnings
-    cargo clippy --test e2e -- -D warnings
+    cargo clippy --test e2e --test crash -- -D warnings
 }
 
 part test everyday "cargo" "unit and integration tests"
@@ -83,7 +85,14 @@ part_proto() {
     "$buf" format --diff --exit-code
 }
 
-part slow all "cargo go" "tests marked as slow: kill loop, crash points, printed commands"
+part crash all "cargo strace" "the store killed: at random, and at every system call of its creation"
+part_crash() {
+    install_strace
+    # One after the other: each kills processes and counts what they left.
+    some_tests cargo test --test crash -- --nocapture --test-threads=1
+}
+
+part slow all "cargo go" "tests marked as slow: printed commands, long searches"
 part_slow() {
     export GRPCURL
     GRPCURL=$(tool_grpcurl)
@@ -121,8 +130,9 @@ part_release() {
     target/release/token-broker --version
 }
 
-part bench bench "cargo taskset" "a hit inside the broker, and the real binary beside a stock tonic echo"
+part bench bench "cargo taskset" "a hit, a durable write, and the real binary beside a stock tonic echo"
 part_bench() {
     cargo bench --profile dist --bench hit
+    cargo bench --profile dist --bench store
     cargo bench --profile dist --bench load
 }

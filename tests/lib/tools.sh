@@ -73,3 +73,12 @@ tool_python() {
     tag=$(python3 -c 'import sys; print(sys.implementation.cache_tag)') || return
     tool_install "$1-$tag-$(digest "$2/requirements.txt")" install_python "$2/requirements.txt"
 }
+
+# Debian's own packages go where Debian puts them, and only root may.
+can_apt() { [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; }
+
+install_strace() {
+    if ! command -v strace >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends strace >/dev/null
+    fi
+}
