@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import grpc
+import grpc_tools
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from grpc_tools import protoc
@@ -20,7 +21,8 @@ PROTO = pathlib.Path(__file__).parents[4] / "proto"
 
 def make_stubs(folder):
     files = sorted(str(path.relative_to(PROTO)) for path in PROTO.glob("tokenbroker/v1/*.proto"))
-    made = protoc.main(["", f"-I{PROTO}", f"--python_out={folder}", f"--grpc_python_out={folder}", *files])
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    made = protoc.main(["", f"-I{PROTO}", f"-I{well_known}", f"--python_out={folder}", f"--grpc_python_out={folder}", *files])
     if made != 0:
         sys.exit("the stubs could not be made")
     sys.path.insert(0, folder)
