@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod child;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod points;
