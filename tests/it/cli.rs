@@ -5,6 +5,7 @@ mod connect;
 mod desk;
 mod docs;
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use desk::{Desk, PROGRAM, bare, text};
@@ -241,6 +242,57 @@ fn keys_are_generated_and_listed_without_showing_them() {
     let listed = text(&run("list").stdout);
     assert!(listed.contains("k1") && !listed.contains(&value), "{listed}");
     assert_eq!(run("generate").status.code(), Some(78));
+}
+
+#[test]
+fn a_key_that_is_missing_or_wrong_is_told_with_a_command_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let config = serde_json::json!({
+        "server": {
+            "grpc": {"socket": at("run/broker.sock"), "tcp": "off"},
+            "public": {"listen": "127.0.0.1:0"},
+            "ops": {"listen": "off"},
+        },
+        "store": {"path": at("data"), "ephemeral": true},
+        "seal": {"key_file": at("seal.key")},
+    });
+    std::fs::write(at("config.yaml"), config.to_string()).unwrap();
+    let serve = || {
+        let mut command = bare(dir.path());
+        command.args(["serve", "--config"]).arg(at("config.yaml")).stdin(Stdio::null());
+        command
+    };
+    let refused_then_mended = || {
+        let output = serve().output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        let next = said.lines().find_map(|line| line.trim().strip_prefix("next: ")).unwrap();
+        let next = next.split("      (").next().unwrap().to_owned();
+        let shell = std::process::Command::new("sh").args(["-c", &next]).env_clear().output().unwrap();
+        assert!(shell.status.success(), "{next}: {}", text(&shell.stderr));
+        said
+    };
+    assert!(refused_then_mended().contains("does not exist"));
+
+    let mut running = serve().stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(running.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"serving\"") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "serve ended");
+    }
+    desk::send(&running, Signal::TERM);
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+
+    std::fs::rename(at("seal.key"), at("old.key")).unwrap();
+    let made = bare(dir.path()).args(["keys", "generate"]).arg(at("seal.key")).output().unwrap();
+    assert!(made.status.success());
+    let said = refused_then_mended();
+    assert!(
+        said.contains("this key does not open the store") && said.contains("Nothing was changed"),
+        "{said}"
+    );
 }
 
 #[test]
