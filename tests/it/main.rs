@@ -21,6 +21,8 @@ mod rooms;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
+mod secrecy;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod web;

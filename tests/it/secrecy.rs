@@ -1,0 +1,252 @@
+//! Secrets planted in every input of a whole broker, then looked for everywhere they must not be: the log at TRACE,
+//! errors, `Debug`, metrics, URLs we emit, and the store's files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use token_broker::app::{self, Bound, Ports};
+use token_broker::clock::{Clock as _, SystemClock};
+use token_broker::config::{self, Environment};
+use token_broker::entropy::OsEntropy;
+use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
+use token_broker::grpc::proto::v1::provider_service_client::ProviderServiceClient;
+use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
+use token_broker::sandbox::{Approval, Behavior, Fault, On, Sandbox, SandboxOptions};
+use token_broker::store::keyring;
+use token_broker::telemetry::{Capture, Filter, Format, Logging};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
+use url::Url;
+
+/// Everything that must never be seen, with a name to complain about.
+#[derive(Default)]
+struct Canaries(Vec<(String, String)>);
+
+impl Canaries {
+    fn plant(&mut self, name: &str, value: impl Into<String>) -> String {
+        let value = value.into();
+        assert!(value.len() >= 8, "{name} is too short to be looked for");
+        self.0.push((name.to_owned(), value.clone()));
+        value
+    }
+
+    fn assert_absent(&self, place: &str, bytes: &[u8]) {
+        for (name, value) in &self.0 {
+            let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            for form in [value.as_bytes(), encoded.as_bytes()] {
+                assert!(!bytes.windows(form.len()).any(|window| window == form), "{name} is in {place}");
+            }
+        }
+    }
+
+    fn assert_absent_but(&self, place: &str, text: &str, allowed: &str) {
+        let rest = Self(self.0.iter().filter(|(name, _)| name != allowed).cloned().collect());
+        rest.assert_absent(place, text.as_bytes());
+    }
+}
+
+struct Whole {
+    sandbox: Sandbox,
+    directory: tempfile::TempDir,
+    secret: String,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let options = SandboxOptions {
+            behavior: Behavior { approval: Approval::Automatic { account: "user-42".into() }, ..Behavior::default() },
+            ..SandboxOptions::default()
+        };
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
+        let secret = sandbox.client_secret().unwrap().expose().clone();
+        let directory = tempfile::tempdir().unwrap();
+        keyring::generate(&directory.path().join("seal.key"), SystemClock.now(), &OsEntropy).unwrap();
+        Self { sandbox, directory, secret }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    async fn build(&self) -> Bound {
+        let text = format!(
+            "server: {{grpc: {{socket: '{}', tcp: '127.0.0.1:0'}}, public: {{listen: '127.0.0.1:0'}}, \
+             ops: {{listen: '127.0.0.1:0'}}}}\n\
+             store: {{path: '{}', ephemeral: true}}\n\
+             seal: {{key_file: '{}'}}\n\
+             providers: [{{key: sandbox, kind: sandbox, vars: {{port: '{}'}}, client_id: '{}', client_secret: '{}'}}]\n",
+            self.path("broker.sock"),
+            self.path("store"),
+            self.path("seal.key"),
+            self.sandbox.address().port(),
+            self.sandbox.client_id(),
+            self.secret,
+        );
+        let config = config::parse(&text, None, &Environment::of::<&str, &str>([]), &[]).unwrap();
+        app::build(config, Ports::default()).await.unwrap()
+    }
+}
+
+/// One GET, as a browser sends it; the answer's head and body as text.
+async fn get(url: &Url) -> String {
+    let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let target = &url[url::Position::BeforePath..];
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn location(answer: &str) -> Url {
+    let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("location:")).unwrap();
+    Url::parse(line.split_once(':').unwrap().1.trim()).unwrap()
+}
+
+fn parameter(url: &Url, name: &str) -> String {
+    url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned()
+}
+
+fn every_file(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            every_file(&path, found);
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+}
+
+/// Walks a consent by the public door and plants everything that passes by.
+async fn connect(channel: &Channel, canaries: &mut Canaries) -> v1::Connection {
+    let mut connections = ConnectionServiceClient::new(channel.clone());
+    let asked = v1::BeginConnectRequest {
+        provider: "sandbox".into(),
+        connection: "walked".into(),
+        return_url: "http://127.0.0.1:9/done".into(),
+        ..Default::default()
+    };
+    let begun = connections.begin_connect(asked).await.unwrap().into_inner();
+    canaries.plant("session", &begun.session);
+    let authorization = Url::parse(&begun.authorization_url).unwrap();
+    canaries.plant("state", parameter(&authorization, "state"));
+    let callback = location(&get(&authorization).await);
+    canaries.plant("authorization code", parameter(&callback, "code"));
+    let returned = location(&get(&callback).await);
+    let code = canaries.plant("one-time code", parameter(&returned, "code"));
+    canaries.assert_absent_but("the return URL", returned.as_str(), "one-time code");
+    let finish = v1::FinishConnectRequest { session: begun.session, code };
+    connections.finish_connect(finish).await.unwrap().into_inner().connection.unwrap()
+}
+
+#[tokio::test]
+async fn planted_secrets_are_seen_nowhere() {
+    let logging = Logging { filter: Filter::parse("trace").unwrap(), format: Format::Json };
+    let log = Capture::start(&logging, Arc::new(SystemClock));
+    let mut canaries = Canaries::default();
+    let whole = Whole::new();
+    canaries.plant("client secret", &whole.secret);
+
+    let bound = whole.build().await;
+    let ops = bound.addresses.ops.unwrap();
+    let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
+    let (broker, mut ready) = (bound.broker.clone(), bound.readiness.subscribe());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(bound.run(async { drop(stopped.await) }));
+    ready.wait_for(|is_ready| *is_ready).await.unwrap();
+    let channel = Channel::from_shared(endpoint).unwrap().connect().await.unwrap();
+    let mut tokens = TokenBrokerServiceClient::new(channel.clone());
+    let mut connections = ConnectionServiceClient::new(channel.clone());
+    let mut seen = String::new();
+
+    // A consent, an import, a refresh, and every way a provider can put a secret into a failure.
+    let walked = connect(&channel, &mut canaries).await;
+    seen += &format!("{walked:?}");
+    let grant = whole.sandbox.grants().issue("imported", &["openid", "email"]);
+    let imported = v1::ImportConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "imported".into(),
+        refresh_token: canaries.plant("imported refresh token", grant.refresh_token.unwrap().expose()),
+        access_token: canaries.plant("imported access token", grant.access_token.expose()),
+        ..Default::default()
+    };
+    seen += &format!("{imported:?}");
+    seen += &format!("{:?}", connections.import_connection(imported).await.unwrap().into_inner());
+    for name in ["walked", "imported"] {
+        let asked = v1::GetAccessTokenRequest {
+            provider: "sandbox".into(),
+            connection: name.into(),
+            ..Default::default()
+        };
+        let answer = tokens.get_access_token(asked).await.unwrap().into_inner();
+        canaries.plant("served access token", &answer.access_token);
+        seen += &format!("{answer:?}");
+    }
+    let body = canaries.plant("a provider's body", "body-canary-4711");
+    let description = canaries.plant("error_description", "description-canary-4711");
+    let json = format!("{{\"error\":\"invalid_scope\",\"error_description\":\"{description}\"}}");
+    let leaky = [
+        Fault::html(502).body("text/html", body.clone()),
+        Fault::status(200).body("application/json", format!("{{\"access_token\": \"{body}\"")),
+        Fault::status(400).body("application/json", json),
+        Fault::redirect(307, &format!("http://127.0.0.1:9/?x={body}")),
+        Fault::truncated(),
+        Fault::drop_answer(),
+        Fault::oauth_error("invalid_grant"),
+    ];
+    for fault in leaky {
+        whole.sandbox.script().next(On::refresh(), fault.without_processing());
+        let asked = v1::RefreshConnectionRequest {
+            provider: "sandbox".into(),
+            connection: "imported".into(),
+            ..Default::default()
+        };
+        let status = connections.refresh_connection(asked).await.unwrap_err();
+        seen += &format!("{status:?} {status}");
+    }
+    let wrong = v1::CompleteConnectRequest {
+        state: canaries.plant("a made-up state", "state-canary-4711"),
+        code: canaries.plant("a made-up code", "code-canary-4711"),
+        error_description: description,
+        ..Default::default()
+    };
+    seen += &format!("{:?}", connections.complete_connect(wrong).await.unwrap_err());
+    let listed = connections.list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
+    seen += &format!("{:?}", listed.into_inner());
+    let mut providers = ProviderServiceClient::new(channel.clone());
+    let shown = v1::GetProviderRequest { provider: "sandbox".into(), ..Default::default() };
+    seen += &format!("{:?}", providers.get_provider(shown).await.unwrap().into_inner());
+    let walked = v1::DisconnectRequest {
+        provider: "sandbox".into(),
+        connection: "walked".into(),
+        ..Default::default()
+    };
+    seen += &format!("{:?}", connections.disconnect(walked).await.unwrap().into_inner());
+
+    broker.sweep().await.unwrap();
+    let metrics = get(&Url::parse(&format!("http://{ops}/metrics")).unwrap()).await;
+    assert!(metrics.contains("token_broker_refreshes_total"), "there is something to look through");
+    drop((channel, tokens, connections, providers));
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
+
+    let log = log.text();
+    assert!(log.contains("\"refreshed\""), "there is something to look through: {log}");
+    canaries.assert_absent("the log", log.as_bytes());
+    canaries.assert_absent("metrics", metrics.as_bytes());
+    canaries.assert_absent("answers and errors in Debug form", seen.as_bytes());
+    let mut files = Vec::new();
+    every_file(&whole.directory.path().join("store"), &mut files);
+    assert!(files.len() > 1, "{files:?}");
+    // Not even whose tokens they are stands in the clear on disk.
+    canaries.plant("a connection's name", "imported");
+    for file in files {
+        canaries.assert_absent(&file.display().to_string(), &std::fs::read(&file).unwrap());
+    }
+}
