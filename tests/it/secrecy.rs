@@ -57,7 +57,10 @@ struct Whole {
 impl Whole {
     fn new() -> Self {
         let options = SandboxOptions {
-            behavior: Behavior { approval: Approval::Automatic { account: "user-42".into() }, ..Behavior::default() },
+            behavior: Behavior {
+                approval: Approval::Automatic { account: "user-42".into() },
+                ..Behavior::default()
+            },
             ..SandboxOptions::default()
         };
         let any_port = ([127, 0, 0, 1], 0).into();
@@ -104,7 +107,8 @@ async fn get(url: &Url) -> String {
 }
 
 fn location(answer: &str) -> Url {
-    let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("location:")).unwrap();
+    let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("location:"));
+    let line = line.unwrap_or_else(|| panic!("leads nowhere: {answer}"));
     Url::parse(line.split_once(':').unwrap().1.trim()).unwrap()
 }
 
@@ -156,6 +160,7 @@ async fn planted_secrets_are_seen_nowhere() {
     let bound = whole.build().await;
     let ops = bound.addresses.ops.unwrap();
     let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
+    whole.sandbox.register_redirect_uri(whole.sandbox.client_id(), &bound.broker.redirect_uri("sandbox"));
     let (broker, mut ready) = (bound.broker.clone(), bound.readiness.subscribe());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(bound.run(async { drop(stopped.await) }));
@@ -249,4 +254,12 @@ async fn planted_secrets_are_seen_nowhere() {
     for file in files {
         canaries.assert_absent(&file.display().to_string(), &std::fs::read(&file).unwrap());
     }
+}
+
+#[test]
+#[should_panic(expected = "a token is in a log")]
+fn a_secret_that_got_out_is_found() {
+    let mut canaries = Canaries::default();
+    canaries.plant("a token", "token/canary");
+    canaries.assert_absent("a log", b"GET /?t=token%2Fcanary");
 }
