@@ -45,6 +45,8 @@ const provider = new Provider(issuer, {
       redirect_uris: settings.redirectUris,
     },
   ],
+  // Dead is dead: no grace for clocks that differ.
+  clockTolerance: 0,
   cookies: { keys: ['end-to-end'] },
   claims: { openid: ['sub'], email: ['email', 'email_verified'] },
   scopes: ['openid', 'offline_access', 'email'],
