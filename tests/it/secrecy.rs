@@ -225,7 +225,7 @@ async fn planted_secrets_are_seen_nowhere() {
     let listed = connections.list_connections(v1::ListConnectionsRequest::default()).await.unwrap();
     seen += &format!("{:?}", listed.into_inner());
     let mut providers = ProviderServiceClient::new(channel.clone());
-    let shown = v1::GetProviderRequest { provider: "sandbox".into(), ..Default::default() };
+    let shown = v1::GetProviderRequest { provider: "sandbox".into() };
     seen += &format!("{:?}", providers.get_provider(shown).await.unwrap().into_inner());
     let walked = v1::DisconnectRequest {
         provider: "sandbox".into(),
