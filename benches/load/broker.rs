@@ -61,6 +61,7 @@ impl Home {
             .args(["keys", "generate"])
             .arg(path("seal.key"))
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()?;
         if made.success() { Ok(home) } else { Err("no key was made".into()) }
     }
