@@ -149,7 +149,7 @@ impl Bound {
         let Doors { grpc: doors, public, ops } = self.doors;
         let until_closing = closing.clone().cancelled_owned();
         let (names, limits) = (self.names, self.limits);
-        let apps =
+        let mut apps =
             tokio::spawn(async move { grpc::serve(doors, parts, &names, &limits, until_closing).await });
         let browsers = public.map(|listener| {
             let public = Public {
@@ -169,15 +169,21 @@ impl Bound {
         let keeper = tokio::spawn(keeper::keep(self.broker.clone(), self.starting, closing.clone()));
         self.addresses.announce_when(self.readiness.clone());
 
-        until.await;
+        let ended_early = tokio::select! {
+            () = until => None,
+            outcome = &mut apps => Some(outcome),
+        };
         self.readiness.end();
         closing.cancel();
+        // Side by side: a slow peer at a door must not eat the time in which a refresh under way is stored.
         let drained = tokio::time::timeout(self.drain, async {
-            let served = apps.await;
-            if let Some(browsers) = browsers {
-                let _ = browsers.await;
-            }
-            self.broker.drain().await;
+            let doors = async {
+                match ended_early {
+                    Some(outcome) => outcome,
+                    None => apps.await,
+                }
+            };
+            let (served, (), ()) = tokio::join!(doors, ended(browsers), self.broker.drain());
             served
         })
         .await;
@@ -186,9 +192,7 @@ impl Bound {
             store.close().await;
         }
         ops_closing.cancel();
-        if let Some(operators) = operators {
-            let _ = operators.await;
-        }
+        ended(operators).await;
         match drained {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(StartError::Serve(error.to_string())),
@@ -198,6 +202,14 @@ impl Bound {
                 Ok(())
             }
         }
+    }
+}
+
+async fn ended(door: Option<tokio::task::JoinHandle<()>>) {
+    if let Some(door) = door
+        && door.await.is_err()
+    {
+        tracing::error!("a door ended unexpectedly");
     }
 }
 

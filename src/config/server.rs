@@ -77,7 +77,8 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             threads: NonZeroU16::MIN,
-            drain: Span::from_secs(10),
+            // Longer than a token request may take by default, so that a refresh under way is stored.
+            drain: Span::from_secs(15),
             grpc: Grpc::default(),
             public: Public::default(),
             ops: Ops::default(),

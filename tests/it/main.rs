@@ -23,6 +23,10 @@ mod sandbox;
 #[cfg(test)]
 mod secrecy;
 #[cfg(test)]
+mod shutdown;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod web;
+#[cfg(test)]
+mod whole;

@@ -5,21 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use token_broker::app::{self, Bound, Ports};
-use token_broker::clock::{Clock as _, SystemClock};
-use token_broker::config::{self, Environment};
-use token_broker::entropy::OsEntropy;
+use token_broker::clock::SystemClock;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::provider_service_client::ProviderServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
-use token_broker::sandbox::{Approval, Behavior, Fault, On, Sandbox, SandboxOptions};
-use token_broker::store::keyring;
+use token_broker::sandbox::{Fault, On};
 use token_broker::telemetry::{Capture, Filter, Format, Logging};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use url::Url;
+
+use crate::whole::Whole;
 
 /// Everything that must never be seen, with a name to complain about.
 #[derive(Default)]
@@ -45,52 +43,6 @@ impl Canaries {
     fn assert_absent_but(&self, place: &str, text: &str, allowed: &str) {
         let rest = Self(self.0.iter().filter(|(name, _)| name != allowed).cloned().collect());
         rest.assert_absent(place, text.as_bytes());
-    }
-}
-
-struct Whole {
-    sandbox: Sandbox,
-    directory: tempfile::TempDir,
-    secret: String,
-}
-
-impl Whole {
-    fn new() -> Self {
-        let options = SandboxOptions {
-            behavior: Behavior {
-                approval: Approval::Automatic { account: "user-42".into() },
-                ..Behavior::default()
-            },
-            ..SandboxOptions::default()
-        };
-        let any_port = ([127, 0, 0, 1], 0).into();
-        let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
-        let secret = sandbox.client_secret().unwrap().expose().clone();
-        let directory = tempfile::tempdir().unwrap();
-        keyring::generate(&directory.path().join("seal.key"), SystemClock.now(), &OsEntropy).unwrap();
-        Self { sandbox, directory, secret }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-
-    async fn build(&self) -> Bound {
-        let text = format!(
-            "server: {{grpc: {{socket: '{}', tcp: '127.0.0.1:0'}}, public: {{listen: '127.0.0.1:0'}}, \
-             ops: {{listen: '127.0.0.1:0'}}}}\n\
-             store: {{path: '{}', ephemeral: true}}\n\
-             seal: {{key_file: '{}'}}\n\
-             providers: [{{key: sandbox, kind: sandbox, vars: {{port: '{}'}}, client_id: '{}', client_secret: '{}'}}]\n",
-            self.path("broker.sock"),
-            self.path("store"),
-            self.path("seal.key"),
-            self.sandbox.address().port(),
-            self.sandbox.client_id(),
-            self.secret,
-        );
-        let config = config::parse(&text, None, &Environment::of::<&str, &str>([]), &[]).unwrap();
-        app::build(config, Ports::default()).await.unwrap()
     }
 }
 

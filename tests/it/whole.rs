@@ -1,0 +1,57 @@
+//! A whole broker as `app` joins it, with its store on disk, beside a sandbox that consents by itself.
+
+use std::sync::Arc;
+
+use token_broker::app::{self, Bound, Ports};
+use token_broker::clock::{Clock as _, SystemClock};
+use token_broker::config::{self, Environment};
+use token_broker::entropy::OsEntropy;
+use token_broker::sandbox::{Approval, Behavior, Sandbox, SandboxOptions};
+use token_broker::store::keyring;
+
+/// What outlives one run of the broker.
+pub(crate) struct Whole {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) secret: String,
+}
+
+impl Whole {
+    pub(crate) fn new() -> Self {
+        let options = SandboxOptions {
+            behavior: Behavior {
+                approval: Approval::Automatic { account: "user-42".into() },
+                ..Behavior::default()
+            },
+            ..SandboxOptions::default()
+        };
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
+        let secret = sandbox.client_secret().unwrap().expose().clone();
+        let directory = tempfile::tempdir().unwrap();
+        keyring::generate(&directory.path().join("seal.key"), SystemClock.now(), &OsEntropy).unwrap();
+        Self { sandbox, directory, secret }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    pub(crate) async fn build(&self) -> Bound {
+        let text = format!(
+            "server: {{grpc: {{socket: '{}', tcp: '127.0.0.1:0'}}, public: {{listen: '127.0.0.1:0'}}, \
+             ops: {{listen: '127.0.0.1:0'}}}}\n\
+             store: {{path: '{}', ephemeral: true}}\n\
+             seal: {{key_file: '{}'}}\n\
+             providers: [{{key: sandbox, kind: sandbox, vars: {{port: '{}'}}, client_id: '{}', client_secret: '{}'}}]\n",
+            self.path("broker.sock"),
+            self.path("store"),
+            self.path("seal.key"),
+            self.sandbox.address().port(),
+            self.sandbox.client_id(),
+            self.secret,
+        );
+        let config = config::parse(&text, None, &Environment::of::<&str, &str>([]), &[]).unwrap();
+        app::build(config, Ports::default()).await.unwrap()
+    }
+}
