@@ -10,8 +10,8 @@ mod listing;
 mod refresh;
 mod sweep;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub struct Broker {
     settings: Settings,
     metrics: Arc<Metrics>,
     cache: cache::Cache,
+    /// The connections whose revocation is being tried again.
+    revocations: Mutex<BTreeSet<ConnectionId>>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -86,6 +88,7 @@ impl Broker {
             settings,
             metrics: deps.metrics,
             cache: cache::Cache::default(),
+            revocations: Mutex::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         })

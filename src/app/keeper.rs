@@ -13,13 +13,7 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// Takes up what was left, lets go of `starting`, and keeps house until `closing`.
 pub(super) async fn keep(broker: Arc<Broker>, starting: ReadinessGuard, closing: CancellationToken) {
-    match broker.resume_revocations().await {
-        Ok(0) => {}
-        Ok(resumed) => tracing::info!(resumed, "took up revocations that were left"),
-        Err(error) => {
-            tracing::error!(%error, reason = %error.reason(), "revocations that were left stay undone")
-        }
-    }
+    let mut is_resumed = resume(&broker).await;
     drop(starting);
     loop {
         if let Err(error) = broker.sweep().await {
@@ -28,6 +22,21 @@ pub(super) async fn keep(broker: Arc<Broker>, starting: ReadinessGuard, closing:
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = closing.cancelled() => return,
+        }
+        is_resumed = is_resumed || resume(&broker).await;
+    }
+}
+
+async fn resume(broker: &Arc<Broker>) -> bool {
+    match broker.resume_revocations().await {
+        Ok(0) => true,
+        Ok(resumed) => {
+            tracing::info!(resumed, "took up revocations that were left");
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, reason = %error.reason(), "revocations that were left wait; tried again");
+            false
         }
     }
 }

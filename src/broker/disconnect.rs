@@ -1,6 +1,7 @@
 //! Disconnect: say no to callers first, revoke at the provider, then forget.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::Turn;
@@ -117,6 +118,10 @@ impl Broker {
     /// Tries again until the provider has answered, the connection was brought back, or the broker drains. The
     /// record says REVOKING, so a restart goes on from there.
     fn keep_revoking(self: &Arc<Self>, id: ConnectionId) {
+        // However often it is asked for, one task tries.
+        if !self.revocations().insert(id.clone()) {
+            return;
+        }
         let broker = self.clone();
         let draining = self.draining.clone();
         self.tasks.spawn(async move {
@@ -134,7 +139,12 @@ impl Broker {
                 () = trying => {}
                 () = draining.cancelled() => {}
             }
+            broker.revocations().remove(&id);
         });
+    }
+
+    fn revocations(&self) -> MutexGuard<'_, BTreeSet<ConnectionId>> {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn is_revoked(&self, id: &ConnectionId) -> bool {
