@@ -6,18 +6,23 @@ use std::time::Duration;
 use super::cache::{Joined, Landing};
 use super::{Broker, ServedToken, Source, TokenAnswer, TokenRequest};
 use crate::clock::Timestamp;
-use crate::connection::{AccessToken, ConnectionId};
+use crate::connection::{AccessToken, ConnectionId, Profile, Status};
 use crate::error::Error;
 use crate::provider::ProviderClient;
 
 /// How long a caller that holds no opinion waits for a better token while an older one still lives.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// For how long after nothing better could be had those who have a living token do not ask for it again.
+const REST: Duration = Duration::from_secs(5);
+
 /// What a token must be for a caller to take it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Demand {
     /// It lives at least this long; `None`: its own refresh margin.
     pub(super) min_ttl: Option<Duration>,
+    /// A living token that meets less is better than none.
+    pub(super) allow_stale: bool,
     /// It is not the token with this SHA-256.
     pub(super) not: Option<[u8; 32]>,
     /// It is of a later generation than this.
@@ -31,6 +36,13 @@ impl Demand {
             && self.not.is_none_or(|refused| access.value.digest() != refused)
     }
 
+    /// Whether a token that cannot be renewed will do while it lives.
+    pub(super) fn is_content_with(&self, access: &AccessToken) -> bool {
+        (self.min_ttl.is_none() || self.allow_stale)
+            && self.newer_than.is_none()
+            && self.not.is_none_or(|refused| access.value.digest() != refused)
+    }
+
     fn is_met_by_served(&self, token: &ServedToken, now: Timestamp) -> bool {
         self.is_met_by(&token.access, token.generation, now)
     }
@@ -38,7 +50,12 @@ impl Demand {
 
 impl From<&TokenRequest> for Demand {
     fn from(request: &TokenRequest) -> Self {
-        Self { min_ttl: request.min_ttl, not: request.if_not_equal_to, newer_than: None }
+        Self {
+            min_ttl: request.min_ttl,
+            allow_stale: request.allow_stale,
+            not: request.if_not_equal_to,
+            newer_than: None,
+        }
     }
 }
 
@@ -64,14 +81,9 @@ impl Broker {
             return Ok(hit);
         }
         let provider = self.enabled_provider(request.id.provider.as_str())?.clone();
-        let demand = Demand::from(&request);
-        let fetching = self.fetch(&provider, &request.id, &demand);
         let landing = match self.tolerable(&request) {
-            None => fetching.await,
-            Some(older) => match tokio::time::timeout(PATIENCE, fetching).await {
-                Ok(landing) => landing.or_else(|error| self.tolerate(&request, error)),
-                Err(_) => Ok((older, Source::Stale)),
-            },
+            Some(older) if self.cache.is_resting(&request.id) => Ok((older, Source::Stale)),
+            _ => self.fetch_or_tolerate(&provider, &request).await,
         };
         let (token, source) = landing?;
         let missing = token.scopes.missing(&request.scopes);
@@ -80,6 +92,28 @@ impl Broker {
         }
         self.metrics.tokens_served(request.id.provider.as_str(), source.as_str()).inc();
         Ok(TokenAnswer { token, source })
+    }
+
+    /// A token that meets the request, or, where the caller prefers that to an error or a long wait, an older one
+    /// that still lives.
+    async fn fetch_or_tolerate(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        request: &TokenRequest,
+    ) -> Landing {
+        let demand = Demand::from(request);
+        let mut fetching = std::pin::pin!(self.fetch(provider, &request.id, &demand));
+        let landing = match tokio::time::timeout(PATIENCE, &mut fetching).await {
+            Ok(landing) => landing,
+            Err(_) => match self.tolerable(request) {
+                Some(older) => {
+                    self.cache.rest(&request.id, REST);
+                    return Ok((older, Source::Stale));
+                }
+                None => fetching.await,
+            },
+        };
+        landing.or_else(|error| self.tolerate(request, error))
     }
 
     /// A token that meets `demand`, or what the attempt to get one brought.
@@ -100,8 +134,9 @@ impl Broker {
                 Joined::Shared(flight) => flight,
             };
             let (token, source) = flight.landed().await?;
-            // The flight may have been for a caller with a smaller demand.
-            if demand.is_met_by_served(&token, self.clock.now()) {
+            // A flight that only read the store may have been for a caller with a smaller demand. One that refreshed
+            // brought the best there is: to refresh again would cost a refresh for each who waited.
+            if source != Source::Store || demand.is_met_by_served(&token, self.clock.now()) {
                 let source = if source == Source::Refreshed { Source::SharedRefresh } else { source };
                 return Ok((token, source));
             }
@@ -127,7 +162,15 @@ impl Broker {
             turn.publish(token.clone());
             return Ok((token, Source::Store));
         }
-        self.refresh(&turn, provider, stored).await
+        // What still lives is durable, so it may be fallen back on; after a restart memory does not know it yet.
+        if let Some(access) = tokens.access.as_ref().filter(|access| access.is_alive(self.clock.now())) {
+            turn.publish(self.served_copy(access, &stored.value.profile));
+        }
+        let landing = self.refresh(&turn, provider, stored, demand).await;
+        if matches!(landing, Err(Error::Provider { .. }) | Ok((_, Source::Stale))) {
+            self.cache.rest(id, REST);
+        }
+        landing
     }
 
     /// The token to fall back on, if this caller prefers a living one to an error.
@@ -142,10 +185,10 @@ impl Broker {
     }
 
     /// What to answer when no better token could be had: the one that still lives, where the failure says nothing
-    /// against it. A dead grant's token was withdrawn, so it is not found here.
+    /// against it. A dead grant's token was withdrawn, so it is not found here; one that merely cannot be renewed is.
     fn tolerate(&self, request: &TokenRequest, error: Error) -> Landing {
         match error {
-            Error::Provider { .. } | Error::Store(_) | Error::ShuttingDown => {
+            Error::Provider { .. } | Error::Store(_) | Error::ShuttingDown | Error::ReauthRequired { .. } => {
                 self.tolerable(request).map(|older| (older, Source::Stale)).ok_or(error)
             }
             _ => Err(error),
@@ -153,7 +196,11 @@ impl Broker {
     }
 }
 
-pub(super) fn not_serving(profile: &crate::connection::Profile) -> Error {
+/// Why a connection serves nothing: to the app one that is being revoked is gone already.
+pub(super) fn not_serving(profile: &Profile) -> Error {
+    if profile.status == Status::Revoking {
+        return Error::ConnectionNotFound(profile.id.clone());
+    }
     Error::ReauthRequired {
         connection: profile.id.clone(),
         oauth_error: profile.last_failure.as_ref().and_then(|failure| failure.oauth_error.clone()),

@@ -3,9 +3,11 @@
 //! under way, and at most one [`Turn`] is held.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use super::Source;
 use crate::connection::{AccessToken, ConnectionId, Scopes};
@@ -126,6 +128,8 @@ struct Slot {
 struct State {
     token: Option<Arc<ServedToken>>,
     flight: Option<watch::Receiver<Option<Landing>>>,
+    /// Until then nothing better than `token` is to be had.
+    rests_until: Option<Instant>,
     /// Taken off the map: whoever still holds the slot must fetch the present one.
     is_retired: bool,
 }
@@ -146,6 +150,19 @@ impl Cache {
     /// The published token of a connection.
     pub(super) fn token(&self, id: &ConnectionId) -> Option<Arc<ServedToken>> {
         self.slots.pin().get(id)?.state().token.clone()
+    }
+
+    /// Nothing better than the published token can be had for a while.
+    pub(super) fn rest(&self, id: &ConnectionId, span: Duration) {
+        if let Some(slot) = self.slots.pin().get(id) {
+            slot.state().rests_until = Some(Instant::now() + span);
+        }
+    }
+
+    /// Whether that while still lasts.
+    pub(super) fn is_resting(&self, id: &ConnectionId) -> bool {
+        let slots = self.slots.pin();
+        slots.get(id).is_some_and(|slot| slot.state().rests_until.is_some_and(|until| Instant::now() < until))
     }
 
     /// Joins the flight under way, or starts one.

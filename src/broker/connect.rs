@@ -12,6 +12,7 @@ use url::Url;
 
 pub use request::AllowedUrls;
 
+use super::refresh::Persistence;
 use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
     CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
@@ -257,7 +258,7 @@ impl Broker {
         let connection = before
             .connected(consent, now)
             .map_err(|why| Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why })?;
-        self.commit(&connection, expected).await?;
+        self.commit(&connection, expected, Persistence::Brief).await?;
         let profile = connection.profile.clone();
         turn.publish(self.served(connection)?);
         tracing::info!(connection = %id, "connected");

@@ -5,18 +5,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::access_token::not_serving;
+use super::access_token::{Demand, not_serving};
 use super::cache::{Landing, Turn};
 use super::{Broker, ServedToken, Source};
-use crate::connection::Connection;
+use crate::connection::{AccessToken, Connection, Profile};
 use crate::error::{Error, ProviderError, StoreError};
 use crate::provider::ProviderClient;
 use crate::store::{Expected, Revision, Stored};
 
-/// How often a write is tried again after a provider has given tokens that exist nowhere else, and how long after
-/// the first failure; each wait is twice the one before.
-const COMMIT_RETRIES: u32 = 6;
-const COMMIT_RETRY_AFTER: Duration = Duration::from_millis(50);
+/// How long after a failed write the next is tried, at first and at most; each wait is twice the one before.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// How long to go on trying to make tokens durable while the store is down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// About three seconds: somebody waits, and can begin again.
+    Brief,
+    /// Until the process ends: the tokens' predecessors are spent, so to drop them may be to lose the grant.
+    Endless,
+}
 
 impl Broker {
     /// Spends the refresh token of `stored` and keeps what comes.
@@ -25,13 +33,14 @@ impl Broker {
         turn: &Turn,
         provider: &dyn ProviderClient,
         stored: Stored<Connection>,
+        demand: &Demand,
     ) -> Landing {
         if self.draining.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
         let Stored { value: connection, revision } = stored;
         let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
-            return self.keep_unrefreshable(turn, connection, revision).await;
+            return self.keep_unrefreshable(turn, connection, revision, demand).await;
         };
         // The life of the new token is counted from before the request, never from the answer.
         let asked_at = self.clock.now();
@@ -44,32 +53,33 @@ impl Broker {
             Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
         };
         let connection = connection.refreshed(issued, asked_at, self.clock.now());
-        self.commit(&connection, Expected::At(revision)).await?;
+        self.commit(&connection, Expected::At(revision), Persistence::Endless).await?;
         tracing::info!(connection = %turn.id(), generation = connection.profile.generation, "refreshed");
         let token = self.served(connection)?;
         turn.publish(token.clone());
         Ok((token, Source::Refreshed))
     }
 
-    /// Makes tokens durable that a provider has just given and that exist nowhere else yet. Tries again for a few
-    /// seconds where the store is down: to give up is to lose a grant at a provider that rotates.
+    /// Makes tokens durable that a provider has just given and that exist nowhere else yet.
     pub(super) async fn commit(
         &self,
         connection: &Connection,
         expected: Expected,
+        persistence: Persistence,
     ) -> Result<Revision, Error> {
-        let mut wait = COMMIT_RETRY_AFTER;
-        for _ in 0..COMMIT_RETRIES {
+        let mut wait = FIRST_RETRY;
+        loop {
             match self.tokens.put(connection, expected).await {
-                Err(StoreError::Unavailable(why)) => {
+                Err(StoreError::Unavailable(why))
+                    if persistence == Persistence::Endless || wait < LAST_RETRY / 2 =>
+                {
                     tracing::error!(connection = %connection.profile.id, why, "new tokens are not durable yet");
                     tokio::time::sleep(wait).await;
-                    wait *= 2;
+                    wait = (wait * 2).min(LAST_RETRY);
                 }
                 outcome => return Ok(outcome?),
             }
         }
-        Ok(self.tokens.put(connection, expected).await?)
     }
 
     /// What is served of a connection, consuming it: the refresh token is wiped here.
@@ -80,6 +90,12 @@ impl Broker {
             .ok_or(Error::Internal("a connection without a token was served"))?;
         let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
         Ok(Arc::new(ServedToken::new(access, profile.scopes, profile.generation, hits)))
+    }
+
+    /// What is served of a connection whose refresh token is still needed.
+    pub(super) fn served_copy(&self, access: &AccessToken, profile: &Profile) -> Arc<ServedToken> {
+        let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
+        Arc::new(ServedToken::new(access.copy(), profile.scopes.clone(), profile.generation, hits))
     }
 
     /// Remembers a failed refresh, and says what the caller is told. Only the provider's word ends the grant.
@@ -109,17 +125,21 @@ impl Broker {
         Error::Provider { provider: turn.id().provider.clone(), error }
     }
 
-    /// A connection that has an access token and nothing to renew it with: served while it lives.
-    async fn keep_unrefreshable(&self, turn: &Turn, connection: Connection, revision: Revision) -> Landing {
-        let is_alive = connection
-            .tokens
-            .as_ref()
-            .and_then(|tokens| tokens.access.as_ref())
-            .is_some_and(|access| access.is_alive(self.clock.now()));
-        if is_alive {
-            let token = self.served(connection)?;
-            turn.publish(token.clone());
-            return Ok((token, Source::Stale));
+    /// A connection that has an access token and nothing to renew it with: served while it lives, to those who are
+    /// content with it. A caller's report of a 401 is not the provider's word, so it changes nothing that is stored.
+    async fn keep_unrefreshable(
+        &self,
+        turn: &Turn,
+        connection: Connection,
+        revision: Revision,
+        demand: &Demand,
+    ) -> Landing {
+        let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
+        if let Some(access) = access.filter(|access| access.is_alive(self.clock.now())) {
+            if !demand.is_content_with(access) {
+                return Err(not_serving(&connection.profile));
+            }
+            return Ok((self.served(connection)?, Source::Stale));
         }
         turn.withdraw();
         let connection = connection.expired(self.clock.now());

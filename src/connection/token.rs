@@ -30,6 +30,16 @@ impl AccessToken {
         expires_at > now + min_ttl
     }
 
+    /// The same token once more. Each copy is wiped by itself.
+    pub fn copy(&self) -> Self {
+        Self {
+            value: Secret::new(self.value.expose().clone()),
+            token_type: self.token_type.clone(),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+        }
+    }
+
     /// Whether it has not expired yet.
     pub fn is_alive(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|expires_at| expires_at > now)

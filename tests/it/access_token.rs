@@ -127,7 +127,6 @@ async fn a_demanded_min_ttl_is_met_or_refused_but_not_ignored() {
     stage.provider.next(Err(unreachable()));
     let refused = stage.broker.access_token(demanding(false)).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::ProviderUnavailable);
-    stage.provider.next(Err(unreachable()));
     let stale = stage.broker.access_token(demanding(true)).await.unwrap();
     assert_eq!(stale.source, Source::Stale);
     let met = stage.broker.access_token(demanding(false)).await.unwrap();
@@ -227,10 +226,13 @@ async fn a_refused_token_is_never_given_back_as_stale() {
 async fn tokens_are_durable_before_anyone_sees_them() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
-    stage.store.fail_writes(1000);
-    let error = stage.broker.access_token(request(&id)).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::StoreUnavailable);
+    stage.store.fail_writes(usize::MAX);
+    let asking = stage.broker.access_token(request(&id));
+    assert!(tokio::time::timeout(Duration::from_secs(600), asking).await.is_err(), "nothing to answer yet");
     assert!(stage.broker.cached(&request(&id)).is_none());
+    stage.store.fail_writes(0);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1", "and nothing was dropped");
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,4 +309,70 @@ async fn a_forced_refresh_is_shared_by_all_who_ask_while_it_runs() {
     }
     assert_eq!(stage.provider.presented(), ["rt-0"]);
     assert!(stage.broker.connection(&id).await.unwrap().refreshed_at.unwrap() <= stage.clock.now());
+}
+
+#[tokio::test]
+async fn who_reported_a_401_shares_one_refresh_even_where_the_provider_repeats_its_token() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let refused = stage.broker.access_token(request(&id)).await.unwrap().token.access.value.digest();
+    stage.provider.next(Ok(issued("at-0", Some("rt-1"))));
+    stage.provider.hold();
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let broker = stage.broker.clone();
+            let asked = TokenRequest { if_not_equal_to: Some(refused), ..request(&id) };
+            tokio::spawn(async move { broker.access_token(asked).await })
+        })
+        .collect();
+    stage.provider.requests_reach(1).await;
+    stage.provider.release();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().token.access.value.expose(), "at-0");
+    }
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+}
+
+#[tokio::test]
+async fn a_refused_token_that_cannot_be_renewed_is_not_given_back() {
+    let stage = Stage::new();
+    let imported = token_broker::broker::ImportConnection {
+        access_token: Some(Secret::new("at-static".into())),
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(imported).await.unwrap();
+    let id = id("user-42");
+    let refused =
+        TokenRequest { if_not_equal_to: Some(Secret::new("at-static".to_owned()).digest()), ..request(&id) };
+    let error = stage.broker.access_token(refused).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ReauthRequired);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-static", "a caller's word is not the provider's");
+    let forced = stage.broker.refresh_connection(id, None).await.unwrap_err();
+    assert_eq!(forced.reason(), Reason::ReauthRequired);
+}
+
+#[tokio::test]
+async fn a_living_token_is_served_after_a_restart_while_the_provider_is_down() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    let stage = stage.restarted();
+    stage.provider.next(Err(unreachable()));
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!((answer.source, answer.token.access.value.expose().as_str()), (Source::Stale, "at-0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_first_caller_waits_for_a_provider_that_hangs() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    stage.provider.hold();
+    assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    let since = tokio::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    }
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
 }

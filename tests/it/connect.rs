@@ -331,7 +331,7 @@ async fn an_unreachable_provider_is_asked_again_until_it_revokes_and_nothing_is_
     assert!(matches!(done.revocation, RevocationState::Pending { .. }));
     assert_eq!(done.profile.status, Status::Revoking);
     let refused = stage.broker.access_token(request(&id)).await.unwrap_err();
-    assert_eq!(refused.reason(), Reason::ReauthRequired);
+    assert_eq!(refused.reason(), Reason::ConnectionNotFound);
     stage.provider.revocations_reach(3).await;
     *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
     stage.provider.revocations_reach(4).await;
@@ -392,4 +392,17 @@ async fn listings_are_paged_and_a_strange_page_token_is_refused() {
     assert_eq!(names, ["user-0", "user-1", "user-2", "user-3", "user-4"]);
     let error = stage.broker.connections(&Selection::default(), 2, "not base64!").await.unwrap_err();
     assert_eq!(error.reason(), Reason::InvalidRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_a_disconnect_is_asked_for_one_task_tries_again() {
+    let stage = Stage::new();
+    *stage.provider.revocation.lock().unwrap() =
+        Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
+    let id = stage.imported("user-42").await;
+    for _ in 0..5 {
+        stage.broker.disconnect(id.clone()).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    assert_eq!(stage.provider.revocations(), 5 + 3, "after 1, 3 and 7 seconds");
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::access_token::Demand;
+use crate::broker::refresh::Persistence;
 use crate::broker::{Broker, ImportConnection};
 use crate::connection::{
     AccessToken, Connection, ConnectionId, Profile, RefreshToken, Scopes, Status, TokenSet,
@@ -72,7 +73,7 @@ impl Broker {
         });
         let tokens = TokenSet { access, refresh };
         let connection = before.imported(tokens, scopes, now);
-        self.commit(&connection, expected).await?;
+        self.commit(&connection, expected, Persistence::Brief).await?;
         turn.withdraw();
         Ok(())
     }
