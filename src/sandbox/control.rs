@@ -72,6 +72,11 @@ impl Grants {
         states.collect()
     }
 
+    /// Every token ever issued, spent and dead ones too: what must not be found where tokens do not belong.
+    pub fn tokens(&self) -> Vec<Arc<Secret<String>>> {
+        self.world.ledger().grants().flat_map(|(_, grant)| grant.values()).cloned().collect()
+    }
+
     /// Ends a grant without telling anybody, as a person does in a provider's settings.
     pub fn revoke(&self, id: GrantId) {
         self.world.ledger().end(id, End::Revoked);

@@ -235,6 +235,11 @@ impl Ledger {
 }
 
 impl Grant {
+    /// Every token of it, dead or alive.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Secret<String>>> {
+        self.refresh_tokens.values().chain(self.access_tokens.values().map(|token| &token.value))
+    }
+
     /// Gives values to what the family issued; what was issued before keeps the value it has.
     fn valued(&mut self, issued: Issued, scopes: Vec<String>, entropy: &dyn Entropy) -> TokenSet {
         let access = self

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use token_broker::app::{self, Bound, Ports};
 use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::config::{self, Environment};
@@ -31,6 +33,14 @@ impl Whole {
         let directory = tempfile::tempdir().unwrap();
         keyring::generate(&directory.path().join("seal.key"), SystemClock.now(), &OsEntropy).unwrap();
         Self { sandbox, directory, secret }
+    }
+
+    /// The key that seals the store, as the key file has it.
+    pub(crate) fn ring_key(&self) -> Vec<u8> {
+        let file = std::fs::read_to_string(self.path("seal.key")).unwrap();
+        // The comment above the key shows how a line is written.
+        let value = file.split("base64:").last().unwrap().split_whitespace().next().unwrap();
+        STANDARD.decode(value).unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
