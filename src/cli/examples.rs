@@ -115,4 +115,28 @@ mod tests {
         }
         assert_eq!(commands.len(), EXAMPLES.len());
     }
+
+    #[test]
+    fn every_command_of_the_readme_parses() {
+        let readme = include_str!("../../README.md");
+        let mut found = 0;
+        for line in readme.lines().map(|line| line.trim().trim_start_matches("$ ")) {
+            // Typed alone, by path, or through cargo; a comment ends it.
+            let Some((program, words)) =
+                line.split(" #").next().and_then(|typed| typed.trim().split_once(' '))
+            else {
+                continue;
+            };
+            let words = match program.rsplit('/').next() {
+                Some("token-broker") if !words.contains("development, ") => words,
+                Some("cargo") => words.split_once("-- ").map_or("", |(_, words)| words),
+                _ => continue,
+            };
+            let words: Vec<&str> = ["token-broker"].into_iter().chain(words.split_whitespace()).collect();
+            let typed = crate::cli::parse(&words, false);
+            assert!(matches!(typed, Ok(crate::cli::Typed::Command(_))), "{line}: {typed:?}");
+            found += 1;
+        }
+        assert_eq!(found, 8, "a command was added or lost: does this test still see them all?");
+    }
 }

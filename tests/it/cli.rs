@@ -12,6 +12,8 @@ use desk::{Desk, PROGRAM, bare, text};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::readme;
+
 #[test]
 fn dev_says_what_to_try_in_22_lines_of_80_columns() {
     let desk = Desk::dev();
@@ -59,6 +61,50 @@ fn the_printed_grpcurl_call_gets_the_same_token() {
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let own = desk.json(&["token", "sandbox", "user-42"]);
     assert_eq!(answer["accessToken"], own["access_token"]);
+}
+
+/// What the README says of the first minute, typed as it stands there but for this machine's paths and ports.
+#[test]
+#[ignore = "slow: tests/run.sh --only slow"]
+fn the_readmes_commands_print_what_it_says() {
+    let desk = Desk::dev();
+    let grpcurl = std::env::var("GRPCURL").unwrap_or_else(|_| "grpcurl".to_owned());
+    let typed = |start: &str| {
+        let sessions = readme::sessions().into_iter();
+        let mut found = sessions.filter(|session| session.command.starts_with(start));
+        let session = found.next().unwrap_or_else(|| panic!("the README types no {start}"));
+        let command = session
+            .command
+            .replace("127.0.0.1:7450", desk.said("gRPC").trim_start_matches("tcp://"))
+            .replace("/run/token-broker/broker.sock", desk.said("socket").trim_start_matches("unix://"))
+            .replace("target/release/token-broker", PROGRAM)
+            .replacen("grpcurl", &grpcurl, 1);
+        (desk.shell(&command), session.printed)
+    };
+
+    let (output, printed) = typed("grpcurl -plaintext -d");
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    assert!(answer.as_object().unwrap().keys().eq(printed.as_object().unwrap().keys()), "{answer}");
+    for same in ["tokenType", "scopes", "generation", "source", "durability"] {
+        assert_eq!(answer[same], printed[same], "{same}");
+    }
+
+    // Columns are as wide as what is in them, and a token's life is another every minute.
+    let (output, printed) = typed("target/release/token-broker connections list");
+    let said = text(&output.stdout);
+    let lines = |text: &str| -> Vec<String> {
+        let told = text.lines().map(|line| line.split(" in ").next().unwrap());
+        told.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    assert_eq!(lines(&said), lines(&printed));
+
+    let (output, printed) = typed("grpcurl -plaintext -unix");
+    let said = text(&output.stderr);
+    for line in ["Code: NotFound", "no provider named \"gogle\" is configured", "PROVIDER_NOT_CONFIGURED"] {
+        assert!(said.contains(line) && printed.contains(line), "{line}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ mod proto;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod rooms;
 #[cfg(test)]
 mod sandbox;
