@@ -155,6 +155,7 @@ async fn an_expired_token_is_replaced_by_one_rotation() {
     connect(&broker, &provider, "user-3", "carol").await;
     let first = token(&broker, "user-3").await;
     let (before, _) = provider.refreshes().await;
+    provider.issue_for(LONG).await;
     death_of(&first).await;
     assert_eq!(provider.userinfo(&first.access_token).await.0, 401);
 
@@ -181,6 +182,8 @@ async fn a_thousand_callers_on_an_expired_token_cause_one_token_request() {
         broker.over_tcp().await,
         broker.over_socket().await,
     ];
+    // However slow the machine, what the one refresh brings must not die before the last caller is answered.
+    provider.issue_for(LONG).await;
     death_of(&first).await;
 
     let callers: Vec<_> = (0..1000)
@@ -232,6 +235,7 @@ async fn a_restart_keeps_everything() {
 
     let broker = home.start();
     let (before, _) = provider.refreshes().await;
+    provider.issue_for(LONG).await;
     death_of(&kept).await;
     let renewed = token(&broker, "user-5").await;
     assert_eq!(provider.userinfo(&renewed.access_token).await, (200, Some("erin".to_owned())));

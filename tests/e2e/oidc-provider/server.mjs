@@ -8,6 +8,7 @@
 // The admin door tells and does what the authorization server alone knows and can do:
 //   GET  /token-requests   every request the token endpoint has answered, oldest first
 //   POST /end-grants       the account's owner takes back every consent
+//   POST /access-token-ttl?seconds=N   access tokens issued from now on live that long
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -22,6 +23,7 @@ const require = createRequire(pathToFileURL(`${process.env.PACKAGES}/`));
 const { Provider } = await import(pathToFileURL(require.resolve('oidc-provider')));
 
 const settings = JSON.parse(process.env.SETTINGS);
+let accessTokenTtl = settings.accessTokenTtl;
 
 async function listen(server) {
   server.listen(0, '127.0.0.1');
@@ -54,7 +56,7 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   rotateRefreshToken: true,
   ttl: {
-    AccessToken: settings.accessTokenTtl,
+    AccessToken: () => accessTokenTtl,
     AuthorizationCode: 60,
     Grant: 3600,
     IdToken: 3600,
@@ -85,9 +87,13 @@ server.on('request', provider.callback());
 
 const admin = createServer(async (request, response) => {
   const answer = (status, body) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
-  switch (`${request.method} ${request.url}`) {
+  const { pathname, searchParams } = new URL(request.url, issuer);
+  switch (`${request.method} ${pathname}`) {
     case 'GET /token-requests':
       return answer(200, tokenRequests);
+    case 'POST /access-token-ttl':
+      accessTokenTtl = Number(searchParams.get('seconds'));
+      return answer(200, {});
     case 'POST /end-grants': {
       const ended = [...grants];
       grants.clear();

@@ -111,6 +111,13 @@ impl Provider {
         (refreshes.len(), refreshes.iter().filter(|request| request.status == 200).count())
     }
 
+    /// Access tokens issued from now on live `seconds`.
+    pub(crate) async fn issue_for(&self, seconds: u32) {
+        let url = format!("{}/access-token-ttl?seconds={seconds}", self.admin);
+        let answer = send(http::Request::post(url).body(String::new()).unwrap()).await;
+        assert_eq!(answer.status(), 200);
+    }
+
     /// The owner takes back every consent; returns how many there were.
     pub(crate) async fn end_grants(&self) -> u64 {
         let url = format!("{}/end-grants", self.admin);
