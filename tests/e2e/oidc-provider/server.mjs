@@ -7,6 +7,7 @@
 // The first line on stdout says where it listens: {"issuer": "…", "admin": "…"}. Everything else goes to stderr.
 // The admin door tells and does what the authorization server alone knows and can do:
 //   GET  /token-requests   every request the token endpoint has answered, oldest first
+//   GET  /secrets          every secret that client and token endpoint have told each other, by name
 //   POST /end-grants       the account's owner takes back every consent
 //   POST /access-token-ttl?seconds=N   access tokens issued from now on live that long
 
@@ -71,6 +72,8 @@ const provider = new Provider(issuer, {
 });
 
 const tokenRequests = [];
+const secrets = [];
+const SECRET = ['code', 'code_verifier', 'access_token', 'refresh_token', 'id_token'];
 const grants = new Set();
 
 provider.use(async (ctx, next) => {
@@ -79,6 +82,10 @@ provider.use(async (ctx, next) => {
     const { grant_type } = ctx.oidc.params ?? {};
     const { error } = ctx.status === 200 ? {} : (ctx.body ?? {});
     tokenRequests.push({ grant_type, status: ctx.status, error, client_authentication: ctx.headers.authorization?.split(' ')[0] });
+    secrets.push(['credentials', ctx.headers.authorization?.split(' ')[1]]);
+    for (const told of [ctx.oidc.params ?? {}, ctx.body ?? {}]) {
+      secrets.push(...SECRET.filter((name) => told[name]).map((name) => [name, told[name]]));
+    }
     if (ctx.oidc.entities.Grant) grants.add(ctx.oidc.entities.Grant.jti);
   }
 });
@@ -91,6 +98,8 @@ const admin = createServer(async (request, response) => {
   switch (`${request.method} ${pathname}`) {
     case 'GET /token-requests':
       return answer(200, tokenRequests);
+    case 'GET /secrets':
+      return answer(200, secrets);
     case 'POST /access-token-ttl':
       accessTokenTtl = Number(searchParams.get('seconds'));
       return answer(200, {});

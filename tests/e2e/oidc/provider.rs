@@ -111,6 +111,13 @@ impl Provider {
         (refreshes.len(), refreshes.iter().filter(|request| request.status == 200).count())
     }
 
+    /// Every secret that client and token endpoint have told each other, with its name.
+    pub(crate) async fn secrets(&self) -> Vec<(String, String)> {
+        let url = format!("{}/secrets", self.admin);
+        let answer = send(http::Request::get(url).body(String::new()).unwrap()).await;
+        serde_json::from_str(answer.body()).unwrap()
+    }
+
     /// Access tokens issued from now on live `seconds`.
     pub(crate) async fn issue_for(&self, seconds: u32) {
         let url = format!("{}/access-token-ttl?seconds={seconds}", self.admin);
