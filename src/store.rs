@@ -80,6 +80,9 @@ pub struct Page {
     pub profiles: Vec<Profile>,
     /// Where the next part starts; `None` after the last.
     pub next: Option<PageToken>,
+    /// Records of this part that do not open, selected or not: what they are about cannot be known. Each is counted
+    /// in exactly one part.
+    pub unreadable: usize,
 }
 
 /// Connections by name.
@@ -91,8 +94,9 @@ pub struct Page {
 /// - A reader sees the last acknowledged write or a later one, never an older one, and never half of one. What it
 ///   sees is durable.
 /// - Dropping the future of a write leaves it either wholly done or wholly undone.
-/// - `get` and `list` open what they return: a record that does not open is [`StoreError::Unreadable`], never
-///   skipped and never taken for absent.
+/// - `get` and `list` open what they return. A record that does not open is never taken for absent: by name it is
+///   [`StoreError::Unreadable`]; a listing counts it ([`Page::unreadable`]), says so in the log and gives the others,
+///   for one damaged record must not keep everybody from theirs.
 /// - After the first failure of the engine every call answers [`StoreError::Unavailable`] until the store has been
 ///   reopened and verified; nothing is repeated as if it could succeed.
 #[async_trait]
@@ -134,6 +138,7 @@ pub trait SessionStore: Send + Sync {
     /// The session of that key, removed: of any number of concurrent takers exactly one gets it.
     async fn take(&self, key: SessionKey) -> Result<Option<ConnectSession>, StoreError>;
 
-    /// Removes every session that expired before `now`; answers how many.
+    /// Removes every session that expired before `now`; answers how many. What cannot be read stays, and is counted in
+    /// the log.
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
 }

@@ -220,6 +220,7 @@ async fn names(store: &dyn TokenStore, selection: &Selection, limit: usize) -> V
     loop {
         let page = store.list(selection, after.as_ref(), limit).await.unwrap();
         assert!(page.profiles.len() <= limit);
+        assert_eq!(page.unreadable, 0);
         assert!(page.next.is_none() || page.profiles.len() == limit, "a short page is the last");
         found.extend(page.profiles.iter().map(|profile| profile.id.to_string()));
         match page.next {

@@ -13,8 +13,8 @@ pub(crate) trait Engine: Send + Sync {
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Fault>;
 
     /// Up to `limit` values of `kind`, in key order, whose keys come after `after` (any bytes; the kind is not part
-    /// of it).
-    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>, Fault>;
+    /// of it). A row whose value cannot be put together is there as what keeps it from being read.
+    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>, Fault>;
 
     /// Applies all of `changes` or none, visible to readers at once, durable with the next [`Engine::sync`].
     fn apply(&self, changes: &[Change]) -> Result<(), Fault>;
@@ -32,6 +32,9 @@ pub(crate) trait Backend: Send + Sync {
     /// left there and would keep it from opening.
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault>;
 }
+
+/// A row that a scan came upon.
+pub(crate) type Found = (Key, Result<Vec<u8>, StoreError>);
 
 /// One row's new value; `None` removes it.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::engine::{Change, Engine, Fault};
+use super::engine::{Change, Engine, Fault, Found};
 use super::index::{Index, Key, Kind};
 use super::keyring::KeyRing;
 use super::seal::Sealer;
@@ -124,13 +124,13 @@ impl Engine for MemoryEngine {
         Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
     }
 
-    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>, Fault> {
+    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>, Fault> {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (first, last) = ([kind.byte(); 1], [kind.byte() + 1; 1]);
         let from = [&first, after.unwrap_or_default()].concat();
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Excluded(&from), Bound::Excluded(&last));
         // Keys are longer than one byte, so nothing equals the bare kind.
-        Ok(rows.range::<[u8], _>(range).take(limit).map(|(key, value)| (*key, value.clone())).collect())
+        Ok(rows.range::<[u8], _>(range).take(limit).map(|(key, value)| (*key, Ok(value.clone()))).collect())
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), Fault> {

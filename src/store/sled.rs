@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use self::durability::Durability;
-use super::engine::{Backend, Change, Engine, Fault};
+use super::engine::{Backend, Change, Engine, Fault, Found};
 use super::guard::{DurableStore, OpenError, Opening};
 use super::index::{Key, Kind};
 use crate::error::StoreError;
@@ -102,12 +102,14 @@ impl Engine for SledEngine {
             parts.push(&at, &value);
         }
         match parts.finish().pop() {
-            Some((_, value)) => Ok(Some(intact(value)?)),
+            Some((_, value)) => Ok(Some(intact(value).inspect_err(|error| {
+                tracing::error!(reason = "RECORD_UNREADABLE", %error, "a record does not open");
+            })?)),
             None => Ok(None),
         }
     }
 
-    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>, Fault> {
+    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>, Fault> {
         let (first, last) = ([kind.byte()], [kind.byte() + 1]);
         let mut from = [&first, after.unwrap_or_default()].concat();
         if from.len() == size_of::<Key>() {
@@ -124,7 +126,7 @@ impl Engine for SledEngine {
             }
             parts.push(&at, &value);
         }
-        parts.finish().into_iter().map(|(key, value)| Ok((key, intact(value)?))).collect()
+        Ok(parts.finish().into_iter().map(|(key, value)| (key, intact(value))).collect())
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), Fault> {
@@ -155,12 +157,9 @@ impl Engine for SledEngine {
     }
 }
 
-/// A gap or an orphan: an alarm, and that row cannot be read; the others can.
-fn intact(value: Option<Vec<u8>>) -> Result<Vec<u8>, Fault> {
-    value.ok_or_else(|| {
-        tracing::error!(reason = "RECORD_UNREADABLE", "the pieces of a record do not fit together");
-        StoreError::Unreadable("its pieces do not fit together").into()
-    })
+/// A gap or an orphan: that row cannot be read; the others can.
+fn intact(value: Option<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+    value.ok_or(StoreError::Unreadable("its pieces do not fit together"))
 }
 
 fn broken(error: sled::Error) -> Fault {

@@ -133,31 +133,48 @@ impl Table {
         after: Option<&PageToken>,
         limit: usize,
     ) -> Result<Page, Fault> {
-        let limit = limit.max(1);
-        let mut profiles: Vec<Profile> = Vec::new();
-        let mut last: Option<Vec<u8>> = None;
+        let page = self.part(engine, selection, after, limit.max(1))?;
+        warn_of_unreadable(page.unreadable, "connections");
+        Ok(page)
+    }
+
+    fn part(
+        &self,
+        engine: &dyn Engine,
+        selection: &Selection,
+        after: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<Page, Fault> {
+        let mut page = Page { profiles: Vec::new(), next: None, unreadable: 0 };
         let mut cursor = after.map(|token| token.0.clone());
         loop {
             let rows = engine.scan(Kind::Connection, cursor.as_deref(), STRIDE)?;
-            for (key, row) in &rows {
-                let row = ConnectionRow::decode(row)?;
-                let name = self.open(by_row(key, Field::Name, row.revision), row.name)?;
-                let profile = self.open_profile(&record::decode_name(&name)?, &row)?;
-                if !selection.contains(&profile) {
-                    continue;
+            let is_last = rows.len() < STRIDE;
+            for (key, row) in rows {
+                match row.and_then(|row| self.profile_at(&key, &row)) {
+                    Ok(profile) if !selection.contains(&profile) => {}
+                    // One more than asked for is looked for, so that the last page knows it is the last.
+                    Ok(_) if page.profiles.len() == limit => {
+                        page.next = cursor.map(PageToken);
+                        return Ok(page);
+                    }
+                    Ok(profile) => page.profiles.push(profile),
+                    Err(StoreError::Unreadable(_)) => page.unreadable += 1,
+                    Err(error) => return Err(error.into()),
                 }
-                // One more than asked for is looked for, so that the last page knows it is the last.
-                if profiles.len() == limit {
-                    return Ok(Page { profiles, next: last.map(PageToken) });
-                }
-                profiles.push(profile);
-                last = Some(key[1..].to_vec());
+                cursor = Some(key[1..].to_vec());
             }
-            match rows.last() {
-                Some((key, _)) if rows.len() == STRIDE => cursor = Some(key[1..].to_vec()),
-                _ => return Ok(Page { profiles, next: None }),
+            if is_last {
+                return Ok(page);
             }
         }
+    }
+
+    /// The profile of a row that was not asked for by name.
+    fn profile_at(&self, key: &Key, row: &[u8]) -> Result<Profile, StoreError> {
+        let row = ConnectionRow::decode(row)?;
+        let name = self.open(by_row(key, Field::Name, row.revision), row.name)?;
+        self.open_profile(&record::decode_name(&name)?, &row)
     }
 
     pub(crate) fn put_session(&self, key: SessionKey, session: &PlainSession, changes: &mut Vec<Change>) {
@@ -199,17 +216,25 @@ impl Table {
         now: Timestamp,
         changes: &mut Vec<Change>,
     ) -> Result<usize, Fault> {
-        let mut cursor = None;
+        let (mut cursor, mut swept, mut unreadable) = (None::<Vec<u8>>, 0, 0);
         loop {
             let rows = engine.scan(Kind::Session, cursor.as_deref(), STRIDE)?;
-            for (key, row) in &rows {
-                if SessionRow::decode(row)?.expires_at < now {
-                    changes.push(Change { key: *key, value: None });
+            let is_last = rows.len() < STRIDE;
+            for (key, row) in rows {
+                match row.and_then(|row| Ok(SessionRow::decode(&row)?.expires_at)) {
+                    Ok(expires_at) if expires_at < now => {
+                        changes.push(Change { key, value: None });
+                        swept += 1;
+                    }
+                    Ok(_) => {}
+                    Err(StoreError::Unreadable(_)) => unreadable += 1,
+                    Err(error) => return Err(error.into()),
                 }
+                cursor = Some(key[1..].to_vec());
             }
-            match rows.last() {
-                Some((key, _)) if rows.len() == STRIDE => cursor = Some(key[1..].to_vec()),
-                _ => return Ok(changes.len()),
+            if is_last {
+                warn_of_unreadable(unreadable, "sessions");
+                return Ok(swept);
             }
         }
     }
@@ -227,6 +252,18 @@ impl Table {
 impl From<Unopened> for StoreError {
     fn from(why: Unopened) -> Self {
         Self::Unreadable(why.as_str())
+    }
+}
+
+/// Once for each listing or sweep, and not for each record: damage may be wide.
+fn warn_of_unreadable(unreadable: usize, of: &'static str) {
+    if unreadable > 0 {
+        tracing::error!(
+            reason = "RECORD_UNREADABLE",
+            unreadable,
+            of,
+            "records do not open and were left out: another key sealed them, or they are damaged"
+        );
     }
 }
 

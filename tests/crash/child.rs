@@ -192,6 +192,7 @@ async fn all_records(store: &DurableStore, task: &Task) -> Vec<std::collections:
     let mut after = None;
     loop {
         let page = store.list(&Selection::default(), after.as_ref(), 100).await.unwrap();
+        assert_eq!(page.unreadable, 0, "every record opens after a crash");
         for profile in &page.profiles {
             let name = profile.id.name.as_str();
             let owner = (0..task.threads).find_map(|thread| {

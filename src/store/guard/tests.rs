@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::entropy::OsEntropy;
 use crate::store::conformance::{connection, id};
+use crate::store::engine::Found;
 use crate::store::index::{Key, Kind};
 use crate::store::memory::MemoryEngine;
 
@@ -71,7 +72,7 @@ impl Engine for ScriptedEngine {
         self.0.act("get", &self.0.gets)?;
         self.0.rows.get(key)
     }
-    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>, Fault> {
+    fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>, Fault> {
         self.0.rows.scan(kind, after, limit)
     }
     fn apply(&self, changes: &[Change]) -> Result<(), Fault> {
