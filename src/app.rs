@@ -94,7 +94,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     let settings = Settings {
         public_url: public_url.clone(),
         return_urls: AllowedUrls {
-            exact: public.return_urls.iter().map(|url| url.url().to_string()).collect(),
+            exact: public.return_urls.iter().map(|url| url.as_str().to_owned()).collect(),
             is_loopback_allowed,
         },
         redirect_uris: AllowedUrls {

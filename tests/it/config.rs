@@ -155,7 +155,7 @@ fn each_kind_of_mistake_says_where_it_is_and_what_is_accepted() {
         ("http: {connect_timeout: 60s}", "1:25 http.connect_timeout", "longer than http.timeout (30s)"),
         ("store: {engine: memory}", "1:17 store.engine", "ephemeral: true"),
         (
-            "server: {public: {return_urls: ['https://a.example/', 'https://a.example']}}",
+            "server: {public: {return_urls: ['https://a.example/', 'https://a.example/']}}",
             "1:55 server.public.return_urls[1]",
             "the same as return_urls[0]",
         ),

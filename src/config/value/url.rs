@@ -18,9 +18,10 @@ checked_text!(
     "An https:// URL without query (http:// only for this machine)."
 );
 
-/// A URL to which a browser may be sent after consent.
+/// A URL to which a browser may be sent after consent: kept as written, for it is compared letter by letter with what
+/// an application asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReturnUrl(Url);
+pub struct ReturnUrl(String);
 
 checked_text!(ReturnUrl, "return-url", "string", "An https:// URL (http:// only for this machine).");
 
@@ -50,8 +51,8 @@ impl BaseUrl {
 }
 
 impl ReturnUrl {
-    /// The URL.
-    pub fn url(&self) -> &Url {
+    /// The URL as written.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -89,7 +90,8 @@ impl FromStr for ReturnUrl {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        web_url(text).map(Self)
+        web_url(text)?;
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -165,7 +167,7 @@ impl fmt::Display for BaseUrl {
 
 impl fmt::Display for ReturnUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -211,6 +213,16 @@ mod tests {
         }
         assert!("com.example.app:/callback".parse::<RedirectUri>().is_ok());
         assert!("com.example.app:/callback".parse::<ReturnUrl>().is_err());
+    }
+
+    #[test]
+    fn what_is_compared_letter_by_letter_is_kept_as_written() {
+        for raw in ["https://app.example", "https://App.example:443/a/../done?x=%7e", "http://localhost:3000"]
+        {
+            assert_eq!(raw.parse::<ReturnUrl>().unwrap().as_str(), raw);
+            assert_eq!(raw.parse::<ReturnUrl>().unwrap().to_string(), raw);
+            assert_eq!(raw.parse::<RedirectUri>().unwrap().as_str(), raw);
+        }
     }
 
     #[test]
