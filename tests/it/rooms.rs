@@ -184,6 +184,14 @@ fn every_room_names_only_what_it_may() {
     );
 }
 
+/// The first rule of a room is the one that is applied; a second one would only look as if it held.
+#[test]
+fn no_room_has_two_rules() {
+    let mut seen = BTreeSet::new();
+    let twice: Vec<_> = RULES.iter().map(|rule| rule.room).filter(|room| !seen.insert(*room)).collect();
+    assert_eq!(twice, [""; 0]);
+}
+
 /// Breaches of a house of the given files, as `path:line names`.
 fn planted(files: &[(&str, &str)]) -> Vec<String> {
     let crates =

@@ -31,11 +31,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule { room: "entropy", may: &[], crates: Crates::Only(&["base64", "getrandom"]) },
     Rule { room: "error", may: &[], crates: PURE },
     Rule { room: "secret", may: &[], crates: PURE },
-    Rule {
-        room: "process",
-        may: &[],
-        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "sled", "tonic"]),
-    },
     Rule { room: "readiness", may: &[], crates: Crates::Only(&["tokio"]) },
     Rule { room: "process", may: &[], crates: Crates::Only(&["rustix", "tokio", "tokio_util", "tracing"]) },
     Rule {
