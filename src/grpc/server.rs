@@ -98,7 +98,7 @@ fn routes(
     limits: &Limits,
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
 ) -> Result<Routes, Error> {
-    let (reflection, reflection_alpha) = reflection::services()
+    let (reflection, reflection_alpha) = reflection::services(offer)
         .map_err(|_| Error::Internal("the contract's descriptors do not fit together"))?;
     let most = limits.message_bytes;
     let mut routes = RoutesBuilder::default();

@@ -53,7 +53,6 @@ async fn lists_every_service() {
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
-                "tokenbroker.admin.v1.AdminService",
                 "tokenbroker.v1.ConnectionService",
                 "tokenbroker.v1.ProviderService",
                 "tokenbroker.v1.TokenBrokerService",

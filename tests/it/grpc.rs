@@ -301,21 +301,33 @@ async fn reflection_of_both_versions_knows_services_details_and_comments() {
 
     let served = Served::start().await;
     let channel = served.channel().await;
-    let list = new::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(new::server_reflection_request::MessageRequest::ListServices(String::new())),
-    };
-    let mut client = new::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let mut answers = client.server_reflection_info(tokio_stream_of(list)).await.unwrap().into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    let new::server_reflection_response::MessageResponse::ListServicesResponse(listed) = answer else {
-        panic!("{answer:?}")
-    };
-    let names: Vec<_> = listed.service.iter().map(|service| service.name.as_str()).collect();
-    for service in
-        ["tokenbroker.v1.TokenBrokerService", "tokenbroker.v1.ConnectionService", "grpc.health.v1.Health"]
-    {
-        assert!(names.contains(&service), "{names:?}");
+    let everywhere = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    let for_apps = ["ConnectionService", "ProviderService", "TokenBrokerService", "WebhookService"]
+        .map(|service| format!("tokenbroker.v1.{service}"));
+    let for_operators = ["tokenbroker.admin.v1.AdminService".to_owned()];
+    for (channel, own) in [
+        (channel.clone(), for_apps.as_slice()),
+        (served.channel_at(&served.socket).await, &for_apps),
+        (served.channel_at(&served.admin).await, &for_operators),
+    ] {
+        let list = new::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(
+                new::server_reflection_request::MessageRequest::ListServices(String::new()),
+            ),
+        };
+        let mut client = new::server_reflection_client::ServerReflectionClient::new(channel);
+        let mut answers = client.server_reflection_info(tokio_stream_of(list)).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+        let new::server_reflection_response::MessageResponse::ListServicesResponse(listed) = answer else {
+            panic!("{answer:?}")
+        };
+        let names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
+        assert_eq!(names, [everywhere.map(str::to_owned).as_slice(), own].concat());
     }
 
     let symbol = |name: &str| old::ServerReflectionRequest {
