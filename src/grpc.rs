@@ -11,6 +11,7 @@ mod caller;
 mod connection;
 mod door;
 mod io;
+mod lasting;
 mod listener;
 pub mod proto;
 mod provider;

@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service as _};
 use tonic::service::Routes;
@@ -20,6 +21,7 @@ use tonic::{Code, Status};
 
 use super::call::{Call, given_id};
 use super::caller::{self, Caller, Names};
+use super::lasting::{Lasting, is_lasting};
 use super::proto::v1::token_broker_service_server::{SERVICE_NAME, TokenBrokerServiceServer};
 use super::status::About;
 use super::token_broker::TokenBroker;
@@ -35,6 +37,8 @@ pub(super) struct Shared {
     pub(super) has_tokens: bool,
     /// Every service but that.
     pub(super) routes: Routes,
+    /// Done when the door closes and whoever watches health has been told.
+    pub(super) farewell: CancellationToken,
 }
 
 /// A door as one connection finds it.
@@ -70,7 +74,14 @@ impl Desk {
         let mut request = request;
         request.extensions_mut().insert(caller);
         let mut routes = self.shared.routes.clone();
-        Box::pin(async move { routes.call(request).await })
+        let farewell = is_lasting(request.uri().path()).then(|| self.shared.farewell.clone());
+        Box::pin(async move {
+            let response = routes.call(request).await?;
+            Ok(match farewell {
+                Some(farewell) => response.map(|answer| Body::new(Lasting::new(answer, farewell))),
+                None => response,
+            })
+        })
     }
 
     /// The answer to a request that never reaches a service.

@@ -62,7 +62,7 @@ pub async fn serve(
     let parts = Arc::new(parts);
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut running = Vec::with_capacity(doors.len());
-    let closing = CancellationToken::new();
+    let (closing, farewell) = (CancellationToken::new(), CancellationToken::new());
     for Door { listener, offer } in doors {
         let shared = Shared {
             parts: parts.clone(),
@@ -73,10 +73,11 @@ pub async fn serve(
             limits: limits.clone(),
             has_tokens: offer == Offer::Apps,
             routes: routes(offer, &parts, limits, health.clone())?,
+            farewell: farewell.clone(),
         };
         running.push(serve_door(listener, Arc::new(shared), closing.clone()));
     }
-    let health = report_health(reporter, parts.readiness.clone());
+    let health = report_health(reporter, parts.readiness.clone(), closing.clone(), farewell);
     let served = futures_util::future::join_all(running);
     let close = async {
         until.await;
@@ -124,8 +125,14 @@ fn routes(
 }
 
 /// Tells the health service what readiness says: NOT_SERVING until the last guard drops, and again when the broker
-/// drains. (tonic's own default for `""` is SERVING from the first moment.)
-async fn report_health(reporter: HealthReporter, readiness: Readiness) -> Infallible {
+/// drains or the door closes. (tonic's own default for `""` is SERVING from the first moment.) Once the door closes and
+/// that is told, `farewell` ends the streams of those who watch.
+async fn report_health(
+    reporter: HealthReporter,
+    readiness: Readiness,
+    closing: CancellationToken,
+    farewell: CancellationToken,
+) -> Infallible {
     let services = [
         "",
         token_broker_service_server::SERVICE_NAME,
@@ -135,15 +142,23 @@ async fn report_health(reporter: HealthReporter, readiness: Readiness) -> Infall
     ];
     let mut is_ready = readiness.subscribe();
     loop {
-        let status = match *is_ready.borrow_and_update() {
+        let is_closing = closing.is_cancelled();
+        let status = match *is_ready.borrow_and_update() && !is_closing {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
         for service in services {
             reporter.set_service_status(service, status).await;
         }
-        if is_ready.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        if is_closing {
+            farewell.cancel();
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            () = closing.cancelled() => {}
+            changed = is_ready.changed() => if changed.is_err() {
+                closing.cancelled().await;
+            },
         }
     }
 }

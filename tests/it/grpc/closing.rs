@@ -6,8 +6,38 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use token_broker::grpc::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use super::served::{PATIENCE, Served, wanted};
+
+/// Whoever watches health is told that the door closes, and neither that stream nor one of reflection is waited for.
+#[tokio::test]
+async fn a_stream_without_end_hears_that_the_door_closes_and_does_not_hold_it_open() {
+    let served = Served::start().await;
+    drop(served.readiness.guard("start-up"));
+    let mut health = HealthClient::new(served.channel().await);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    let mut reflection = ServerReflectionClient::new(served.channel().await);
+    let asks_nothing = futures_util::stream::pending::<ServerReflectionRequest>();
+    let mut reflected = reflection.server_reflection_info(asks_nothing).await.unwrap().into_inner();
+
+    let (told, asked, ()) = tokio::join!(
+        async {
+            let last = watch.message().await.unwrap().unwrap().status();
+            (last, watch.message().await.unwrap_err().code())
+        },
+        async { reflected.message().await.unwrap_err().code() },
+        served.close(),
+    );
+    assert_eq!(told, (ServingStatus::NotServing, Code::Unavailable));
+    assert_eq!(asked, Code::Unavailable);
+}
 
 /// The limit is twice the patience of `close`: who waits for it, fails.
 #[tokio::test]
