@@ -42,7 +42,7 @@ fn an_empty_file_holds_all_defaults_and_warns_that_there_is_no_provider() {
     }
     let config = read("").unwrap();
     assert_eq!(config.server.threads.get(), 1);
-    assert_eq!(config.server.drain.to_string(), "10s");
+    assert_eq!(config.server.drain.to_string(), "15s");
     assert_eq!(config.server.grpc.socket_mode.bits(), 0o660);
     assert_eq!(config.server.grpc.tcp.to_string(), "127.0.0.1:7450");
     assert_eq!(config.server.public.listen.to_string(), "127.0.0.1:7451");
