@@ -134,6 +134,10 @@ mod tests {
         Keys::List(List { file: Some(file.clone()), config: None }).run(&mut desk.console).unwrap();
         assert_eq!(desk.stdout.text(), "KEY  USE              MADE\nk1   seals and opens  now\n".repeat(2));
 
+        let deeper = dir.path().join("etc/token-broker/seal.key");
+        Keys::Generate(File { file: deeper.clone() }).run(&mut desk.console).unwrap();
+        assert!(deeper.exists());
+
         let failure = Keys::Generate(File { file: file.clone() }).run(&mut desk.console).unwrap_err();
         assert_eq!(failure.next[0].command, Next::ListKeys(file));
     }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -94,10 +94,10 @@ pub fn list(path: &Path) -> Result<Vec<KeyInfo>, KeyFileError> {
 }
 
 /// Makes a key file with one fresh key `k1`, mode 0400. The file appears whole or not at all, and an existing one is
-/// never touched.
+/// never touched. Directories that are missing on the way to it are made, mode 0700.
 ///
 /// # Errors
-/// [`KeyFault::Exists`], or [`KeyFault::Io`] when the file cannot be made durable.
+/// [`KeyFault::Exists`], or [`KeyFault::Io`] when the file or its directory cannot be made or made durable.
 pub fn generate(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<KeyInfo, KeyFileError> {
     make(path, now, entropy).map_err(|fault| KeyFileError { path: path.to_owned(), fault })
 }
@@ -116,6 +116,9 @@ fn make(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<KeyInfo, K
         _ => Path::new("."),
     };
     let name = path.file_name().ok_or(KeyFault::NotAFile)?.to_string_lossy();
+    let with_entries = make_dir(parent).map_err(|error| {
+        KeyFault::Io(format!("its directory {} cannot be made: {error}", parent.display()))
+    })?;
     let making = parent.join(format!(".{name}.new-{}", entropy.token::<8>()));
     let written = write_new(&making, &line).and_then(|()| {
         // A link, unlike a rename, never replaces what is there.
@@ -123,8 +126,20 @@ fn make(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<KeyInfo, K
     });
     let _ = fs::remove_file(&making);
     written.map_err(fault)?;
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(fault)?;
+    for dir in with_entries {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(fault)?;
+    }
     Ok(KeyInfo { id, created_at: second(now), is_active: true })
+}
+
+/// Makes `dir` and what is missing above it, for its owner alone. Returns the directories that have an entry more once
+/// a file is made in `dir`, itself first: until each of them is synced, a power cut may take the file away.
+fn make_dir(dir: &Path) -> io::Result<Vec<&Path>> {
+    let above = |dir: &Path| !dir.as_os_str().is_empty();
+    let missing = dir.ancestors().take_while(|dir| above(dir) && !dir.exists()).count();
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
+    let changed = dir.ancestors().take(missing + 1);
+    Ok(changed.map(|dir| if above(dir) { dir } else { Path::new(".") }).collect())
 }
 
 fn write_new(path: &Path, line: &str) -> io::Result<()> {

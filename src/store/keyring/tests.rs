@@ -43,6 +43,26 @@ fn an_existing_file_is_never_overwritten() {
 }
 
 #[test]
+fn missing_directories_are_made_for_their_owner_alone() {
+    let (folder, _) = folder();
+    let outer = folder.path().join("etc");
+    let path = outer.join("token-broker/seal.key");
+    generate(&path, NOW, &OsEntropy).unwrap();
+    assert!(KeyRing::load(&path).is_ok());
+    for dir in [outer.as_path(), path.parent().unwrap()] {
+        assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let (_folder, path) = folder();
+    fs::write(&path, "a file").unwrap();
+    let error = generate(&path.join("seal.key"), NOW, &OsEntropy).unwrap_err().to_string();
+    assert!(error.contains(&format!("its directory {} cannot be made", path.display())), "{error}");
+}
+
+#[test]
 fn two_generated_keys_differ() {
     let (one, two) = (folder(), folder());
     generate(&one.1, NOW, &OsEntropy).unwrap();
