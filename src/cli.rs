@@ -27,6 +27,7 @@ mod examples;
 mod exit;
 mod failure;
 mod help;
+mod hold;
 mod keys;
 mod loopback;
 mod man;

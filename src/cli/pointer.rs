@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::console::Environment;
 use super::endpoint::Endpoint;
+use super::hold::hold;
 
 const FILE: &str = "dev.endpoint";
 
@@ -69,13 +70,12 @@ impl Pointer {
     /// Points to `endpoint`. `None` while another `dev` broker of this user runs: the pointer stays its own.
     pub(crate) fn place(dir: &Path, endpoint: &Endpoint) -> io::Result<Option<Self>> {
         let path = dir.join(FILE);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) => {}
-        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = match hold(&path, || options.open(&path), |file| Ok(file.try_lock()?)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            held => held?,
+        };
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{endpoint}")?;
