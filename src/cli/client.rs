@@ -8,6 +8,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::transport::{Channel, Uri};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
 use super::console::Environment;
@@ -21,9 +23,9 @@ use crate::error::Reason;
 use crate::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use crate::grpc::proto::v1::provider_service_client::ProviderServiceClient;
 use crate::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
-use crate::grpc::proto::v1::{GetConnectionRequest, ListConnectionsRequest};
+use crate::grpc::proto::v1::{Connection, ConnectionStatus, GetConnectionRequest, ListConnectionsRequest};
 
-/// How long the broker may take to accept a connection.
+/// How long the broker may take to accept a connection, and then to say anything at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to answer: longer than it gives a provider (30 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,7 +77,12 @@ impl Client {
         let mut failure = Refusal::from(status).failure(name);
         match (failure.cause, name) {
             (Cause::Broker(Reason::ReauthRequired), Some(name)) => {
-                self.add_consent_age(&mut failure, name, now).await;
+                let Name { provider, connection, tenant } = name.clone();
+                let message = GetConnectionRequest { provider, connection, tenant };
+                if let Ok(answer) = self.connections().get_connection(request(message)).await {
+                    let found = answer.into_inner().connection.unwrap_or_default();
+                    add_state(&mut failure, &found, name, now);
+                }
             }
             (Cause::Broker(Reason::ConnectionNotFound), Some(name)) => {
                 self.add_nearest(&mut failure, name).await;
@@ -86,16 +93,6 @@ impl Client {
             _ => {}
         }
         failure
-    }
-
-    async fn add_consent_age(&self, failure: &mut Failure, name: &Name, now: Timestamp) {
-        let Name { provider, connection, tenant } = name.clone();
-        let message = GetConnectionRequest { provider, connection, tenant };
-        let Ok(answer) = self.connections().get_connection(request(message)).await else { return };
-        let consented = answer.into_inner().connection.and_then(|found| times::of_wire(found.consent_time));
-        let Some(consented) = consented else { return };
-        let age = format!("consent is {} old", times::span(now.since(consented)));
-        failure.why = if failure.why.is_empty() { age } else { format!("{}; {age}", failure.why) };
     }
 
     async fn add_nearest(&self, failure: &mut Failure, name: &Name) {
@@ -116,6 +113,20 @@ impl Client {
     }
 }
 
+/// What the connection itself tells about a demand to consent again.
+fn add_state(failure: &mut Failure, found: &Connection, name: &Name, now: Timestamp) {
+    let fact = if found.status() == ConnectionStatus::Revoking {
+        // A consent would be refused as long as the old grant is being revoked.
+        failure.next =
+            vec![Next::ShowConnection(name.clone()).with("REVOKED when it can be connected again")];
+        "it was disconnected, and its grant is still being revoked".to_owned()
+    } else {
+        let Some(consented) = times::of_wire(found.consent_time) else { return };
+        format!("consent is {} old", times::span(now.since(consented)))
+    };
+    failure.why = if failure.why.is_empty() { fact } else { format!("{}; {fact}", failure.why) };
+}
+
 /// `message` with the time the broker may take to answer.
 pub(crate) fn request<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
@@ -124,6 +135,15 @@ pub(crate) fn request<T>(message: T) -> tonic::Request<T> {
 }
 
 async fn open(endpoint: &Endpoint) -> Result<Channel, io::Error> {
+    let channel = connect(endpoint).await?;
+    // The client's half of the HTTP/2 handshake does not wait for the other's, and any program may hold the port. What
+    // is answered does not matter here.
+    let mut health = HealthClient::new(channel.clone());
+    let heard = tokio::time::timeout(CONNECT_TIMEOUT, health.check(HealthCheckRequest::default())).await;
+    heard.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).map(|_| channel)
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, io::Error> {
     match endpoint {
         Endpoint::Tcp(authority) => {
             let uri = format!("http://{authority}");
@@ -168,6 +188,7 @@ fn nobody_answers(failed: &[(Endpoint, io::Error)], is_named: bool) -> Failure {
             }
             (io::ErrorKind::ConnectionRefused, Endpoint::Tcp(_)) => "nobody listens there".to_owned(),
             (io::ErrorKind::PermissionDenied, _) => "this user may not use the socket".to_owned(),
+            (io::ErrorKind::TimedOut, _) => format!("no answer within {}", times::span(CONNECT_TIMEOUT)),
             (kind, _) => kind.to_string(),
         };
         (endpoint, why)
@@ -199,6 +220,35 @@ mod tests {
         assert_eq!(failure.cause, Cause::NoBroker);
         assert_eq!(failure.what, format!("no broker answers at {endpoint}"));
         assert_eq!(failure.why, "no such socket");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_the_connection_and_says_nothing_is_no_broker() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::Tcp(listener.local_addr().unwrap().to_string());
+        let failure = Client::find(Some(&endpoint), &Environment::default()).await.unwrap_err();
+        assert_eq!((failure.cause, failure.why.as_str()), (Cause::NoBroker, "no answer within 2 s"));
+        assert_eq!(failure.what, format!("no broker answers at {endpoint}"));
+    }
+
+    #[test]
+    fn a_connection_that_is_being_revoked_is_not_to_be_connected_yet() {
+        let name = Name { provider: "p".into(), connection: "c".into(), tenant: String::new() };
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        let told = |status: ConnectionStatus| {
+            let consent = prost_types::Timestamp { seconds: now.as_millis() / 1000 - 3600, nanos: 0 };
+            let mut found = Connection { consent_time: Some(consent), ..Connection::default() };
+            found.set_status(status);
+            let connect = Next::Connect { name: name.clone(), scopes: vec![], allow_account_change: false };
+            let mut failure = Failure::new(Cause::Broker(Reason::ReauthRequired), "x").then(connect);
+            add_state(&mut failure, &found, &name, now);
+            (failure.next[0].command.command("token-broker"), failure.why.clone())
+        };
+        let (next, why) = told(ConnectionStatus::ReauthRequired);
+        assert_eq!((next.as_str(), why.as_str()), ("token-broker connect p c", "consent is 60 min old"));
+        let (next, why) = told(ConnectionStatus::Revoking);
+        assert_eq!(next, "token-broker connections show p c");
+        assert!(why.ends_with("still being revoked"), "{why}");
     }
 
     #[tokio::test]
