@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, request};
 use super::connections::{ConnectionView, held};
 use super::console::Console;
-use super::endpoint::Endpoint;
+use super::endpoint::{self, Endpoint};
 use super::failure::{Cause, Failure};
 use super::next::Name;
 use super::pointer::{self, Pointer};
@@ -122,18 +122,19 @@ impl Dev {
             Door::new("gRPC", tcp.to_string(), grpc_port),
             Door {
                 name: "socket".into(),
-                address: socket.map_or_else(String::new, |s| s.to_string()),
+                address: socket.as_ref().map_or_else(String::new, |s| s.to_string()),
                 taken_port: None,
             },
             Door::new("public", http(addresses.public), public_port),
             Door::new("ops", http(addresses.ops), ops_port),
             Door::new("sandbox", sandbox.issuer().to_owned(), &sandbox_port),
         ];
-        let endpoint = pointer.is_none().then(|| tcp.clone());
+        let own: Vec<&Endpoint> = socket.iter().chain([&tcp]).collect();
+        let named = (!endpoint::finds_first(&own, &console.environment)).then(|| tcp.clone());
         let data = place.dir().to_owned();
         let consent_url = format!("http://{pages_address}/connect");
         let banner =
-            Banner::new(&console.program, &data, place.is_kept(), doors, connected, endpoint, consent_url);
+            Banner::new(&console.program, &data, place.is_kept(), doors, connected, named, consent_url);
         console.report(&banner)?;
         let level = console.environment.get(LOG_VARIABLE).unwrap_or("info").to_owned();
         serve::log(&level, LogFormat::Auto, console.clock.clone(), hardening)?;

@@ -87,9 +87,36 @@ impl Search {
     }
 }
 
+/// Whether a command that names no place looks first at one of `own`, both in a shell like this one and in one with
+/// nothing exported.
+pub(crate) fn finds_first(own: &[&Endpoint], environment: &Environment) -> bool {
+    [environment, &Environment::default()].into_iter().all(|environment| {
+        let first = Search::new(None, environment).ok().and_then(|search| search.places.into_iter().next());
+        first.is_some_and(|first| own.contains(&&first))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::pointer::Pointer;
+
+    #[test]
+    fn a_broker_that_only_this_environment_leads_to_is_not_found_by_every_shell() {
+        let runtime = tempfile::tempdir().unwrap();
+        let set = Environment::of([("XDG_RUNTIME_DIR", runtime.path().to_str().unwrap())]);
+        let own = Endpoint::Tcp("127.0.0.1:1".into());
+        let dir = pointer::runtime_dir(&set).unwrap();
+        let _pointer = Pointer::place(&dir, &own).unwrap().unwrap();
+        assert_eq!(Search::new(None, &set).unwrap().places[0], own);
+        assert!(!finds_first(&[&own], &set));
+        // Where a shell with nothing exported looks first is the machine's affair, but it finds it there.
+        let bare = Environment::default();
+        let first = Search::new(None, &bare).unwrap().places.remove(0);
+        assert!(finds_first(&[&own, &first], &bare) && finds_first(&[&own, &first], &set));
+        // An exported endpoint leads elsewhere.
+        assert!(!finds_first(&[&first], &Environment::of([(VARIABLE, "tcp://127.0.0.1:2")])));
+    }
 
     #[test]
     fn the_two_forms_of_an_endpoint_are_read_and_written_back() {

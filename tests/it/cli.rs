@@ -6,7 +6,7 @@ mod desk;
 mod docs;
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use desk::{Desk, PROGRAM, bare, text};
 use rustix::process::Signal;
@@ -47,6 +47,19 @@ fn the_printed_command_gets_a_token_in_a_shell_with_nothing_exported() {
     let token = text(&output.stdout);
     assert!(token.trim().len() >= 20 && token.lines().count() == 1, "{token}");
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn the_printed_command_finds_a_broker_whose_runtime_directory_no_shell_knows() {
+    // Ours or somebody else's: the usual port is taken.
+    let _held = std::net::TcpListener::bind("127.0.0.1:7450");
+    let desk = Desk::dev();
+    let line = desk.banner.lines().find(|line| line.contains(" token sandbox user-42")).unwrap();
+    let mut shell = Command::new("env");
+    let output = shell.args(["-i", "sh", "-c", line.trim()]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    let own = desk.json(&["token", "sandbox", "user-42"]);
+    assert_eq!(text(&output.stdout).trim(), own["access_token"]);
 }
 
 #[test]
@@ -315,7 +328,7 @@ fn a_key_that_is_missing_or_wrong_is_told_with_a_command_that_runs() {
         assert_eq!(output.status.code(), Some(78), "{said}");
         let next = said.lines().find_map(|line| line.trim().strip_prefix("next: ")).unwrap();
         let next = next.split("      (").next().unwrap().to_owned();
-        let shell = std::process::Command::new("sh").args(["-c", &next]).env_clear().output().unwrap();
+        let shell = Command::new("sh").args(["-c", &next]).env_clear().output().unwrap();
         assert!(shell.status.success(), "{next}: {}", text(&shell.stderr));
         said
     };
@@ -343,7 +356,7 @@ fn a_key_that_is_missing_or_wrong_is_told_with_a_command_that_runs() {
 
 #[test]
 fn a_closed_pipe_ends_a_command_quietly() {
-    let mut child = std::process::Command::new(PROGRAM)
+    let mut child = Command::new(PROGRAM)
         .args(["help", "reason"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

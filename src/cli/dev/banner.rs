@@ -51,7 +51,7 @@ impl Door {
 }
 
 impl Banner {
-    /// `endpoint` is what commands must name, where another development broker is the one they find by themselves.
+    /// `endpoint` is what commands must name, where they would not find this broker by themselves.
     pub(super) fn new(
         program: &str,
         data: &Path,
