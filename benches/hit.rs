@@ -11,6 +11,7 @@ use criterion::{BatchSize, Criterion};
 use prost::Message as _;
 use token_broker::broker::{Broker, Deps, ImportConnection, Settings, TokenRequest};
 use token_broker::clock::SystemClock;
+use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
     AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
 };
@@ -18,7 +19,9 @@ use token_broker::entropy::OsEntropy;
 use token_broker::error::{Mistake, ProviderError};
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::reply::{self, TokenReply};
-use token_broker::provider::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation};
+use token_broker::provider::{
+    Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
+};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
 use token_broker::telemetry::Metrics;
@@ -144,7 +147,15 @@ impl ProviderClient for Silent {
         Err(ProviderError::Malformed)
     }
 
-    async fn refresh(&self, _refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    fn reuse_profile(&self) -> ReuseProfile {
+        ReuseProfile::default()
+    }
+
+    async fn admit(&self, _: Urgency) -> Result<Admission, ProviderError> {
+        Ok(Admission::holding(()))
+    }
+
+    async fn refresh(&self, _: Admission, _refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
         Err(ProviderError::Malformed)
     }
 

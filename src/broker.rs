@@ -6,6 +6,7 @@ mod access_token;
 mod cache;
 mod connect;
 mod disconnect;
+mod keep;
 mod listing;
 mod refresh;
 mod sweep;
@@ -15,12 +16,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use cache::ServedToken;
 pub use connect::AllowedUrls;
+pub use keep::Change;
 
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, Profile, ProviderKey};
@@ -67,6 +70,7 @@ pub struct Broker {
     providers: BTreeMap<ProviderKey, Arc<dyn ProviderClient>>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    changes: broadcast::Sender<Change>,
     cache: cache::Cache,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
@@ -87,6 +91,7 @@ impl Broker {
             providers,
             settings,
             metrics: deps.metrics,
+            changes: broadcast::Sender::new(keep::BACKLOG),
             cache: cache::Cache::default(),
             revocations: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -136,6 +141,18 @@ pub struct TokenAnswer {
     pub token: Arc<ServedToken>,
     /// Where it came from.
     pub source: Source,
+    /// Whether it would survive a crash.
+    pub durability: Durability,
+}
+
+/// Whether what is answered would survive a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Yes: it was durable before it was answered.
+    #[default]
+    Durable,
+    /// Not yet: the store fails, and the provider took back what came before.
+    Degraded,
 }
 
 /// Where an answered token came from.

@@ -3,6 +3,7 @@
 //! and returns `Self`; a refresh token is never overwritten with nothing.
 
 mod id;
+pub mod reuse;
 mod session;
 mod token;
 mod transition;

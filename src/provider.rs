@@ -19,11 +19,13 @@ pub mod spec;
 pub mod url;
 mod wire;
 
+use std::any::Any;
 use std::time::Duration;
 
 use ::url::Url;
 use async_trait::async_trait;
 
+use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
 use crate::secret::Secret;
@@ -57,14 +59,50 @@ pub trait ProviderClient: Send + Sync {
     /// Trades an authorization code for tokens (RFC 6749 section 4.1.3).
     async fn exchange(&self, grant: &CodeGrant) -> Result<IssuedTokens, ProviderError>;
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6).
-    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError>;
+    /// What it does with a refresh token that was presented before.
+    fn reuse_profile(&self) -> ReuseProfile;
+
+    /// Settles everything that must be settled before a refresh is written down as begun: whether the provider may
+    /// be asked at all, whose turn it is, and where its token endpoint is. Waits its turn; sends no token.
+    async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError>;
+
+    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the leave that `admit` gave.
+    async fn refresh(
+        &self,
+        admission: Admission,
+        refresh: &RefreshToken,
+    ) -> Result<IssuedTokens, ProviderError>;
 
     /// Revokes a grant in the provider's own way (RFC 7009: the refresh token first).
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError>;
 
     /// Whose account an access token is for; `None` where the provider has no way to tell.
     async fn account(&self, access: &AccessToken) -> Result<Option<Account>, ProviderError>;
+}
+
+/// How pressing a refresh is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nobody waits for it: it is done ahead of expiry.
+    Ahead,
+    /// A caller waits for it, and overtakes those for whom nobody does.
+    Waiting,
+}
+
+/// Leave to make one request to a token endpoint. Holds a place among the requests under way until it is dropped.
+pub struct Admission(Box<dyn Any + Send>);
+
+impl Admission {
+    /// Leave that gives `place` back when it is dropped.
+    pub fn holding(place: impl Any + Send) -> Self {
+        Self(Box::new(place))
+    }
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Admission").field(&self.0.type_id()).finish()
+    }
 }
 
 /// What goes into the URL that starts a consent.

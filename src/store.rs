@@ -107,6 +107,12 @@ pub trait TokenStore: Send + Sync {
     /// Writes `connection` under its own id if the store holds what `expected` says.
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError>;
 
+    /// [`TokenStore::put`] of tokens that a provider has just issued and that exist nowhere else yet. A store that
+    /// takes no other write, because its disk is full, makes room for this one if it can.
+    async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
+        self.put(connection, expected).await
+    }
+
     /// Forgets the connection if the store holds what `expected` says. The bytes it left in the engine's file stay
     /// sealed; they are gone for good when their key is destroyed.
     async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError>;

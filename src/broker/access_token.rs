@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::{Joined, Landing};
-use super::{Broker, ServedToken, Source, TokenAnswer, TokenRequest};
+use super::{Broker, Durability, ServedToken, Source, TokenAnswer, TokenRequest};
 use crate::clock::Timestamp;
 use crate::connection::{AccessToken, ConnectionId, Profile, Status};
 use crate::error::Error;
@@ -67,7 +67,7 @@ impl Broker {
             && token.scopes.missing(&request.scopes).is_empty();
         is_wanted.then(|| {
             token.count_hit();
-            TokenAnswer { token, source: Source::Cache }
+            TokenAnswer { token, source: Source::Cache, durability: Durability::Durable }
         })
     }
 
@@ -91,7 +91,7 @@ impl Broker {
             return Err(Error::ScopeNotGranted { connection: request.id, missing });
         }
         self.metrics.tokens_served(request.id.provider.as_str(), source.as_str()).inc();
-        Ok(TokenAnswer { token, source })
+        Ok(TokenAnswer { token, source, durability: Durability::Durable })
     }
 
     /// A token that meets the request, or, where the caller prefers that to an error or a long wait, an older one

@@ -12,6 +12,7 @@ use url::Url;
 
 pub use request::AllowedUrls;
 
+use super::keep::Weight;
 use super::refresh::Persistence;
 use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
@@ -258,7 +259,7 @@ impl Broker {
         let connection = before
             .connected(consent, now)
             .map_err(|why| Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why })?;
-        self.commit(&connection, expected, Persistence::Brief).await?;
+        self.commit(&turn, &connection, expected, Persistence::Brief).await?;
         let profile = connection.profile.clone();
         turn.publish(self.served(connection)?);
         tracing::info!(connection = %id, "connected");
@@ -278,7 +279,8 @@ impl Broker {
                 _ => return Ok(()),
             },
         };
-        self.tokens.put(&Connection::pending(turn.id().clone(), self.clock.now()), expected).await?;
+        let pending = Connection::pending(turn.id().clone(), self.clock.now());
+        self.keep(&turn, &pending, expected, Weight::Ordinary).await?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::Turn;
+use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
 use crate::connection::{Connection, ConnectionId, Profile, Status};
 use crate::error::{Error, ProviderError};
@@ -81,7 +82,7 @@ impl Broker {
                 return Ok((connection.profile, RevocationState::Revoked));
             }
             connection = connection.revoking(self.clock.now());
-            revision = self.tokens.put(&connection, Expected::At(revision)).await?;
+            revision = self.keep(&turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
         }
         turn.withdraw();
         let revocation = match &connection.tokens {
@@ -104,7 +105,7 @@ impl Broker {
         revision: Revision,
         outcome: Revocation,
     ) -> Result<(Profile, RevocationState), Error> {
-        self.tokens.remove(turn.id(), Expected::At(revision)).await?;
+        self.forget_record(&turn, Expected::At(revision)).await?;
         self.cache.retire(turn);
         let profile = Profile { status: Status::Revoked, updated_at: self.clock.now(), ..connection.profile };
         let state = match outcome {

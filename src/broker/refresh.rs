@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::access_token::{Demand, not_serving};
 use super::cache::{Landing, Turn};
+use super::keep::Weight;
 use super::{Broker, ServedToken, Source};
 use crate::connection::{AccessToken, Connection, Profile};
 use crate::error::{Error, ProviderError, StoreError};
-use crate::provider::ProviderClient;
+use crate::provider::{ProviderClient, Urgency};
 use crate::store::{Expected, Revision, Stored};
 
 /// How long after a failed write the next is tried, at first and at most; each wait is twice the one before.
@@ -42,10 +43,14 @@ impl Broker {
         let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
             return self.keep_unrefreshable(turn, connection, revision, demand).await;
         };
+        let admission = match provider.admit(Urgency::Waiting).await {
+            Ok(admission) => admission,
+            Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
+        };
         // The life of the new token is counted from before the request, never from the answer.
         let asked_at = self.clock.now();
         let started = Instant::now();
-        let outcome = provider.refresh(refresh).await;
+        let outcome = provider.refresh(admission, refresh).await;
         self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
         let issued = match outcome {
@@ -53,7 +58,7 @@ impl Broker {
             Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
         };
         let connection = connection.refreshed(issued, asked_at, self.clock.now());
-        self.commit(&connection, Expected::At(revision), Persistence::Endless).await?;
+        self.commit(turn, &connection, Expected::At(revision), Persistence::Endless).await?;
         tracing::info!(connection = %turn.id(), generation = connection.profile.generation, "refreshed");
         let token = self.served(connection)?;
         turn.publish(token.clone());
@@ -63,13 +68,14 @@ impl Broker {
     /// Makes tokens durable that a provider has just given and that exist nowhere else yet.
     pub(super) async fn commit(
         &self,
+        turn: &Turn,
         connection: &Connection,
         expected: Expected,
         persistence: Persistence,
     ) -> Result<Revision, Error> {
         let mut wait = FIRST_RETRY;
         loop {
-            match self.tokens.put(connection, expected).await {
+            match self.keep(turn, connection, expected, Weight::Rescue).await {
                 Err(StoreError::Unavailable(why))
                     if persistence == Persistence::Endless || wait < LAST_RETRY / 2 =>
                 {
@@ -115,7 +121,7 @@ impl Broker {
         }
         // A flapping provider must not cost a durable write per call.
         if (is_dead || is_news)
-            && let Err(error) = self.tokens.put(&connection, Expected::At(revision)).await
+            && let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await
         {
             tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
         }
@@ -143,7 +149,7 @@ impl Broker {
         }
         turn.withdraw();
         let connection = connection.expired(self.clock.now());
-        self.tokens.put(&connection, Expected::At(revision)).await?;
+        self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
         Err(not_serving(&connection.profile))
     }
 }

@@ -57,7 +57,7 @@ impl Broker {
         if !is_forgotten(&stored.value.profile, self.clock.now()) {
             return Ok(false);
         }
-        self.tokens.remove(&listed.id, Expected::At(stored.revision)).await?;
+        self.forget_record(&turn, Expected::At(stored.revision)).await?;
         self.cache.retire(turn);
         Ok(true)
     }

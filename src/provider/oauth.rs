@@ -23,8 +23,12 @@ use super::spec::mint::IssParameter;
 use super::spec::value::Template;
 use super::url::{CheckedUrl, PlainHttp};
 use super::wire::unusable;
-use super::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, authorization};
+use super::{
+    Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
+    authorization,
+};
 use crate::clock::Clock;
+use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
 use crate::telemetry::Metrics;
@@ -38,7 +42,7 @@ pub struct OAuthProvider {
     scopes: Scopes,
     discovery: Discovery,
     /// As many refreshes as may be under way at a time.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for OAuthProvider {
@@ -63,7 +67,7 @@ impl OAuthProvider {
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),
-            turns: Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Arc::new(Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS))),
             config,
         }
     }
@@ -238,11 +242,32 @@ impl ProviderClient for OAuthProvider {
         authorization_code::exchange(endpoint, grant).await
     }
 
-    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    fn reuse_profile(&self) -> ReuseProfile {
+        let spec = &self.config.spec;
+        ReuseProfile {
+            rotation: spec.rotation.into(),
+            reuse: (&spec.reuse).into(),
+            old_at_survives: spec.old_at_survives,
+            invalid_grant_confirmations: spec.invalid_grant_confirmations,
+            token_timeout: spec.token_timeout.duration(),
+        }
+    }
+
+    async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
+        let metadata = self.metadata().await?;
+        self.token_request(Asked::Refresh, None, metadata.as_deref())?;
+        // Never closed, so this only waits.
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| unusable("closed"))?;
+        Ok(Admission::holding(turn))
+    }
+
+    async fn refresh(
+        &self,
+        _admission: Admission,
+        refresh: &RefreshToken,
+    ) -> Result<IssuedTokens, ProviderError> {
         let metadata = self.metadata().await?;
         let endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
-        // Never closed, so this only waits.
-        let _turn = self.turns.acquire().await.map_err(|_| unusable("closed"))?;
         refresh_token::refresh(endpoint, refresh).await
     }
 

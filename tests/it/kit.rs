@@ -12,12 +12,15 @@ use token_broker::broker::{
     TokenRequest,
 };
 use token_broker::clock::{Clock, ManualClock, Timestamp};
+use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
     AccessToken, Account, Connection, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
 };
 use token_broker::entropy::SeededEntropy;
 use token_broker::error::{Mistake, ProviderError, StoreError};
-use token_broker::provider::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation};
+use token_broker::provider::{
+    Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
+};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
 use token_broker::store::{Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
@@ -313,7 +316,19 @@ impl ProviderClient for FakeProvider {
         self.answer().await
     }
 
-    async fn refresh(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    fn reuse_profile(&self) -> ReuseProfile {
+        ReuseProfile::default()
+    }
+
+    async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
+        Ok(Admission::holding(()))
+    }
+
+    async fn refresh(
+        &self,
+        _admission: Admission,
+        refresh: &RefreshToken,
+    ) -> Result<IssuedTokens, ProviderError> {
         self.presented.lock().unwrap().push(refresh.value.expose().clone());
         self.answer().await
     }

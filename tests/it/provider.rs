@@ -12,14 +12,28 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use token_broker::clock::SystemClock;
-use token_broker::connection::{AccessToken, RefreshToken, TokenSet};
+use token_broker::connection::{AccessToken, IssuedTokens, RefreshToken, TokenSet};
 use token_broker::entropy::OsEntropy;
+use token_broker::error::ProviderError;
 use token_broker::provider::catalogue::ProviderEntry;
 use token_broker::provider::http::{HttpClient, HttpSettings};
 use token_broker::provider::oauth::OAuthProvider;
+use token_broker::provider::{ProviderClient, Urgency};
 use token_broker::sandbox::{Approval, Behavior, ClientRegistration, IssuedGrant, Sandbox, SandboxOptions};
 use token_broker::secret::Secret;
 use token_broker::telemetry::Metrics;
+
+/// A refresh as the broker makes it: leave first, then the request.
+trait Renew {
+    async fn renewed(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError>;
+}
+
+impl<P: ProviderClient> Renew for P {
+    async fn renewed(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+        let admission = self.admit(Urgency::Waiting).await?;
+        self.refresh(admission, refresh).await
+    }
+}
 
 /// Where the sandbox's client returns to.
 const REDIRECT_URI: &str = "http://127.0.0.1:8800/callback/sandbox";

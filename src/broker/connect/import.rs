@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::access_token::Demand;
+use crate::broker::keep::Weight;
 use crate::broker::refresh::Persistence;
 use crate::broker::{Broker, ImportConnection};
 use crate::connection::{
@@ -73,7 +74,7 @@ impl Broker {
         });
         let tokens = TokenSet { access, refresh };
         let connection = before.imported(tokens, scopes, now);
-        self.commit(&connection, expected, Persistence::Brief).await?;
+        self.commit(&turn, &connection, expected, Persistence::Brief).await?;
         turn.withdraw();
         Ok(())
     }
@@ -91,7 +92,7 @@ impl Broker {
         match provider.account(access).await {
             Ok(Some(account)) => {
                 let connection = stored.value.identified(account, self.clock.now());
-                self.tokens.put(&connection, Expected::At(stored.revision)).await?;
+                self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
                 Ok(connection.profile)
             }
             Ok(None) => Ok(stored.value.profile),

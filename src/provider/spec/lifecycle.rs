@@ -3,11 +3,14 @@
 //! K14 (what becomes of the superseded tokens) is `reuse` for the refresh token and `old_at_survives` for the access
 //! token; K15 (what presenting a spent one does) is `spent`.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::span::Span;
 use super::value::Pointer;
+use crate::connection::reuse;
 
 /// Whether a refresh answers with a new refresh token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +39,34 @@ pub enum Reuse {
     /// It is spent at its first use.
     #[default]
     Strict,
+}
+
+impl From<Rotation> for reuse::Rotation {
+    fn from(rotation: Rotation) -> Self {
+        match rotation {
+            Rotation::Never => Self::Never,
+            Rotation::Sometimes => Self::Sometimes,
+            Rotation::Always => Self::Always,
+        }
+    }
+}
+
+impl From<&Reuse> for reuse::Reuse {
+    fn from(reuse: &Reuse) -> Self {
+        match reuse {
+            Reuse::Reusable => Self::Reusable,
+            Reuse::Grace(grace) => Self::Grace {
+                window: Duration::from_secs(grace.seconds.into()),
+                max_uses: grace.max_uses,
+                is_same_pair: grace.result == GraceResult::Same,
+            },
+            // The spec counts further uses, the core counts them all.
+            Reuse::Count(count) => {
+                Self::Count { max_uses: count.n.saturating_add(1), is_last_only: count.last_only }
+            }
+            Reuse::Strict => Self::Strict,
+        }
+    }
 }
 
 /// A grace period for a spent refresh token.

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use token_broker::error::{AmbiguousCause, ProviderError, Unsent};
-use token_broker::provider::ProviderClient as _;
 use token_broker::provider::http::HttpSettings;
 use token_broker::sandbox::{Fault, On};
 
 use super::peer::{Manner, Peer};
-use super::{provider, provider_of, provider_with, refresh_token, refresh_token_of, sandbox};
+use super::{Renew as _, provider, provider_of, provider_with, refresh_token, refresh_token_of, sandbox};
 
 fn ambiguous(cause: AmbiguousCause) -> ProviderError {
     ProviderError::Ambiguous { cause }
@@ -48,7 +47,7 @@ async fn every_fault_is_told_for_what_it_is_and_none_is_taken_for_death() {
         let grant = sandbox.grants().issue("user-42", &["openid"]);
         let shown = format!("{fault:?}");
         sandbox.script().next(On::refresh(), fault);
-        let error = provider.refresh(&refresh_token_of(&grant)).await.unwrap_err();
+        let error = provider.renewed(&refresh_token_of(&grant)).await.unwrap_err();
         assert_eq!(error, expected, "{shown}");
     }
 }
@@ -59,7 +58,7 @@ async fn a_rule_lets_a_503_say_that_nothing_was_processed() {
     let provider = provider_of(&sandbox, json!({"errors": [{"status": [503], "means": "transient"}]}));
     let grant = sandbox.grants().issue("user-42", &["openid"]);
     sandbox.script().next(On::refresh(), Fault::status(503).retry_after(Duration::from_secs(9)));
-    let error = provider.refresh(&refresh_token_of(&grant)).await.unwrap_err();
+    let error = provider.renewed(&refresh_token_of(&grant)).await.unwrap_err();
     let wait = Some(Duration::from_secs(9));
     assert_eq!(error, ProviderError::Unavailable { cause: Unsent::Refused(503), retry_after: wait });
 }
@@ -69,13 +68,13 @@ async fn a_server_that_is_away_was_certainly_not_reached() {
     let mut sandbox = sandbox();
     let provider = provider_of(&sandbox, json!({}));
     let grant = sandbox.grants().issue("user-42", &["openid"]);
-    provider.refresh(&refresh_token_of(&grant)).await.unwrap();
+    provider.renewed(&refresh_token_of(&grant)).await.unwrap();
     let newer = sandbox.grants().issue("user-42", &["openid"]);
     sandbox.unplug().await;
-    assert_eq!(provider.refresh(&refresh_token_of(&newer)).await.unwrap_err(), unsent(Unsent::Connect));
+    assert_eq!(provider.renewed(&refresh_token_of(&newer)).await.unwrap_err(), unsent(Unsent::Connect));
     sandbox.plug().unwrap();
     assert!(
-        provider.refresh(&refresh_token_of(&newer)).await.is_ok(),
+        provider.renewed(&refresh_token_of(&newer)).await.is_ok(),
         "the same token, since it was never sent"
     );
 }
@@ -89,7 +88,7 @@ fn at(url: &str) -> serde_json::Value {
 async fn a_tls_failure_is_not_sent() {
     let plain = Peer::new(Manner::Blurts("HTTP/1.1 400 Bad Request\r\n\r\n")).await;
     let error =
-        provider(at(&format!("https://{}/t", plain.address))).refresh(&refresh_token("canary-rt")).await;
+        provider(at(&format!("https://{}/t", plain.address))).renewed(&refresh_token("canary-rt")).await;
     assert_eq!(error.unwrap_err(), unsent(Unsent::Tls));
     assert!(!plain.requests().concat().contains("canary"));
 }
@@ -99,7 +98,7 @@ async fn a_handshake_that_hangs_is_not_sent_and_ends_in_time() {
     let silent = Peer::new(Manner::Silent).await;
     let settings = HttpSettings { connect_timeout: Duration::from_millis(200), ..HttpSettings::default() };
     let provider = provider_with(at(&format!("https://{}/t", silent.address)), &settings);
-    assert_eq!(provider.refresh(&refresh_token("rt")).await.unwrap_err(), unsent(Unsent::Connect));
+    assert_eq!(provider.renewed(&refresh_token("rt")).await.unwrap_err(), unsent(Unsent::Connect));
 }
 
 #[tokio::test]
@@ -107,6 +106,6 @@ async fn a_peer_that_takes_the_request_and_is_silent_is_ambiguous() {
     let silent = Peer::new(Manner::Silent).await;
     let mut entry = at(&silent.url("/t"));
     entry.as_object_mut().unwrap().insert("token_timeout".to_owned(), json!("200ms"));
-    let error = provider(entry).refresh(&refresh_token("rt")).await.unwrap_err();
+    let error = provider(entry).renewed(&refresh_token("rt")).await.unwrap_err();
     assert_eq!(error, ambiguous(AmbiguousCause::Timeout));
 }

@@ -12,7 +12,9 @@ use token_broker::secret::Secret;
 use url::Url;
 
 use super::peer::{Peer, location_of};
-use super::{REDIRECT_URI, access_token, provider, provider_of, refresh_token_of, sandbox, token_set};
+use super::{
+    REDIRECT_URI, Renew as _, access_token, provider, provider_of, refresh_token_of, sandbox, token_set,
+};
 
 const VERIFIER: &str = "a-code-verifier-of-at-least-forty-three-characters";
 
@@ -66,7 +68,7 @@ async fn a_grant_lives_from_consent_to_revocation() {
     assert_eq!((account.id.as_str(), account.email.as_deref()), ("user-42", Some("user-42@sandbox.example")));
 
     let first = first.into_set(None, token.issued_at);
-    let second = provider.refresh(first.refresh.as_ref().unwrap()).await.unwrap();
+    let second = provider.renewed(first.refresh.as_ref().unwrap()).await.unwrap();
     assert_ne!(
         second.refresh_token.as_ref(),
         first.refresh.as_ref().map(|token| &token.value),
@@ -77,7 +79,7 @@ async fn a_grant_lives_from_consent_to_revocation() {
     let second = second.into_set(first.refresh, token.issued_at);
     assert_eq!(provider.revoke(&second).await.unwrap(), Revocation::Revoked);
     assert!(sandbox.grants().list()[0].ended.is_some());
-    let dead = provider.refresh(second.refresh.as_ref().unwrap()).await.unwrap_err();
+    let dead = provider.renewed(second.refresh.as_ref().unwrap()).await.unwrap_err();
     assert!(matches!(&dead, ProviderError::Denied(code) if code.as_str() == "invalid_grant"), "{dead:?}");
     assert_eq!(
         provider.account(second.access.as_ref().unwrap()).await.unwrap(),
@@ -92,7 +94,7 @@ async fn each_way_of_client_authentication_is_understood() {
         let sandbox = sandbox();
         let provider = provider_of(&sandbox, json!({"client_auth": auth}));
         let grant = sandbox.grants().issue("user-42", &["openid"]);
-        provider.refresh(&refresh_token_of(&grant)).await.unwrap_or_else(|error| panic!("{auth}: {error:?}"));
+        provider.renewed(&refresh_token_of(&grant)).await.unwrap_or_else(|error| panic!("{auth}: {error:?}"));
     }
 }
 
@@ -102,13 +104,13 @@ async fn a_wrong_secret_is_about_the_client_and_spends_nothing() {
     let grant = sandbox.grants().issue("user-42", &["openid"]);
     for auth in ["basic", "post"] {
         let provider = provider_of(&sandbox, json!({"client_auth": auth, "client_secret": "wrong"}));
-        let error = provider.refresh(&refresh_token_of(&grant)).await.unwrap_err();
+        let error = provider.renewed(&refresh_token_of(&grant)).await.unwrap_err();
         assert!(
             matches!(&error, ProviderError::Misconfigured(code) if code.as_str() == "invalid_client"),
             "{error:?}"
         );
     }
-    assert!(provider_of(&sandbox, json!({})).refresh(&refresh_token_of(&grant)).await.is_ok());
+    assert!(provider_of(&sandbox, json!({})).renewed(&refresh_token_of(&grant)).await.is_ok());
 }
 
 #[tokio::test]
@@ -215,7 +217,7 @@ async fn a_refresh_takes_the_shape_that_the_spec_gives_it() {
         "response": {"access_token": "/data/token", "refresh_token": "/data/new", "expires": "/ttl"},
         "expiry": "minutes",
     }));
-    let issued = provider.refresh(&super::refresh_token("rt")).await.unwrap();
+    let issued = provider.renewed(&super::refresh_token("rt")).await.unwrap();
     assert_eq!(issued.access_token.expose(), "a");
     assert_eq!(issued.refresh_token.unwrap().expose(), "r");
     assert_eq!(issued.expires_in.unwrap().as_secs(), 120);
@@ -239,7 +241,7 @@ async fn no_more_refreshes_run_at_a_time_than_the_spec_allows() {
         .map(|n| refresh_token_of(&sandbox.grants().issue(&format!("user-{n}"), &["openid"])))
         .collect();
     let hold = sandbox.script().hold_request(On::refresh());
-    let both = async { tokio::join!(provider.refresh(&tokens[0]), provider.refresh(&tokens[1])) };
+    let both = async { tokio::join!(provider.renewed(&tokens[0]), provider.renewed(&tokens[1])) };
     let gate = async {
         let log = sandbox.log();
         log.wait_for(|exchange| exchange.endpoint == Endpoint::Token).await;

@@ -9,7 +9,7 @@ use token_broker::provider::ProviderClient as _;
 use token_broker::sandbox::{Endpoint, Fault};
 
 use super::peer::Peer;
-use super::{provider, provider_of, refresh_token, refresh_token_of, sandbox};
+use super::{Renew as _, provider, provider_of, refresh_token, refresh_token_of, sandbox};
 
 fn readings(sandbox: &token_broker::sandbox::Sandbox) -> usize {
     sandbox.log().exchanges().iter().filter(|exchange| exchange.endpoint == Endpoint::Discovery).count()
@@ -33,14 +33,14 @@ async fn after_a_failure_nobody_asks_again_before_the_rest_is_over() {
     sandbox.script().always(Endpoint::Discovery, Fault::status(500));
     let provider = provider_of(&sandbox, json!({}));
     for _ in 0..10 {
-        let error = provider.refresh(&refresh_token("rt")).await.unwrap_err();
+        let error = provider.renewed(&refresh_token("rt")).await.unwrap_err();
         assert!(matches!(error, ProviderError::Unavailable { .. }), "a token was never sent: {error:?}");
     }
     assert_eq!(readings(&sandbox), 1);
     sandbox.script().clear();
     let grant = sandbox.grants().issue("user-42", &["openid"]);
     let patient = async {
-        while let Err(error) = provider.refresh(&refresh_token_of(&grant)).await {
+        while let Err(error) = provider.renewed(&refresh_token_of(&grant)).await {
             tokio::time::sleep(error.retry_after().unwrap()).await;
         }
     };
@@ -55,7 +55,7 @@ async fn refusal(document: impl Fn(&str) -> Value) -> String {
     let issuer = stand_in.url("");
     let peer = Peer::json(200, &document(&issuer).to_string()).await;
     let provider = provider(json!({"issuer": issuer, "discovery": {"url": peer.url("/metadata")}}));
-    match provider.refresh(&refresh_token("rt")).await.unwrap_err() {
+    match provider.renewed(&refresh_token("rt")).await.unwrap_err() {
         ProviderError::Misconfigured(code) => code.to_string(),
         other => format!("{other:?}"),
     }
@@ -82,6 +82,6 @@ async fn a_document_without_a_token_endpoint_is_refused() {
 async fn what_is_no_document_is_malformed() {
     let sandbox = sandbox();
     sandbox.script().always(Endpoint::Discovery, Fault::html(200));
-    let error = provider_of(&sandbox, json!({})).refresh(&refresh_token("rt")).await.unwrap_err();
+    let error = provider_of(&sandbox, json!({})).renewed(&refresh_token("rt")).await.unwrap_err();
     assert_eq!(error, ProviderError::Malformed);
 }

@@ -6,13 +6,12 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use token_broker::error::{ProviderError, Unsent};
-use token_broker::provider::ProviderClient as _;
 use token_broker::provider::http::HttpSettings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{provider_with, refresh_token};
+use super::{Renew as _, provider_with, refresh_token};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 42\r\n\r\n{\"access_token\":\"a\",\"token_type\":\"bearer\"}";
 
@@ -76,7 +75,7 @@ fn settings(certificate: Option<&str>) -> (HttpSettings, Option<tempfile::NamedT
 async fn refreshed(peer: &TlsPeer, certificate: Option<&str>) -> Result<(), ProviderError> {
     let (settings, _file) = settings(certificate);
     let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": peer.url}});
-    provider_with(entry, &settings).refresh(&refresh_token("rt")).await.map(|_| ())
+    provider_with(entry, &settings).renewed(&refresh_token("rt")).await.map(|_| ())
 }
 
 #[tokio::test]

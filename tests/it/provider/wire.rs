@@ -14,7 +14,8 @@ use token_broker::telemetry::{Capture, Filter, Format, Logging};
 
 use super::peer::{Manner, Peer};
 use super::{
-    CANARY, access_token, provider, provider_of, refresh_token, refresh_token_of, sandbox, token_set,
+    CANARY, Renew as _, access_token, provider, provider_of, refresh_token, refresh_token_of, sandbox,
+    token_set,
 };
 
 #[tokio::test]
@@ -25,7 +26,7 @@ async fn a_redirect_is_not_followed_and_leaks_nothing() {
     for status in [301, 302, 303, 307, 308] {
         let grant = sandbox.grants().issue("user-42", &["openid"]);
         sandbox.script().next(On::refresh(), Fault::redirect(status, &thief.url("/token")));
-        let error = provider.refresh(&refresh_token_of(&grant)).await.unwrap_err();
+        let error = provider.renewed(&refresh_token_of(&grant)).await.unwrap_err();
         assert_eq!(error, ProviderError::Malformed, "{status}");
         sandbox.script().next(Endpoint::Revoke, Fault::redirect(status, &thief.url("/revoke")));
         assert_ne!(provider.revoke(&token_set(&grant)).await, Ok(Revocation::Revoked), "{status}");
@@ -57,7 +58,7 @@ async fn plain_http_to_another_machine_is_refused_before_anything_is_sent() {
 async fn a_request_says_who_sends_it_and_no_more_than_it_must() {
     let peer = Peer::json(200, r#"{"access_token":"a","token_type":"bearer"}"#).await;
     let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": peer.url("/t")}});
-    provider(entry).refresh(&refresh_token("rt")).await.unwrap();
+    provider(entry).renewed(&refresh_token("rt")).await.unwrap();
     let request = &peer.requests()[0];
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut names: Vec<&str> = head.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
@@ -85,7 +86,7 @@ async fn an_answer_larger_than_64_kib_is_cut_off_however_it_is_sent() {
     {
         let peer = Peer::new(Manner::Says(answer)).await;
         let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": peer.url("/t")}});
-        let outcome = provider(entry).refresh(&refresh_token("rt")).await;
+        let outcome = provider(entry).renewed(&refresh_token("rt")).await;
         let expected = (!is_read).then_some(ProviderError::Ambiguous { cause: AmbiguousCause::Unparsable });
         assert_eq!(outcome.err(), expected);
     }
@@ -96,7 +97,7 @@ async fn an_answer_larger_than_64_kib_is_cut_off_however_it_is_sent() {
 async fn child_with_a_proxy_in_its_environment() {
     let Ok(url) = std::env::var("TOKEN_BROKER_TEST_PEER") else { return };
     let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": url}});
-    provider(entry).refresh(&refresh_token("rt")).await.unwrap();
+    provider(entry).renewed(&refresh_token("rt")).await.unwrap();
 }
 
 #[tokio::test]
@@ -151,7 +152,7 @@ async fn no_secret_is_printed_by_anybody_at_any_level() {
         let url = peer.url("/t?key=canary-query");
         let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": url}, "client_auth": "basic"});
         let provider = provider(entry);
-        let outcome = provider.refresh(&refresh_token("canary-rt")).await;
+        let outcome = provider.renewed(&refresh_token("canary-rt")).await;
         printed += &format!("{outcome:?} {provider:?}");
         if let Err(error) = outcome {
             printed += &error.to_string();
@@ -160,9 +161,9 @@ async fn no_secret_is_printed_by_anybody_at_any_level() {
     let sandbox = sandbox();
     sandbox.script().always(On::refresh(), Fault::drop_answer());
     let provider = provider_of(&sandbox, json!({"token_timeout": "1s"}));
-    printed += &format!("{:?}", provider.refresh(&refresh_token("canary-rt")).await);
+    printed += &format!("{:?}", provider.renewed(&refresh_token("canary-rt")).await);
     drop(sandbox);
-    printed += &format!("{:?}", provider.refresh(&refresh_token("canary-rt")).await);
+    printed += &format!("{:?}", provider.renewed(&refresh_token("canary-rt")).await);
 
     let logged = log.text();
     assert!(logged.contains("listening"), "the collector works");

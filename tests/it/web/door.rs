@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use token_broker::broker::{AllowedUrls, BeginConnect, Broker, Deps, Settings};
 use token_broker::clock::SystemClock;
+use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
     AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
 };
 use token_broker::entropy::OsEntropy;
 use token_broker::error::{Mistake, ProviderError};
-use token_broker::provider::{AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation};
+use token_broker::provider::{
+    Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
+};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
 use token_broker::telemetry::Metrics;
@@ -253,7 +256,15 @@ impl ProviderClient for FakeProvider {
         })
     }
 
-    async fn refresh(&self, _: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    fn reuse_profile(&self) -> ReuseProfile {
+        ReuseProfile::default()
+    }
+
+    async fn admit(&self, _: Urgency) -> Result<Admission, ProviderError> {
+        Ok(Admission::holding(()))
+    }
+
+    async fn refresh(&self, _: Admission, _: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
         Err(ProviderError::Malformed)
     }
 

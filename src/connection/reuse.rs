@@ -1,0 +1,67 @@
+//! What a provider does with a refresh token that was presented before: the facts on which every decision about a
+//! lost answer rests (refresh.md section 2.6). Unknown means the worst.
+
+use std::time::Duration;
+
+/// The rotation and reuse habits of one provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReuseProfile {
+    /// Whether a refresh answers with a new refresh token.
+    pub rotation: Rotation,
+    /// Whether a refresh token may be presented a second time.
+    pub reuse: Reuse,
+    /// Whether an access token outlives the refresh that replaced it.
+    pub old_at_survives: bool,
+    /// How many times the provider must say that the grant is dead before it is believed.
+    pub invalid_grant_confirmations: u32,
+    /// How long one token request may take in all.
+    pub token_timeout: Duration,
+}
+
+impl Default for ReuseProfile {
+    fn default() -> Self {
+        Self {
+            rotation: Rotation::Always,
+            reuse: Reuse::Strict,
+            old_at_survives: false,
+            invalid_grant_confirmations: 1,
+            token_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Whether a refresh answers with a new refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// Never.
+    Never,
+    /// Now and then.
+    Sometimes,
+    /// Every time.
+    Always,
+}
+
+/// Whether a refresh token may be presented a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Always.
+    Reusable,
+    /// For a while after its first use.
+    Grace {
+        /// How long.
+        window: Duration,
+        /// How many uses there may be in all, the first included.
+        max_uses: u32,
+        /// Whether each use yields the same pair; `false`: a new one.
+        is_same_pair: bool,
+    },
+    /// A number of times, however late.
+    Count {
+        /// How many uses there may be in all, the first included.
+        max_uses: u32,
+        /// Whether only the newest answer's refresh token is good: to use an older sibling ends the grant.
+        is_last_only: bool,
+    },
+    /// Never: a second use may end the grant with every token of it.
+    Strict,
+}
