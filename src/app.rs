@@ -17,9 +17,10 @@ pub use address::Addresses;
 pub use error::StartError;
 
 use crate::broker::{AllowedUrls, Broker, Deps, Settings};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::config::{Config, Engine};
 use crate::entropy::{Entropy, OsEntropy};
+use crate::failpoint;
 use crate::grpc::{self, Address, Door, Listener, Offer};
 use crate::provider::ProviderClient;
 use crate::provider::http::{HttpClient, HttpSettings};
@@ -42,7 +43,7 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+        Self { clock: failpoint::clock(), entropy: Arc::new(OsEntropy) }
     }
 }
 

@@ -26,6 +26,7 @@
 //! | [`cli`] | one file a subcommand |
 //! | [`sandbox`] | a scriptable authorization server with rotation, faults and a ground-truth log |
 //! | [`telemetry`] | subscriber set-up and every metric name |
+//! | [`failpoint`] | named points at which a test kills or fails a broker; none without the feature `failpoints` |
 //!
 //! `tests/it/rooms.rs` reads the `use` lines and fails when a room names one it may not.
 //!
@@ -42,6 +43,7 @@ pub mod config;
 pub mod connection;
 pub mod entropy;
 pub mod error;
+pub mod failpoint;
 pub mod grpc;
 pub mod process;
 pub mod provider;

@@ -9,6 +9,8 @@ mod config;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod failpoint;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod kit;

@@ -58,6 +58,7 @@ part clippy everyday "cargo clippy" "lints, with every warning an error"
 part_clippy() {
     cargo clippy --all-targets -- -D warnings
     cargo clippy --test e2e --test crash -- -D warnings
+    cargo clippy --features failpoints --lib -- -D warnings
 }
 
 part test everyday "cargo" "unit and integration tests"
@@ -128,6 +129,10 @@ part release all "cargo" "the release profile builds, and its binary runs"
 part_release() {
     cargo build --release
     target/release/token-broker --version
+    if grep -aq -e TOKEN_BROKER_FAILPOINT -e refresh.send.after target/release/token-broker; then
+        echo "the release has failpoints" >&2
+        return 1
+    fi
 }
 
 part bench bench "cargo taskset" "a hit, a durable write, and the real binary beside a stock tonic echo"

@@ -14,6 +14,7 @@ use super::lock::StoreLock;
 use super::shared::{Shared, catching};
 use super::watchdog::{Stuck, Watchdog};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::store::engine::{Change, Engine, Fault};
 use crate::telemetry::Metrics;
 
@@ -216,7 +217,10 @@ fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Out
         let mut changes = Vec::new();
         match job.plan(engine, &mut changes) {
             Ok(()) if changes.is_empty() => {}
+            // Told to lie: acknowledged below, and never written.
+            Ok(()) if failpoint::check("store.commit.lie").is_err() => {}
             Ok(()) => {
+                failpoint::check("store.commit.before").map_err(|error| Fault::Broken(error.to_string()))?;
                 if !std::mem::replace(&mut has_begun, true) {
                     shared.begin_group();
                 }
@@ -230,7 +234,9 @@ fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Out
         }
     }
     if has_begun {
+        failpoint::check("store.sync.before").map_err(|error| Fault::Broken(error.to_string()))?;
         engine.sync()?;
+        failpoint::check("store.sync.after").map_err(|error| Fault::Broken(error.to_string()))?;
         shared.end_group();
     }
     Ok(())

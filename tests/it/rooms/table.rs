@@ -1,7 +1,7 @@
 //! Who may import whom, as data.
 
-/// The core: everybody may name it, and it names nobody but itself.
-pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "secret"];
+/// The core: everybody may name it, and it names nobody but itself. (`failpoint` is empty in a default build.)
+pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "failpoint", "secret"];
 
 /// Modules of `provider` and `store` that are traits or plain data; every other one is an implementation.
 pub(super) const PLAIN: &[&str] = &["provider::catalogue", "provider::spec", "provider::url"];
@@ -30,6 +30,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { room: "connection", may: &[], crates: PURE },
     Rule { room: "entropy", may: &[], crates: Crates::Only(&["base64", "getrandom"]) },
     Rule { room: "error", may: &[], crates: PURE },
+    Rule { room: "failpoint", may: &[], crates: Crates::Only(&["rustix", "tokio", "tracing"]) },
     Rule { room: "secret", may: &[], crates: PURE },
     Rule { room: "readiness", may: &[], crates: Crates::Only(&["tokio"]) },
     Rule { room: "process", may: &[], crates: Crates::Only(&["rustix", "tokio", "tokio_util", "tracing"]) },
