@@ -90,18 +90,20 @@ pub enum Urgency {
 }
 
 /// Leave to make one request to a token endpoint. Holds a place among the requests under way until it is dropped.
-pub struct Admission(Box<dyn Any + Send>);
+pub struct Admission {
+    _place: Box<dyn Any + Send>,
+}
 
 impl Admission {
     /// Leave that gives `place` back when it is dropped.
     pub fn holding(place: impl Any + Send) -> Self {
-        Self(Box::new(place))
+        Self { _place: Box::new(place) }
     }
 }
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Admission").field(&self.0.type_id()).finish()
+        f.debug_struct("Admission").finish_non_exhaustive()
     }
 }
 

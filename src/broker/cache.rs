@@ -28,12 +28,13 @@ pub struct ServedToken {
 }
 
 impl ServedToken {
-    pub(super) fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
+    /// A token that counts each hit in `hits`.
+    pub fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
         Self { access, scopes, generation, encoded: OnceLock::new(), hits }
     }
 
-    /// The token as the asking door writes it, made by `encode` the first time and shared from then on: a hit costs
-    /// a reference count, not a copy.
+    /// What the asking door writes beside the token, made by `encode` the first time and shared from then on. It must
+    /// not hold the token: there is one copy of that in memory.
     pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         self.encoded.get_or_init(|| encode(self)).clone()
     }

@@ -14,10 +14,10 @@ use super::proto::v1::{
     CallProviderRequest, CallProviderResponse, GetAccessTokenRequest, StreamProviderCallRequest,
     StreamProviderCallResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
 };
-use super::reply::{self, TokenReply};
+use super::reply::TokenReply;
 use super::status::About;
-use super::wire::{Mistakes, token_response, token_source};
-use crate::broker::{Broker, TokenAnswer, TokenRequest};
+use super::wire::Mistakes;
+use crate::broker::{Broker, TokenRequest};
 use crate::error::Error;
 
 /// One for each connection: who calls is part of it, so that a hit looks nothing up.
@@ -44,13 +44,13 @@ impl TokenBrokerService for TokenBroker {
             Err(error) => return Err(call.refuse(About::default(), &error)),
         };
         if let Some(hit) = broker.cached(&asked) {
-            return Ok(call.hit(About::from(&asked.id), token_reply(&hit)));
+            return Ok(call.hit(About::from(&asked.id), TokenReply::from(&hit)));
         }
         call.waits();
         let id = asked.id.clone();
         let outcome = broker.access_token(asked).await;
         let source = outcome.as_ref().ok().map(|answer| answer.source);
-        call.answer(About::from(&id), source, outcome.map(|answer| token_reply(&answer)))
+        call.answer(About::from(&id), source, outcome.map(|answer| TokenReply::from(&answer)))
     }
 
     async fn watch_access_token(
@@ -97,10 +97,4 @@ fn token_request(broker: &Broker, request: GetAccessTokenRequest) -> Result<Toke
         if_not_equal_to,
         allow_stale: request.allow_stale,
     }))
-}
-
-/// The prepared bytes of the token, made at its first answer, and where this answer came from.
-fn token_reply(answer: &TokenAnswer) -> TokenReply {
-    let prepared = answer.token.encoded(|token| reply::prepare(token_response(token)));
-    TokenReply::new(prepared, token_source(answer.source))
 }

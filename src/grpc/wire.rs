@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::proto::v1;
-use crate::broker::{Broker, RevocationState, ServedToken, Source};
+use crate::broker::{Broker, Durability, RevocationState, Source};
 use crate::clock::Timestamp;
 use crate::connection::{ConnectionId, Profile, ProviderKey, Status, Tenant};
 use crate::error::{Error, Mistake};
@@ -123,17 +123,10 @@ pub(super) fn token_source(source: Source) -> v1::TokenSource {
     }
 }
 
-/// A token as it is answered; its source differs from call to call and is left out.
-pub(super) fn token_response(token: &ServedToken) -> v1::GetAccessTokenResponse {
-    v1::GetAccessTokenResponse {
-        access_token: token.access.value.expose().clone(),
-        token_type: token.access.token_type.clone(),
-        expire_time: token.access.expires_at.map(timestamp),
-        scopes: token.scopes.as_slice().to_vec(),
-        generation: token.generation,
-        source: v1::TokenSource::Unspecified.into(),
-        // The broker publishes what is durable, and nothing else.
-        durability: v1::Durability::Durable.into(),
+pub(super) fn durability(durability: Durability) -> v1::Durability {
+    match durability {
+        Durability::Durable => v1::Durability::Durable,
+        Durability::Degraded => v1::Durability::Degraded,
     }
 }
 
