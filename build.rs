@@ -3,7 +3,7 @@
 //! - `tokenbroker.v1.rs`, `tokenbroker.admin.v1.rs`: messages, servers and clients;
 //! - `redacted.v1.rs`, `redacted.admin.v1.rs`: a `Debug` for every message with a `debug_redact` field, which
 //!   therefore cannot print: the contract says once what is secret, and no list has to follow it;
-//! - `descriptors.bin`: every file with its comments, for reflection.
+//! - `apps.bin`, `operators.bin`: the files that each kind of door is made of, with their comments, for reflection.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -15,6 +15,10 @@ use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescri
 /// The packages that Rust code is made for; `google.rpc` comes from `tonic-types`.
 const PACKAGES: [&str; 2] = ["tokenbroker.v1", "tokenbroker.admin.v1"];
 
+/// Where the files lie that only the one or only the other kind of door serves.
+const APPS: &str = "proto/tokenbroker/v1";
+const ADMIN: &str = "proto/tokenbroker/admin";
+
 /// What the server of `GetAccessToken` answers with instead of the message: the same bytes, encoded when the token was
 /// published and not anew for each call (`src/grpc/reply.rs`).
 const PREPARED_REPLY: (&str, &str) = ("GetAccessToken", "crate::grpc::reply::TokenReply");
@@ -23,13 +27,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_source_info(true).include_imports(true);
-    for file in proto_files(Path::new("proto"))? {
-        compiler.open_file(file)?;
+    let files = proto_files(Path::new("proto"))?;
+    let compiler = compiled(files.iter())?;
+    for (name, others) in [("apps", ADMIN), ("operators", APPS)] {
+        let own = compiled(files.iter().filter(|file| !file.starts_with(others)))?;
+        // The raw bytes, for prost-types would drop options that it does not know.
+        std::fs::write(out_dir.join(format!("{name}.bin")), own.encode_file_descriptor_set())?;
     }
-    // The raw bytes, for prost-types would drop options that it does not know.
-    std::fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let secret = messages_with_secrets(&compiler.descriptor_pool());
     for package in PACKAGES {
@@ -49,6 +53,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }));
     config.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// These files and what they import.
+fn compiled<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Result<protox::Compiler, Box<dyn Error>> {
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true);
+    for file in files {
+        compiler.open_file(file)?;
+    }
+    Ok(compiler)
 }
 
 /// Every `.proto` file under a directory, sorted, so that the output does not hang on the file system's order.

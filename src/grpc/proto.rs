@@ -30,8 +30,11 @@ pub mod admin_v1 {
     include!(concat!(env!("OUT_DIR"), "/redacted.admin.v1.rs"));
 }
 
-/// Every file of `proto/` with its imports and comments, an encoded `google.protobuf.FileDescriptorSet`.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+/// The contract of the apps' doors with its imports and comments, an encoded `google.protobuf.FileDescriptorSet`.
+pub const FOR_APPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/apps.bin"));
+
+/// The same of the operators' door.
+pub const FOR_OPERATORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/operators.bin"));
 
 /// Stands for a secret field in a `Debug`.
 struct Redacted {

@@ -7,11 +7,11 @@ use tonic_reflection::server::v1alpha::{
 };
 
 use super::Offer;
-use super::proto::DESCRIPTORS;
 use super::proto::admin_v1::admin_service_server;
 use super::proto::v1::{
     connection_service_server, provider_service_server, token_broker_service_server, webhook_service_server,
 };
+use super::proto::{FOR_APPS, FOR_OPERATORS};
 
 /// What a door of each offer serves besides health and reflection: nobody is told of a service that is not there.
 fn services_of(offer: Offer) -> &'static [&'static str] {
@@ -26,6 +26,14 @@ fn services_of(offer: Offer) -> &'static [&'static str] {
     }
 }
 
+/// What the contract of each says, and nothing of the other's: who may not call a service need not read it.
+fn contract_of(offer: Offer) -> &'static [u8] {
+    match offer {
+        Offer::Apps => FOR_APPS,
+        Offer::Operators => FOR_OPERATORS,
+    }
+}
+
 /// What every door serves.
 const EVERYWHERE: [&str; 3] = [
     tonic_health::pb::health_server::SERVICE_NAME,
@@ -33,8 +41,8 @@ const EVERYWHERE: [&str; 3] = [
     tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
 ];
 
-/// The two versions of the reflection service of a door. They list what is served there; messages and comments they
-/// know of the whole contract. v1alpha is what grpcurl and others before 2024 ask for.
+/// The two versions of the reflection service of a door. They list and describe what is
+/// served there. v1alpha is what grpcurl and others before 2024 ask for.
 ///
 /// # Errors
 ///
@@ -47,7 +55,7 @@ pub(super) fn services(
 > {
     let builder = || {
         let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(contract_of(offer))
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);

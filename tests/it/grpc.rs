@@ -352,6 +352,15 @@ async fn reflection_of_both_versions_knows_services_details_and_comments() {
         let comments = file.source_code_info.unwrap().location;
         assert!(comments.iter().any(|place| place.leading_comments().contains(comment)), "{name}");
     }
+    for (channel, hidden) in [
+        (served.channel().await, "tokenbroker.admin.v1.AdminService"),
+        (served.channel_at(&served.admin).await, "tokenbroker.v1.TokenBrokerService"),
+    ] {
+        let mut client = old::server_reflection_client::ServerReflectionClient::new(channel);
+        let asked = client.server_reflection_info(tokio_stream_of(symbol(hidden))).await.unwrap();
+        let refused = asked.into_inner().message().await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{hidden} is not served there, so it is not described");
+    }
 }
 
 fn tokio_stream_of<T: Send + 'static>(item: T) -> impl futures_util::Stream<Item = T> + Send + 'static {

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use token_broker::error::Reason;
-use token_broker::grpc::proto::{DESCRIPTORS, admin_v1, v1};
+use token_broker::grpc::proto::{FOR_APPS, FOR_OPERATORS, admin_v1, v1};
 
 const CANARY: &str = "canary-7f3a";
 
 /// Our own files of the contract.
 fn files() -> Vec<FileDescriptorProto> {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    let files: Vec<_> =
-        set.file.into_iter().filter(|file| file.package().starts_with("tokenbroker.")).collect();
+    let files: Vec<_> = [FOR_APPS, FOR_OPERATORS]
+        .into_iter()
+        .flat_map(|set| FileDescriptorSet::decode(set).unwrap().file)
+        .filter(|file| file.package().starts_with("tokenbroker."))
+        .collect();
     assert_eq!(files.len(), 5, "a file was added: does every test here see it?");
     files
 }
