@@ -138,7 +138,7 @@ fn connection(name: usize) -> Outcome<Connection> {
         issued_at: now,
         expires_at: None,
     };
-    connection.tokens = Some(TokenSet { access: Some(access), refresh: None });
+    connection.tokens = Some(TokenSet { access: Some(access), refresh: None, previous: None });
     Ok(connection)
 }
 

@@ -26,7 +26,7 @@ pub use connect::AllowedUrls;
 pub use keep::Change;
 
 use crate::clock::{Clock, Timestamp};
-use crate::connection::{ConnectionId, Profile, ProviderKey};
+use crate::connection::{ConnectionId, Holder, Profile, ProviderKey};
 use crate::entropy::Entropy;
 use crate::error::Error;
 use crate::provider::ProviderClient;
@@ -74,6 +74,8 @@ pub struct Broker {
     cache: cache::Cache,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
+    /// Tells what this run has written from what others have.
+    holder: Holder,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -83,7 +85,9 @@ impl Broker {
     pub fn new(deps: Deps, settings: Settings) -> Arc<Self> {
         let providers =
             deps.providers.into_iter().map(|provider| (provider.key().clone(), provider)).collect();
+        let holder = Holder(u64::from_be_bytes(deps.entropy.bytes()));
         Arc::new(Self {
+            holder,
             clock: deps.clock,
             entropy: deps.entropy,
             tokens: deps.tokens,

@@ -2,18 +2,26 @@
 //! know how anything is stored, sent or awaited: no tokio, no I/O. Invariant: a transition takes `self` and a time
 //! and returns `Self`; a refresh token is never overwritten with nothing.
 
+mod attempt;
+pub mod history;
 mod id;
+mod landing;
 pub mod reuse;
 mod session;
+mod step;
 mod token;
 mod transition;
 
 use serde::{Deserialize, Serialize};
 
+pub use attempt::{Backoff, CLOCK_MARGIN, Holder, Intent};
+pub use history::History;
 pub use id::{ConnectionId, ConnectionName, ProviderKey, Tenant};
+pub use landing::{Landed, Verdict};
 pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
+pub use step::{LATE_PROBE, Moment, Others, Step, Waiting};
 pub use token::{AccessToken, IssuedTokens, RefreshToken, Scopes, TokenSet};
-pub use transition::Consent;
+pub use transition::{Consent, QUARANTINE};
 
 use crate::clock::Timestamp;
 use crate::error::OAuthCode;
@@ -26,6 +34,8 @@ pub struct Connection {
     pub profile: Profile,
     /// The tokens; none while PENDING and after they were revoked.
     pub tokens: Option<TokenSet>,
+    /// What happened to it.
+    pub history: History,
 }
 
 /// Everything about a connection that a person may see: never a token.
@@ -53,10 +63,33 @@ pub struct Profile {
     pub refreshed_at: Option<Timestamp>,
     /// The last failure since the last success.
     pub last_failure: Option<Failure>,
+    /// Counts the attempts to refresh it and whatever puts them off. Never decreases.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fence: u64,
+    /// A refresh that is under way, or whose outcome nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
+    /// The pause after failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// How many times in a row the provider said that the grant is dead.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub denials: u32,
+    /// Since when the refresh token of a dead grant is kept for an operator's retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_at: Option<Timestamp>,
+    /// When a caller last asked for its token, as far as it is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// When the connection was first begun or imported.
     pub created_at: Timestamp,
     /// When the record last changed.
     pub updated_at: Timestamp,
+}
+
+/// What is zero in most records is not written.
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// What a connection can do at the moment.

@@ -167,7 +167,10 @@ impl Broker {
             turn.publish(self.served_copy(access, &stored.value.profile));
         }
         let landing = self.refresh(&turn, provider, stored, demand).await;
-        if matches!(landing, Err(Error::Provider { .. }) | Ok((_, Source::Stale))) {
+        if matches!(
+            landing,
+            Err(Error::Provider { .. } | Error::ConnectionAmbiguous { .. }) | Ok((_, Source::Stale))
+        ) {
             self.cache.rest(id, REST);
         }
         landing
@@ -188,7 +191,11 @@ impl Broker {
     /// against it. A dead grant's token was withdrawn, so it is not found here; one that merely cannot be renewed is.
     fn tolerate(&self, request: &TokenRequest, error: Error) -> Landing {
         match error {
-            Error::Provider { .. } | Error::Store(_) | Error::ShuttingDown | Error::ReauthRequired { .. } => {
+            Error::Provider { .. }
+            | Error::ConnectionAmbiguous { .. }
+            | Error::Store(_)
+            | Error::ShuttingDown
+            | Error::ReauthRequired { .. } => {
                 self.tolerable(request).map(|older| (older, Source::Stale)).ok_or(error)
             }
             _ => Err(error),

@@ -9,7 +9,8 @@ use super::access_token::{Demand, not_serving};
 use super::cache::{Landing, Turn};
 use super::keep::Weight;
 use super::{Broker, ServedToken, Source};
-use crate::connection::{AccessToken, Connection, Profile};
+use crate::clock::Timestamp;
+use crate::connection::{AccessToken, Connection, Landed, Moment, Others, Profile, Step, Verdict, Waiting};
 use crate::error::{Error, ProviderError, StoreError};
 use crate::provider::{ProviderClient, Urgency};
 use crate::store::{Expected, Revision, Stored};
@@ -40,24 +41,42 @@ impl Broker {
             return Err(Error::ShuttingDown);
         }
         let Stored { value: connection, revision } = stored;
-        let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
-            return self.keep_unrefreshable(turn, connection, revision, demand).await;
-        };
+        let reuse = provider.reuse_profile();
+        let moment =
+            Moment { now: self.clock.now(), holder: self.holder, others: Others::Gone, reuse: &reuse };
+        let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
+        let is_refused =
+            demand.not.is_some_and(|refused| access.is_some_and(|at| at.value.digest() == refused));
+        match connection.profile.step(&moment, is_refused) {
+            Step::Send => {}
+            Step::Unrefreshable => return self.keep_unrefreshable(turn, connection, revision, demand).await,
+            Step::NotServing => return Err(not_serving(&connection.profile)),
+            Step::Wait { until, why } => return Err(self.waits(&connection.profile, until, why)),
+        }
         let admission = match provider.admit(Urgency::Waiting).await {
             Ok(admission) => admission,
-            Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
+            Err(error) => return Err(Error::Provider { provider: turn.id().provider.clone(), error }),
         };
-        // The life of the new token is counted from before the request, never from the answer.
-        let asked_at = self.clock.now();
+        let moment = Moment { now: self.clock.now(), ..moment };
+        let connection = connection.begun(self.dice(), &moment);
+        let Some(attempt) = connection.profile.intent.clone() else {
+            return Err(Error::Internal("a refresh began without an intent"));
+        };
+        // Durable before the request leaves: whoever comes after us must know that it may have been sent.
+        let revision = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
+        let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
+            return Err(Error::Internal("a refresh began without a refresh token"));
+        };
         let started = Instant::now();
         let outcome = provider.refresh(admission, refresh).await;
         self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
-        let issued = match outcome {
-            Ok(issued) => issued,
-            Err(error) => return Err(self.note_failure(turn, connection, revision, error).await),
-        };
-        let connection = connection.refreshed(issued, asked_at, self.clock.now());
+        let moment = Moment { now: self.clock.now(), ..moment };
+        let landed = connection.landed(&attempt, &outcome, &moment, self.dice());
+        if let Err(error) = outcome {
+            return Err(self.note_failure(turn, landed, revision, error).await);
+        }
+        let connection = landed.connection;
         self.commit(turn, &connection, Expected::At(revision), Persistence::Endless).await?;
         tracing::info!(connection = %turn.id(), generation = connection.profile.generation, "refreshed");
         let token = self.served(connection)?;
@@ -90,7 +109,7 @@ impl Broker {
 
     /// What is served of a connection, consuming it: the refresh token is wiped here.
     pub(super) fn served(&self, connection: Connection) -> Result<Arc<ServedToken>, Error> {
-        let Connection { profile, tokens } = connection;
+        let Connection { profile, tokens, .. } = connection;
         let access = tokens
             .and_then(|tokens| tokens.access)
             .ok_or(Error::Internal("a connection without a token was served"))?;
@@ -108,27 +127,40 @@ impl Broker {
     async fn note_failure(
         &self,
         turn: &Turn,
-        connection: Connection,
+        landed: Landed,
         revision: Revision,
         error: ProviderError,
     ) -> Error {
-        let is_dead = matches!(error, ProviderError::Denied(_));
-        let is_news =
-            connection.profile.last_failure.as_ref().map(|f| &*f.reason) != Some(error.reason().as_str());
-        let connection = connection.refresh_failed(&error, self.clock.now());
-        if is_dead {
+        let Landed { connection, verdict } = landed;
+        if verdict == Verdict::Dead {
             turn.withdraw();
         }
-        // A flapping provider must not cost a durable write per call.
-        if (is_dead || is_news)
-            && let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await
-        {
+        if let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await {
             tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
         }
-        if is_dead {
+        if verdict == Verdict::Dead {
             return not_serving(&connection.profile);
         }
         Error::Provider { provider: turn.id().provider.clone(), error }
+    }
+
+    /// What those are told who must wait until then.
+    fn waits(&self, profile: &Profile, until: Timestamp, why: Waiting) -> Error {
+        let now = self.clock.now();
+        match why {
+            Waiting::Outcome => {
+                Error::ConnectionAmbiguous { connection: profile.id.clone(), retry_after: now.until(until) }
+            }
+            Waiting::Pause => Error::Provider {
+                provider: profile.id.provider.clone(),
+                error: Connection::failure(profile, now),
+            },
+        }
+    }
+
+    /// Chance, for names that must not repeat and for pauses.
+    pub(super) fn dice(&self) -> u64 {
+        u64::from_be_bytes(self.entropy.bytes())
     }
 
     /// A connection that has an access token and nothing to renew it with: served while it lives, to those who are

@@ -68,6 +68,26 @@ pub struct TokenSet {
     pub access: Option<AccessToken>,
     /// What the broker keeps for itself; `None` where the provider gives none.
     pub refresh: Option<RefreshToken>,
+    /// The refresh token before that one, where the provider rotates. It is spent; some providers take it once more.
+    pub previous: Option<RefreshToken>,
+}
+
+impl RefreshToken {
+    /// The same token once more. Each copy is wiped by itself.
+    pub fn copy(&self) -> Self {
+        Self { value: Secret::new(self.value.expose().clone()), expires_at: self.expires_at }
+    }
+}
+
+impl TokenSet {
+    /// The same tokens once more. Each copy is wiped by itself.
+    pub fn copy(&self) -> Self {
+        Self {
+            access: self.access.as_ref().map(AccessToken::copy),
+            refresh: self.refresh.as_ref().map(RefreshToken::copy),
+            previous: self.previous.as_ref().map(RefreshToken::copy),
+        }
+    }
 }
 
 /// What a token endpoint answered, with the provider's defaults applied (RFC 6749 section 5.1).
@@ -87,6 +107,21 @@ pub struct IssuedTokens {
     pub scopes: Option<Scopes>,
     /// The account, where the token answer itself names it.
     pub account: Option<Account>,
+}
+
+impl IssuedTokens {
+    /// The same answer once more. Each copy is wiped by itself.
+    pub fn copy(&self) -> Self {
+        Self {
+            access_token: Secret::new(self.access_token.expose().clone()),
+            token_type: self.token_type.clone(),
+            expires_in: self.expires_in,
+            refresh_token: self.refresh_token.as_ref().map(|token| Secret::new(token.expose().clone())),
+            refresh_expires_in: self.refresh_expires_in,
+            scopes: self.scopes.clone(),
+            account: self.account.clone(),
+        }
+    }
 }
 
 /// A set of scopes (RFC 6749 section 3.3): sorted, each once.

@@ -1,11 +1,18 @@
-//! How a connection changes: every transition, pure.
+//! How a connection comes, is renewed and goes: every transition but those of a refresh, pure.
 
+use std::time::Duration;
+
+use super::attempt::Backoff;
+use super::history::{Happening, History};
 use super::{
     AccessToken, Account, Connection, ConnectionId, Failure, IssuedTokens, Profile, RefreshToken, Scopes,
     Status, TokenSet,
 };
 use crate::clock::Timestamp;
-use crate::error::{ProviderError, SessionFlaw};
+use crate::error::{OAuthCode, ProviderError, Reason, SessionFlaw, Unsent};
+
+/// How long the refresh token of a dead grant is kept for an operator's retry: 30 days.
+pub const QUARANTINE: Duration = Duration::from_secs(30 * 86_400);
 
 /// What an owner's consent brought.
 #[derive(Debug)]
@@ -38,7 +45,7 @@ impl IssuedTokens {
             issued_at: asked_at,
             expires_at: self.expires_in.map(|life| asked_at + life),
         };
-        TokenSet { access: Some(access), refresh }
+        TokenSet { access: Some(access), refresh, previous: None }
     }
 }
 
@@ -57,10 +64,18 @@ impl Connection {
             consented_at: None,
             refreshed_at: None,
             last_failure: None,
+            fence: 0,
+            intent: None,
+            backoff: None,
+            denials: 0,
+            quarantined_at: None,
+            asked_at: None,
             created_at: now,
             updated_at: now,
         };
-        Self { profile, tokens: None }
+        let mut connection = Self { profile, tokens: None, history: History::default() };
+        connection.note(Happening::Begun, None, now);
+        connection
     }
 
     /// The same connection after its owner consented, first or again. Where the provider sent no refresh token
@@ -91,37 +106,32 @@ impl Connection {
             consented_at: Some(now),
             ..self.profile
         };
-        Ok(Self { profile, tokens: None }.holding(tokens, now))
+        let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);
+        connection.note(Happening::Connected, None, now);
+        Ok(connection)
     }
 
-    /// The same connection after a refresh that was asked for at `asked_at`.
-    pub fn refreshed(self, issued: IssuedTokens, asked_at: Timestamp, now: Timestamp) -> Self {
-        let scopes = issued.scopes.clone().unwrap_or(self.profile.scopes);
-        let kept = self.tokens.and_then(|tokens| tokens.refresh);
-        let profile = Profile { scopes, refreshed_at: Some(now), ..self.profile };
-        Self { profile, tokens: None }.holding(issued.into_set(kept, asked_at), now)
-    }
-
-    /// The same connection after a refresh failed. Only the provider's word that the grant is dead changes its
-    /// status; the tokens stay in every case.
-    pub fn refresh_failed(mut self, error: &ProviderError, now: Timestamp) -> Self {
-        if matches!(error, ProviderError::Denied(_)) {
-            self.profile.status = Status::ReauthRequired;
+    /// The error of the last failure, for those who are told to wait for what came of it.
+    pub fn failure(profile: &Profile, now: Timestamp) -> ProviderError {
+        let retry_after = profile.backoff.as_ref().map(|backoff| now.until(backoff.ends_at(now)));
+        let failure = profile.last_failure.as_ref();
+        match failure.and_then(|failure| Reason::parse(&failure.reason)) {
+            Some(Reason::ProviderRateLimited) => ProviderError::RateLimited { retry_after },
+            Some(Reason::ProviderMalformed) => ProviderError::Malformed,
+            Some(Reason::ProviderRejectedClient) => ProviderError::Misconfigured(
+                failure.and_then(|failure| failure.oauth_error.clone()).unwrap_or_else(|| OAuthCode::new("")),
+            ),
+            _ => ProviderError::Unavailable { cause: Unsent::Paused, retry_after },
         }
-        self.profile.last_failure = Some(Failure {
-            reason: error.reason().as_str().to_owned(),
-            oauth_error: error.oauth_code().cloned(),
-            at: now,
-        });
-        self.profile.updated_at = now;
-        self
     }
 
     /// The same connection holding tokens that were got elsewhere. The owner consented at some time we do not know.
     pub fn imported(self, tokens: TokenSet, scopes: Scopes, now: Timestamp) -> Self {
         let profile =
             Profile { scopes, account: None, consented_at: None, refreshed_at: None, ..self.profile };
-        Self { profile, tokens: None }.holding(tokens, now)
+        let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);
+        connection.note(Happening::Imported, None, now);
+        connection
     }
 
     /// The same connection, now that it is known whose account it is.
@@ -135,16 +145,86 @@ impl Connection {
     pub fn expired(mut self, now: Timestamp) -> Self {
         self.profile.status = Status::ReauthRequired;
         self.profile.updated_at = now;
+        self.note(Happening::ReauthRequired, None, now);
         self
     }
 
     /// The same connection on its way out: serves nothing, but keeps its tokens until the provider has revoked
-    /// them.
+    /// them. It is fenced, so that no refresh under way stores anything but what is to be revoked with it.
     pub fn revoking(mut self, now: Timestamp) -> Self {
         self.profile.status = Status::Revoking;
         self.profile.generation += 1;
+        self.profile.fence += 1;
+        self.profile.backoff = None;
         self.profile.updated_at = now;
+        self.note(Happening::Revoking, None, now);
         self
+    }
+
+    /// The same connection when the provider could not be asked to revoke it. Its pause is the time of the next try.
+    pub fn revocation_failed(mut self, error: &ProviderError, now: Timestamp, dice: u64) -> Self {
+        let asked = match error {
+            ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            ProviderError::CircuitOpen { retry_after } => Some(*retry_after),
+            _ => None,
+        };
+        let reason = error.reason().as_str();
+        self.profile.backoff = Some(Backoff::after(self.profile.backoff.as_ref(), asked, now, dice));
+        self.profile.last_failure =
+            Some(Failure { reason: reason.to_owned(), oauth_error: error.oauth_code().cloned(), at: now });
+        self.profile.updated_at = now;
+        self.note(Happening::RevocationFailed, Some(reason), now);
+        self
+    }
+
+    /// The same connection as an operator wants it tried once more: the provider may have changed its mind (a user who
+    /// was switched off and on again). `None` where there is nothing to try.
+    pub fn retried(mut self, now: Timestamp) -> Option<Self> {
+        if self.profile.status != Status::ReauthRequired || !self.profile.is_refreshable {
+            return None;
+        }
+        self.note(Happening::Retried, None, now);
+        Some(self)
+    }
+
+    /// The same connection without the tokens of its dead grant; `None` unless it is dead and their quarantine is over.
+    pub fn wiped(mut self, now: Timestamp) -> Option<Self> {
+        let is_over = self.profile.quarantined_at.is_some_and(|since| since + QUARANTINE <= now);
+        if self.profile.status != Status::ReauthRequired || !is_over {
+            return None;
+        }
+        self.tokens = None;
+        self.profile.is_refreshable = false;
+        self.profile.expires_at = None;
+        self.profile.refresh_expires_at = None;
+        self.profile.quarantined_at = None;
+        self.profile.updated_at = now;
+        self.note(Happening::Wiped, None, now);
+        Some(self)
+    }
+
+    /// Everything of it that is to be revoked: the present tokens first, then what may still live of an older one.
+    pub fn revocable(&self) -> Vec<TokenSet> {
+        let Some(tokens) = &self.tokens else { return Vec::new() };
+        let previous = tokens.previous.as_ref().map(RefreshToken::copy);
+        let mut sets = vec![TokenSet { previous: None, ..tokens.copy() }];
+        sets.extend(previous.map(|refresh| TokenSet {
+            access: None,
+            refresh: Some(refresh),
+            previous: None,
+        }));
+        sets
+    }
+
+    /// The same connection once more, token by token. Each copy is wiped by itself.
+    pub fn copy(&self) -> Self {
+        Self {
+            profile: self.profile.clone(),
+            tokens: self.tokens.as_ref().map(TokenSet::copy),
+            history: self.history.clone(),
+        }
     }
 
     /// The tokens it may serve from at the moment.
@@ -154,8 +234,23 @@ impl Connection {
             .flatten()
     }
 
-    fn holding(mut self, tokens: TokenSet, now: Timestamp) -> Self {
+    /// Holding the tokens of a grant that was given anew: no refresh of the one before has a say any more.
+    fn renewed(mut self, tokens: TokenSet, now: Timestamp) -> Self {
+        self.profile.fence += 1;
+        self.holding(tokens, now)
+    }
+
+    /// Writes down what happened.
+    pub(super) fn note(&mut self, what: Happening, why: Option<&str>, at: Timestamp) {
+        self.history.note(what, why, self.profile.generation, at);
+    }
+
+    pub(super) fn holding(mut self, tokens: TokenSet, now: Timestamp) -> Self {
         let profile = &mut self.profile;
+        profile.intent = None;
+        profile.backoff = None;
+        profile.denials = 0;
+        profile.quarantined_at = None;
         profile.status = Status::Active;
         profile.generation += 1;
         profile.expires_at = tokens.access.as_ref().and_then(|access| access.expires_at);
@@ -170,10 +265,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::error::{AmbiguousCause, OAuthCode, Unsent};
     use crate::secret::Secret;
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000);
@@ -210,19 +302,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_without_a_refresh_token_keeps_the_stored_one() {
-        let after = active().refreshed(issued("at-2", None), T1, T1);
-        assert_eq!(refresh_value(&after), Some("rt-1"));
-        assert_eq!(after.profile.generation, 2);
-        assert_eq!(after.profile.expires_at, Some(T1 + Duration::from_secs(3600)));
-    }
-
-    #[test]
-    fn a_new_refresh_token_replaces_the_old() {
-        assert_eq!(refresh_value(&active().refreshed(issued("at-2", Some("rt-2")), T1, T1)), Some("rt-2"));
-    }
-
-    #[test]
     fn re_consent_never_overwrites_a_refresh_token_with_nothing() {
         let again = active().connected(consent(None, "alice"), T1).unwrap();
         assert_eq!(refresh_value(&again), Some("rt-1"));
@@ -245,26 +324,6 @@ mod tests {
     }
 
     #[test]
-    fn only_the_providers_word_ends_a_grant() {
-        let survivable = [
-            ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None },
-            ProviderError::Ambiguous { cause: AmbiguousCause::Status(502) },
-            ProviderError::RateLimited { retry_after: None },
-            ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
-            ProviderError::Malformed,
-        ];
-        for error in survivable {
-            let after = active().refresh_failed(&error, T1);
-            assert_eq!(after.profile.status, Status::Active, "{error:?}");
-            assert!(after.serving().is_some());
-        }
-        let dead = active().refresh_failed(&ProviderError::Denied(OAuthCode::new("invalid_grant")), T1);
-        assert_eq!(dead.profile.status, Status::ReauthRequired);
-        assert!(dead.serving().is_none());
-        assert_eq!(refresh_value(&dead), Some("rt-1"), "kept, for an operator's retry");
-    }
-
-    #[test]
     fn pending_and_revoking_connections_serve_nothing() {
         let id = active().profile.id;
         assert!(Connection::pending(id, T0).serving().is_none());
@@ -272,11 +331,41 @@ mod tests {
     }
 
     #[test]
-    fn consent_revives_a_dead_connection() {
-        let dead = active().refresh_failed(&ProviderError::Denied(OAuthCode::new("invalid_grant")), T1);
+    fn consent_revives_a_dead_connection_and_forgets_its_troubles() {
+        let mut dead = active().expired(T1);
+        dead.profile.backoff = Some(Backoff { failures: 3, until: T1 });
+        dead.profile.denials = 2;
+        dead.profile.quarantined_at = Some(T1);
+        let fence = dead.profile.fence;
         let revived = dead.connected(consent(Some("rt-9"), "alice"), T1).unwrap();
         assert_eq!(revived.profile.status, Status::Active);
         assert_eq!(revived.profile.last_failure, None);
+        assert_eq!((revived.profile.backoff.as_ref(), revived.profile.denials), (None, 0));
+        assert_eq!(revived.profile.quarantined_at, None);
+        assert!(revived.profile.fence > fence, "a refresh of the old grant has no say any more");
         assert_eq!(refresh_value(&revived), Some("rt-9"));
+    }
+
+    #[test]
+    fn the_tokens_of_a_dead_grant_are_wiped_after_their_quarantine() {
+        let mut dead = active().expired(T1);
+        dead.profile.quarantined_at = Some(T1);
+        assert!(dead.copy().wiped(T1 + QUARANTINE - Duration::from_millis(1)).is_none());
+        let wiped = dead.wiped(T1 + QUARANTINE).unwrap();
+        assert!(wiped.tokens.is_none() && !wiped.profile.is_refreshable);
+        assert!(wiped.retried(T1 + QUARANTINE).is_none());
+        assert!(active().wiped(T1 + QUARANTINE * 2).is_none(), "a living one is not touched");
+    }
+
+    #[test]
+    fn all_that_may_still_live_is_to_be_revoked() {
+        let mut connection = active();
+        assert_eq!(connection.revocable().len(), 1);
+        let tokens = connection.tokens.as_mut().unwrap();
+        tokens.previous = Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None });
+        let sets = connection.revocable();
+        let values: Vec<_> =
+            sets.iter().map(|set| set.refresh.as_ref().unwrap().value.expose().as_str()).collect();
+        assert_eq!(values, ["rt-1", "rt-0"]);
     }
 }

@@ -101,6 +101,12 @@ pub enum Unsent {
     /// A request that changes nothing (discovery, userinfo) did not complete in time.
     #[error("no answer in time")]
     Timeout,
+    /// Nothing was sent: an earlier request failed, and the next one waits.
+    #[error("it failed a moment ago, and the next attempt waits")]
+    Paused,
+    /// Nothing was sent: to write down that it would be took so long that no time was left for an answer.
+    #[error("no time was left for it")]
+    TooLate,
 }
 
 /// How the answer to a request that may have been processed was lost.

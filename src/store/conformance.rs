@@ -75,6 +75,10 @@ pub(crate) fn connection(id: ConnectionId, mark: &str) -> Connection {
             expires_at: Some(T0 + Duration::from_secs(3600)),
         }),
         refresh: Some(RefreshToken { value: Secret::new(format!("refresh-{mark}")), expires_at: None }),
+        previous: Some(RefreshToken {
+            value: Secret::new(format!("previous-{}", mark.len())),
+            expires_at: None,
+        }),
     });
     connection
 }

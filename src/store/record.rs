@@ -1,11 +1,14 @@
 //! How a connection and a session look on disk: the only place where a token is serialized. Owns the row layout and
-//! its version. Does not know keys or engines. Invariant: a row of an unknown version is refused, never guessed at;
-//! name, profile and tokens lie apart, so that a listing opens no token.
+//! their versions. Does not know keys or engines. Invariant: a row of an unknown version is refused, never guessed at;
+//! name, profile, tokens and history lie apart, so that a listing opens no token.
 //!
 //! ```text
-//! connection = version 1 | revision 8 | name 4 + n | profile 4 + n | tokens 4 + n        each sealed
+//! connection = version 1 | revision 8 | name 4 + n | profile 4 + n | tokens 4 + n | history 4 + n        each sealed
 //! session    = version 1 | expiry in milliseconds 8 | sealed session
 //! ```
+//!
+//! Connections are written in version 2. Version 1 had no history, and profiles without intent and backoff; it is read
+//! and becomes version 2 when it is next written.
 
 #[cfg(test)]
 mod tests;
@@ -18,14 +21,18 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::connection::{
-    AccessToken, Account, CodeWait, ConnectSession, ConnectionId, FinishWait, Phase, Profile, RefreshToken,
-    Scopes, TokenSet,
+    AccessToken, Account, CodeWait, ConnectSession, ConnectionId, FinishWait, History, Phase, Profile,
+    RefreshToken, Scopes, TokenSet,
 };
 use crate::error::StoreError;
 use crate::secret::Secret;
 
-/// The one version there is.
-const VERSION: u8 = 1;
+/// The version in which connections are written.
+const VERSION: u8 = 2;
+/// The version before, which is still read.
+const WITHOUT_HISTORY: u8 = 1;
+/// The one version of sessions.
+const SESSION_VERSION: u8 = 1;
 
 const DAMAGED: StoreError = StoreError::Unreadable("it is damaged");
 const UNKNOWN: StoreError = StoreError::Unreadable("it was written by another version of token-broker");
@@ -38,11 +45,13 @@ pub(crate) struct ConnectionRow<'a> {
     pub(crate) profile: &'a [u8],
     /// Empty: no tokens.
     pub(crate) tokens: &'a [u8],
+    /// Empty: none was written yet.
+    pub(crate) history: &'a [u8],
 }
 
 impl<'a> ConnectionRow<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let parts = [self.name, self.profile, self.tokens];
+        let parts = [self.name, self.profile, self.tokens, self.history];
         let mut row = Vec::with_capacity(9 + parts.iter().map(|part| 4 + part.len()).sum::<usize>());
         row.push(VERSION);
         row.extend_from_slice(&self.revision.to_be_bytes());
@@ -55,7 +64,7 @@ impl<'a> ConnectionRow<'a> {
     }
 
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, StoreError> {
-        let (revision, mut rest) = versioned(row)?;
+        let (version, revision, mut rest) = versioned(row)?;
         let mut part = || {
             let (len, tail) = rest.split_first_chunk::<4>()?;
             let (part, tail) = tail.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
@@ -65,15 +74,16 @@ impl<'a> ConnectionRow<'a> {
         let (Some(name), Some(profile), Some(tokens)) = (part(), part(), part()) else {
             return Err(DAMAGED);
         };
+        let history = if version == WITHOUT_HISTORY { &[][..] } else { part().ok_or(DAMAGED)? };
         if !rest.is_empty() {
             return Err(DAMAGED);
         }
-        Ok(Self { revision: u64::from_be_bytes(revision), name, profile, tokens })
+        Ok(Self { revision: u64::from_be_bytes(revision), name, profile, tokens, history })
     }
 
     /// The revision of a row, without looking at the rest.
     pub(crate) fn revision_of(row: &[u8]) -> Result<u64, StoreError> {
-        versioned(row).map(|(revision, _)| u64::from_be_bytes(revision))
+        versioned(row).map(|(_, revision, _)| u64::from_be_bytes(revision))
     }
 }
 
@@ -86,22 +96,22 @@ pub(crate) struct SessionRow<'a> {
 impl<'a> SessionRow<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(9 + self.sealed.len());
-        row.push(VERSION);
+        row.push(SESSION_VERSION);
         row.extend_from_slice(&self.expires_at.as_millis().to_be_bytes());
         row.extend_from_slice(self.sealed);
         row
     }
 
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, StoreError> {
-        let (expires_at, sealed) = versioned(row)?;
+        let (SESSION_VERSION, expires_at, sealed) = versioned(row)? else { return Err(UNKNOWN) };
         Ok(Self { expires_at: Timestamp::from_millis(i64::from_be_bytes(expires_at)), sealed })
     }
 }
 
-fn versioned(row: &[u8]) -> Result<([u8; 8], &[u8]), StoreError> {
+fn versioned(row: &[u8]) -> Result<(u8, [u8; 8], &[u8]), StoreError> {
     match row.split_first() {
-        Some((&VERSION, rest)) => {
-            rest.split_first_chunk::<8>().map(|(counter, rest)| (*counter, rest)).ok_or(DAMAGED)
+        Some((version @ (&VERSION | &WITHOUT_HISTORY), rest)) => {
+            rest.split_first_chunk::<8>().map(|(counter, rest)| (*version, *counter, rest)).ok_or(DAMAGED)
         }
         Some(_) => Err(UNKNOWN),
         None => Err(DAMAGED),
@@ -135,6 +145,15 @@ pub(crate) fn decode_tokens(plain: &[u8]) -> Result<TokenSet, StoreError> {
     decode::<TokensRecord<'_>>(plain).map(TokensRecord::into)
 }
 
+/// A history, to be sealed.
+pub(crate) fn encode_history(history: &History) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    encode(history)
+}
+
+pub(crate) fn decode_history(plain: &[u8]) -> Result<History, StoreError> {
+    decode(plain)
+}
+
 /// A session, to be sealed.
 pub(crate) fn encode_session(session: &ConnectSession) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     encode(&SessionRecord::from(session))
@@ -151,6 +170,8 @@ struct TokensRecord<'a> {
     access: Option<AccessRecord<'a>>,
     #[serde(borrow)]
     refresh: Option<RefreshRecord<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    previous: Option<RefreshRecord<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,11 +202,21 @@ impl<'a> From<&'a TokenSet> for TokensRecord<'a> {
                 issued_at: access.issued_at,
                 expires_at: access.expires_at,
             }),
-            refresh: tokens.refresh.as_ref().map(|refresh| RefreshRecord {
-                value: Cow::Borrowed(refresh.value.expose()),
-                expires_at: refresh.expires_at,
-            }),
+            refresh: tokens.refresh.as_ref().map(RefreshRecord::from),
+            previous: tokens.previous.as_ref().map(RefreshRecord::from),
         }
+    }
+}
+
+impl<'a> From<&'a RefreshToken> for RefreshRecord<'a> {
+    fn from(refresh: &'a RefreshToken) -> Self {
+        Self { value: Cow::Borrowed(refresh.value.expose()), expires_at: refresh.expires_at }
+    }
+}
+
+impl From<RefreshRecord<'_>> for RefreshToken {
+    fn from(record: RefreshRecord<'_>) -> Self {
+        Self { value: Secret::new(record.value.into_owned()), expires_at: record.expires_at }
     }
 }
 
@@ -198,10 +229,8 @@ impl From<TokensRecord<'_>> for TokenSet {
                 issued_at: access.issued_at,
                 expires_at: access.expires_at,
             }),
-            refresh: record.refresh.map(|refresh| RefreshToken {
-                value: Secret::new(refresh.value.into_owned()),
-                expires_at: refresh.expires_at,
-            }),
+            refresh: record.refresh.map(RefreshToken::from),
+            previous: record.previous.map(RefreshToken::from),
         }
     }
 }

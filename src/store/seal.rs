@@ -66,6 +66,8 @@ pub(crate) enum Field {
     Profile,
     /// Its tokens.
     Tokens,
+    /// What happened to it.
+    History,
     /// A consent under way.
     Session,
 }
@@ -193,6 +195,7 @@ impl Field {
             Self::Name => "name",
             Self::Profile => "profile",
             Self::Tokens => "tokens",
+            Self::History => "history",
             Self::Session => "session",
         }
     }

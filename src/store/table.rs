@@ -13,7 +13,7 @@ use super::record::{self, ConnectionRow, SessionRow};
 use super::seal::{Field, Place, Sealer, Unopened};
 use super::{Expected, Page, PageToken, Revision, Selection, SessionKey, Stored};
 use crate::clock::Timestamp;
-use crate::connection::{ConnectSession, Connection, ConnectionId, Profile};
+use crate::connection::{ConnectSession, Connection, ConnectionId, History, Profile};
 use crate::error::StoreError;
 
 /// Rows read at a time while listing or sweeping: bounds both memory and how long a writer waits.
@@ -33,6 +33,7 @@ pub(crate) struct Plain {
     id: ConnectionId,
     profile: Zeroizing<Vec<u8>>,
     tokens: Option<Zeroizing<Vec<u8>>>,
+    history: Zeroizing<Vec<u8>>,
 }
 
 impl Plain {
@@ -41,6 +42,7 @@ impl Plain {
             id: connection.profile.id.clone(),
             profile: record::encode_profile(&connection.profile)?,
             tokens: connection.tokens.as_ref().map(record::encode_tokens).transpose()?,
+            history: record::encode_history(&connection.history)?,
         })
     }
 }
@@ -77,7 +79,12 @@ impl Table {
                 Some(record::decode_tokens(&plain)?)
             }
         };
-        Ok(Some(Stored { value: Connection { profile, tokens }, revision: Revision(row.revision) }))
+        let history = match row.history {
+            [] => History::default(),
+            sealed => record::decode_history(&self.open(named(id, Field::History, row.revision), sealed)?)?,
+        };
+        let value = Connection { profile, tokens, history };
+        Ok(Some(Stored { value, revision: Revision(row.revision) }))
     }
 
     pub(crate) fn put(
@@ -102,6 +109,7 @@ impl Table {
             tokens: &tokens.map_or(Vec::new(), |tokens| {
                 self.sealer.seal(named(&plain.id, Field::Tokens, revision), tokens)
             }),
+            history: &self.sealer.seal(named(&plain.id, Field::History, revision), &plain.history),
         };
         changes.push(Change { key, value: Some(row.encode()) });
         Ok(Revision(revision))

@@ -129,6 +129,7 @@ async fn a_demanded_min_ttl_is_met_or_refused_but_not_ignored() {
     assert_eq!(refused.reason(), Reason::ProviderUnavailable);
     let stale = stage.broker.access_token(demanding(true)).await.unwrap();
     assert_eq!(stale.source, Source::Stale);
+    stage.clock.advance(Duration::from_secs(1));
     let met = stage.broker.access_token(demanding(false)).await.unwrap();
     assert_eq!((met.source, met.token.access.value.expose().as_str()), (Source::Refreshed, "at-1"));
 }
@@ -162,7 +163,10 @@ async fn a_dead_network_never_asks_the_owner_to_consent() {
         stage.provider.next(Err(failure.clone()));
         let error = stage.broker.access_token(request(&id)).await.unwrap_err();
         assert_ne!(error.reason(), Reason::ReauthRequired, "{failure:?}");
-        assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Active, "{failure:?}");
+        let status = stage.broker.connection(&id).await.unwrap().status;
+        assert!(matches!(status, Status::Active | Status::Ambiguous), "{failure:?}: {status:?}");
+        // Longer than any pause after so few failures.
+        stage.clock.advance(Duration::from_secs(90));
     }
     assert_eq!(stage.token(&id).await.unwrap(), "at-1", "the grant was alive all the time");
 }
@@ -226,11 +230,11 @@ async fn a_refused_token_is_never_given_back_as_stale() {
 async fn tokens_are_durable_before_anyone_sees_them() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
-    stage.store.fail_writes(usize::MAX);
+    stage.store.fail_writes_after(1, usize::MAX);
     let asking = stage.broker.access_token(request(&id));
     assert!(tokio::time::timeout(Duration::from_secs(600), asking).await.is_err(), "nothing to answer yet");
     assert!(stage.broker.cached(&request(&id)).is_none());
-    stage.store.fail_writes(0);
+    stage.store.fail_writes_after(0, 0);
     assert_eq!(stage.token(&id).await.unwrap(), "at-1", "and nothing was dropped");
     assert_eq!(stage.provider.presented(), ["rt-0"]);
 }
@@ -239,7 +243,7 @@ async fn tokens_are_durable_before_anyone_sees_them() {
 async fn a_store_that_comes_back_within_seconds_loses_no_rotation() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
-    stage.store.fail_writes(4);
+    stage.store.fail_writes_after(1, 4);
     assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     let stage = stage.restarted();
     stage.clock.advance(LIFE);

@@ -86,6 +86,7 @@ impl Stage {
                 expires_at: Some(now + LIFE),
             }),
             refresh: Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None }),
+            previous: None,
         };
         let connection =
             Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
@@ -347,17 +348,24 @@ impl ProviderClient for FakeProvider {
 /// The memory store, with a switch that makes writes fail.
 pub(crate) struct FaultyStore {
     inner: Arc<MemoryStore>,
+    successes_left: AtomicUsize,
     failures_left: AtomicUsize,
     pub(crate) puts: AtomicUsize,
 }
 
 impl FaultyStore {
     fn new(inner: Arc<MemoryStore>) -> Self {
-        Self { inner, failures_left: AtomicUsize::new(0), puts: AtomicUsize::new(0) }
+        Self {
+            inner,
+            successes_left: AtomicUsize::new(0),
+            failures_left: AtomicUsize::new(0),
+            puts: AtomicUsize::new(0),
+        }
     }
 
-    /// The next `count` writes fail as a full disk does.
-    pub(crate) fn fail_writes(&self, count: usize) {
+    /// After the next `successes` writes, the next `count` fail as a full disk does.
+    pub(crate) fn fail_writes_after(&self, successes: usize, count: usize) {
+        self.successes_left.store(successes, Ordering::SeqCst);
         self.failures_left.store(count, Ordering::SeqCst);
     }
 }
@@ -369,11 +377,10 @@ impl TokenStore for FaultyStore {
     }
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
-        let fails = self
-            .failures_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_ok();
-        if fails {
+        let take = |left: &AtomicUsize| {
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        };
+        if !take(&self.successes_left) && take(&self.failures_left) {
             return Err(StoreError::Unavailable("no space left".into()));
         }
         self.puts.fetch_add(1, Ordering::SeqCst);

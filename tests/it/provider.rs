@@ -98,5 +98,6 @@ fn token_set(grant: &IssuedGrant) -> TokenSet {
     TokenSet {
         access: Some(access_token(grant.access_token.expose())),
         refresh: Some(refresh_token_of(grant)),
+        previous: None,
     }
 }

@@ -51,6 +51,7 @@ impl Canaries {
                 expires_at: None,
             }),
             refresh: Some(RefreshToken { value: Secret::new(self.plant("refresh")), expires_at: None }),
+            previous: Some(RefreshToken { value: Secret::new(self.plant("previous")), expires_at: None }),
         }
     }
 

@@ -72,7 +72,7 @@ impl Broker {
             issued_at: now,
             expires_at: import.expires_at,
         });
-        let tokens = TokenSet { access, refresh };
+        let tokens = TokenSet { access, refresh, previous: None };
         let connection = before.imported(tokens, scopes, now);
         self.commit(&turn, &connection, expected, Persistence::Brief).await?;
         turn.withdraw();

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::connection::{Connection, Failure, Status};
+use crate::connection::{Backoff, Connection, Failure, Holder, Intent, Status};
 use crate::error::OAuthCode;
 
 const T: Timestamp = Timestamp::from_millis(1_795_269_600_123);
@@ -16,6 +16,7 @@ fn tokens(access: &str, refresh: Option<&str>) -> TokenSet {
         }),
         refresh: refresh
             .map(|value| RefreshToken { value: Secret::new(value.to_owned()), expires_at: Some(T) }),
+        previous: None,
     }
 }
 
@@ -44,9 +45,53 @@ fn the_stored_form_is_pinned() {
     assert_eq!(std::str::from_utf8(&encode_profile(&profile).unwrap()).unwrap(), text);
     assert_eq!(decode_profile(text.as_bytes()).unwrap(), profile);
     assert_eq!(
-        ConnectionRow { revision: 258, name: b"n", profile: b"pp", tokens: b"" }.encode(),
-        b"\x01\0\0\0\0\0\0\x01\x02\0\0\0\x01n\0\0\0\x02pp\0\0\0\0"
+        ConnectionRow { revision: 258, name: b"n", profile: b"pp", tokens: b"", history: b"h" }.encode(),
+        b"\x02\0\0\0\0\0\0\x01\x02\0\0\0\x01n\0\0\0\x02pp\0\0\0\0\0\0\0\x01h"
     );
+}
+
+/// What the protocol added in version 2 of the row.
+#[test]
+fn the_stored_form_of_an_unfinished_refresh_is_pinned() {
+    let mut profile = Connection::pending(id(), T).profile;
+    profile.fence = 9;
+    profile.intent = Some(Intent {
+        attempt_id: u64::MAX,
+        holder: Holder(7),
+        generation: 3,
+        fence: 9,
+        first_sent_at: T,
+        sent_at: T,
+        deadline: T,
+        tries: 2,
+        fingerprint: 11,
+    });
+    profile.backoff = Some(Backoff { failures: 2, until: T });
+    profile.denials = 1;
+    profile.quarantined_at = Some(T);
+    let encoded = encode_profile(&profile).unwrap();
+    let text = std::str::from_utf8(&encoded).unwrap();
+    let pinned = r#""fence":9,"intent":{"attempt_id":18446744073709551615,"holder":7,"generation":3,"fence":9,"first_sent_at":1795269600123,"sent_at":1795269600123,"deadline":1795269600123,"tries":2,"fingerprint":11},"backoff":{"failures":2,"until":1795269600123},"denials":1,"quarantined_at":1795269600123,"#;
+    assert!(text.contains(pinned), "{text}");
+    assert_eq!(decode_profile(&encoded).unwrap(), profile);
+
+    let mut tokens = tokens("at", None);
+    tokens.previous = Some(RefreshToken { value: Secret::new("old".into()), expires_at: None });
+    let encoded = encode_tokens(&tokens).unwrap();
+    assert!(encoded.ends_with(br#""refresh":null,"previous":{"value":"old","expires_at":null}}"#));
+    assert_eq!(decode_tokens(&encoded).unwrap(), tokens);
+
+    let history = Connection::pending(id(), T).history;
+    let encoded = encode_history(&history).unwrap();
+    assert_eq!(&encoded[..], br#"[{"what":"begun","at":1795269600123,"generation":0}]"#);
+    assert_eq!(decode_history(&encoded).unwrap(), history);
+}
+
+#[test]
+fn a_row_of_the_version_before_is_read_and_has_no_history() {
+    let row = b"\x01\0\0\0\0\0\0\x01\x02\0\0\0\x01n\0\0\0\x02pp\0\0\0\0";
+    let read = ConnectionRow::decode(row).unwrap();
+    assert_eq!(read, ConnectionRow { revision: 258, name: b"n", profile: b"pp", tokens: b"", history: b"" });
 }
 
 #[test]
@@ -82,8 +127,9 @@ fn a_session_comes_back_whole_in_both_phases() {
 
 #[test]
 fn another_version_is_refused_by_name() {
-    let mut row = ConnectionRow { revision: 1, name: b"", profile: b"", tokens: b"" }.encode();
-    row[0] = 2;
+    let mut row = ConnectionRow { revision: 1, name: b"", profile: b"", tokens: b"", history: b"" }.encode();
+    assert_eq!(SessionRow::decode(&row).err(), Some(UNKNOWN));
+    row[0] = 3;
     assert_eq!(ConnectionRow::decode(&row).unwrap_err(), UNKNOWN);
     assert_eq!(SessionRow::decode(&row).err(), Some(UNKNOWN));
     assert_eq!(ConnectionRow::decode(&[]).unwrap_err(), DAMAGED);
@@ -112,9 +158,10 @@ proptest! {
     #[test]
     fn any_row_comes_back_as_it_was(
         revision: u64,
-        parts in proptest::array::uniform3(proptest::collection::vec(any::<u8>(), 0..200)),
+        parts in proptest::array::uniform4(proptest::collection::vec(any::<u8>(), 0..200)),
     ) {
-        let row = ConnectionRow { revision, name: &parts[0], profile: &parts[1], tokens: &parts[2] };
+        let [name, profile, tokens, history] = parts.each_ref().map(Vec::as_slice);
+        let row = ConnectionRow { revision, name, profile, tokens, history };
         let encoded = row.encode();
         prop_assert_eq!(ConnectionRow::decode(&encoded).unwrap(), row);
         prop_assert!(ConnectionRow::decode(&encoded[..encoded.len() - 1]).is_err());

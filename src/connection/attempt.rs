@@ -1,0 +1,146 @@
+//! One attempt to refresh as it is written down before it leaves, and the pause after one that failed.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::RefreshToken;
+use crate::clock::Timestamp;
+
+/// How far two clocks may be apart, and how long a request that has left may still be under way when its sender has
+/// given it up: what is added to a deadline before somebody else acts.
+pub const CLOCK_MARGIN: Duration = Duration::from_secs(2);
+
+/// The first pause after a failure, and the longest. Each is twice the one before, times chance (full jitter).
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A pause of no length would be none.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause that a provider can ask for (`Retry-After`, a day) with what we add to it.
+const LONGEST_ASKED: Duration = Duration::from_secs(2 * 86_400);
+
+/// Which run of which process acts: drawn at start, so that no two runs share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Holder(pub u64);
+
+/// A refresh that is about to be sent, is under way, or whose outcome nobody knows. It is durable before the request
+/// leaves, and on one node it is the lease as well: whoever finds one that is not its own keeps away until
+/// [`Intent::until`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// Names this attempt. Random: a fence may repeat after a store was rolled back, this does not.
+    pub attempt_id: u64,
+    /// Who sends.
+    pub holder: Holder,
+    /// The generation whose refresh token is presented.
+    pub generation: u64,
+    /// The connection's fence as this attempt raised it.
+    pub fence: u64,
+    /// When the first request of this chain left: the same refresh token, its outcome unknown ever since.
+    pub first_sent_at: Timestamp,
+    /// When this request leaves. A new token's life counts from here.
+    pub sent_at: Timestamp,
+    /// After this the sender neither sends nor waits.
+    pub deadline: Timestamp,
+    /// Requests of this chain that may have reached the provider, this one included.
+    pub tries: u32,
+    /// Which refresh token: the first eight bytes of its SHA-256.
+    pub fingerprint: u64,
+}
+
+impl Intent {
+    /// The end of the lease: from then on somebody else may act, for nothing of this attempt is under way any more.
+    pub fn until(&self) -> Timestamp {
+        self.deadline + CLOCK_MARGIN
+    }
+
+    /// [`Intent::until`], unless it lies further off than any attempt can last: then the clock was set back since,
+    /// and to wait for it could last for years.
+    pub(super) fn settled_at(&self, now: Timestamp, token_timeout: Duration) -> Timestamp {
+        if self.until() > now + token_timeout + CLOCK_MARGIN * 2 { now } else { self.until() }
+    }
+}
+
+impl RefreshToken {
+    /// Tells this token from another without being one: the first eight bytes of its SHA-256.
+    pub fn fingerprint(&self) -> u64 {
+        self.value.digest().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    }
+}
+
+/// The pause that a connection keeps after failures. Survives restarts, so that a crash loop is no stampede.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backoff {
+    /// Failures in a row.
+    pub failures: u32,
+    /// No request before this.
+    pub until: Timestamp,
+}
+
+impl Backoff {
+    /// The pause after one more failure. `asked` is what the provider wants (`Retry-After`), and is honoured in full.
+    pub(super) fn after(before: Option<&Self>, asked: Option<Duration>, now: Timestamp, dice: u64) -> Self {
+        let failures = before.map_or(0, |backoff| backoff.failures).saturating_add(1);
+        let pause = match asked {
+            Some(asked) => asked + share(FIRST_PAUSE.max(asked / 10), dice),
+            None => {
+                let most = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE);
+                share(most, dice).max(SHORTEST_PAUSE)
+            }
+        };
+        Self { failures, until: now + pause }
+    }
+
+    /// When it ends; at once if it lies further off than any pause can, because the clock was set back since.
+    pub(super) fn ends_at(&self, now: Timestamp) -> Timestamp {
+        if self.until > now + LONGEST_ASKED { now } else { self.until }
+    }
+}
+
+/// Some part of `span`, as the dice fall.
+fn share(span: Duration, dice: u64) -> Duration {
+    const SIDES: u32 = 1000;
+    span * u32::try_from(dice % u64::from(SIDES + 1)).unwrap_or(SIDES) / SIDES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+    #[test]
+    fn pauses_double_up_to_five_minutes_and_are_shortened_by_chance() {
+        let mut backoff = None;
+        let mut longest = Vec::new();
+        for _ in 0..12 {
+            let next = Backoff::after(backoff.as_ref(), None, T0, 1000);
+            longest.push(T0.until(next.until).as_secs());
+            backoff = Some(next);
+        }
+        assert_eq!(longest, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        let many = Backoff { failures: u32::MAX, until: T0 };
+        for dice in 0..3000 {
+            let pause = T0.until(Backoff::after(Some(&many), None, T0, dice).until);
+            assert!((SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_provider_asks_for_is_honoured_in_full_and_never_shortened() {
+        let asked = Duration::from_secs(120);
+        for dice in [0, 1, 500, 1000, u64::MAX] {
+            let pause = T0.until(Backoff::after(None, Some(asked), T0, dice).until);
+            assert!((asked..=asked + asked / 10).contains(&pause), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
+        let backoff = Backoff { failures: 1, until: T0 + Duration::from_secs(10 * 86_400) };
+        assert_eq!(backoff.ends_at(T0), T0);
+    }
+}

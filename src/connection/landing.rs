@@ -1,0 +1,321 @@
+//! What the outcome of a refresh does to the record as it stands when it comes (refresh.md section 2.6, step 7). Pure.
+//! Invariant: of two who refreshed, the second changes nothing that the first stored; an outcome that is unknown stays
+//! unknown until the provider has spoken about that very refresh token.
+
+use super::attempt::{Backoff, Intent};
+use super::history::Happening;
+use super::reuse::{Reuse, ReuseProfile, Rotation};
+use super::step::Moment;
+use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, Status, TokenSet};
+use crate::clock::Timestamp;
+use crate::error::ProviderError;
+
+/// A record after an outcome, and what that means.
+#[derive(Debug)]
+pub struct Landed {
+    /// The record; to be stored unless the verdict says that nothing changed.
+    pub connection: Connection,
+    /// What it means.
+    pub verdict: Verdict,
+}
+
+/// What an outcome means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// New tokens: store, then publish, then answer.
+    Refreshed,
+    /// New tokens came while the connection was being revoked: store them with it, so that they are revoked too.
+    Surplus,
+    /// Nothing changed: somebody else's outcome stands. What came is dropped and **not** revoked, for that may end the
+    /// grant that stands.
+    Superseded,
+    /// No tokens. The record says when to try again.
+    Failed,
+    /// The grant is dead: withdraw the access token, tell the app.
+    Dead,
+}
+
+impl Verdict {
+    /// Whether the record must be stored.
+    pub const fn is_change(self) -> bool {
+        !matches!(self, Self::Superseded)
+    }
+
+    /// Whether the record holds tokens that exist nowhere else.
+    pub const fn has_tokens(self) -> bool {
+        matches!(self, Self::Refreshed | Self::Surplus)
+    }
+}
+
+impl Connection {
+    /// The record with the intent to present its refresh token now: to be durable before the request leaves.
+    /// `attempt_id` must be random. Nothing is begun where there is no refresh token.
+    pub fn begun(mut self, attempt_id: u64, moment: &Moment<'_>) -> Self {
+        let now = moment.now;
+        let Some(refresh) = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
+            return self;
+        };
+        let fingerprint = refresh.fingerprint();
+        let profile = &mut self.profile;
+        let chain = profile.intent.take().filter(|intent| intent.fingerprint == fingerprint);
+        profile.fence += 1;
+        let (first_sent_at, tries) = match &chain {
+            Some(earlier) => (earlier.first_sent_at, earlier.tries.saturating_add(1)),
+            None => (now, 1),
+        };
+        let is_unknown = chain.is_some() || profile.status == Status::Ambiguous;
+        if is_unknown && profile.status == Status::Active {
+            profile.status = Status::Ambiguous;
+        }
+        profile.intent = Some(Intent {
+            attempt_id,
+            holder: moment.holder,
+            generation: profile.generation,
+            fence: profile.fence,
+            first_sent_at,
+            sent_at: now,
+            deadline: now + moment.reuse.token_timeout,
+            tries,
+            fingerprint,
+        });
+        profile.updated_at = now;
+        if is_unknown {
+            self.note(Happening::Resumed, None, now);
+        }
+        self
+    }
+
+    /// The record when an attempt was written down and then certainly not sent.
+    pub fn unsent(mut self, attempt: &Intent, now: Timestamp) -> Landed {
+        if !self.is_ours(attempt) {
+            return Landed { connection: self, verdict: Verdict::Superseded };
+        }
+        self.take_back(attempt);
+        self.profile.updated_at = now;
+        Landed { connection: self, verdict: Verdict::Failed }
+    }
+
+    /// The record after `attempt` came to `outcome`. `self` is the record as it is stored **now**, not as it was when
+    /// the attempt began. `dice` is chance, for pauses.
+    pub fn landed(
+        self,
+        attempt: &Intent,
+        outcome: &Result<IssuedTokens, ProviderError>,
+        moment: &Moment<'_>,
+        dice: u64,
+    ) -> Landed {
+        let now = moment.now;
+        match (self.profile.status, outcome) {
+            (Status::Revoking, Ok(issued)) => self.surplus(attempt, issued, now),
+            (Status::Pending | Status::Revoked | Status::Disabled | Status::Revoking, _) => self.superseded(),
+            (Status::Active | Status::Ambiguous | Status::ReauthRequired, outcome) => {
+                if self.profile.generation != attempt.generation {
+                    return self.superseded();
+                }
+                match outcome {
+                    Ok(issued) => self.succeeded(attempt, issued, moment),
+                    Err(_) if !self.is_ours(attempt) => self.superseded(),
+                    Err(error) => self.failed(attempt, error, moment, dice),
+                }
+            }
+        }
+    }
+
+    /// The record of a store that was put back to an older state: a refresh token that rotates may have been spent
+    /// since. `None` where that cannot matter.
+    pub fn rolled_back(mut self, reuse: &ReuseProfile, now: Timestamp) -> Option<Self> {
+        let may_be_spent = self.profile.is_refreshable
+            && matches!(self.profile.status, Status::Active | Status::Ambiguous)
+            && reuse.rotation != Rotation::Never
+            && reuse.reuse != Reuse::Reusable;
+        if !may_be_spent {
+            return None;
+        }
+        self.profile.status = Status::Ambiguous;
+        // Whatever it says of times and tries is of a past that was undone.
+        self.profile.intent = None;
+        self.profile.updated_at = now;
+        self.note(Happening::RolledBack, None, now);
+        Some(self)
+    }
+
+    fn is_ours(&self, attempt: &Intent) -> bool {
+        self.profile.fence == attempt.fence
+            && self.profile.intent.as_ref().is_some_and(|intent| intent.attempt_id == attempt.attempt_id)
+    }
+
+    fn superseded(self) -> Landed {
+        Landed { connection: self, verdict: Verdict::Superseded }
+    }
+
+    fn succeeded(mut self, attempt: &Intent, issued: &IssuedTokens, moment: &Moment<'_>) -> Landed {
+        let is_ours = self.is_ours(attempt);
+        if !is_ours {
+            // Fenced, yet nobody stored anything: ours are the only tokens there are. But where only the newest
+            // answer's token is good, whoever fenced us has asked after us.
+            if matches!(moment.reuse.reuse, Reuse::Count { is_last_only: true, .. }) {
+                return self.superseded();
+            }
+            self.profile.fence += 1;
+        }
+        let was_unknown = attempt.tries > 1 || self.profile.status != Status::Active;
+        let counts_from = counts_from(attempt, moment.reuse);
+        let mut connection = self.refreshed(issued.copy(), counts_from, moment.now);
+        let what = match (is_ours, was_unknown) {
+            (false, _) => Happening::Salvaged,
+            (true, true) => Happening::Recovered,
+            (true, false) => Happening::Refreshed,
+        };
+        connection.note(what, None, moment.now);
+        Landed { connection, verdict: Verdict::Refreshed }
+    }
+
+    fn failed(mut self, attempt: &Intent, error: &ProviderError, moment: &Moment<'_>, dice: u64) -> Landed {
+        let now = moment.now;
+        let reason = error.reason().as_str();
+        let is_dead_already = self.profile.status == Status::ReauthRequired;
+        self.profile.updated_at = now;
+        self.profile.last_failure =
+            Some(Failure { reason: reason.to_owned(), oauth_error: error.oauth_code().cloned(), at: now });
+        match error {
+            ProviderError::Denied(_) => return self.denied(attempt, error, moment, dice),
+            ProviderError::Ambiguous { .. } => {
+                self.note(Happening::Ambiguous, Some(reason), now);
+                if is_dead_already {
+                    // An operator's try of a dead grant: what became of it the operator may ask once more.
+                    self.profile.intent = None;
+                    return Landed { connection: self, verdict: Verdict::Dead };
+                }
+                self.profile.status = Status::Ambiguous;
+                if attempt.tries > 1 || moment.reuse.reuse == Reuse::Reusable {
+                    self.pause(error, now, dice);
+                }
+            }
+            // The provider refused before it looked at the token, or never saw it: this attempt spent nothing.
+            ProviderError::Unavailable { .. }
+            | ProviderError::RateLimited { .. }
+            | ProviderError::Malformed => {
+                self.take_back(attempt);
+                self.note(Happening::Failed, Some(reason), now);
+                self.pause(error, now, dice);
+            }
+            // The client or the provider as a whole is unwell, and the connection is not: its provider rests, not it.
+            ProviderError::Misconfigured(_) | ProviderError::CircuitOpen { .. } => {
+                self.take_back(attempt);
+                self.note(Happening::Failed, Some(reason), now);
+            }
+        }
+        let verdict = if is_dead_already { Verdict::Dead } else { Verdict::Failed };
+        Landed { connection: self, verdict }
+    }
+
+    fn denied(mut self, attempt: &Intent, error: &ProviderError, moment: &Moment<'_>, dice: u64) -> Landed {
+        let now = moment.now;
+        let code = error.oauth_code().map(|code| code.as_str().to_owned());
+        self.profile.denials = self.profile.denials.saturating_add(1);
+        let is_believed = self.profile.status == Status::ReauthRequired
+            || self.profile.denials >= moment.reuse.invalid_grant_confirmations;
+        if !is_believed {
+            self.note(Happening::Denied, code.as_deref(), now);
+            // Of this request the outcome is known; of an earlier one in the chain it is not.
+            self.take_back(attempt);
+            self.pause(error, now, dice);
+            return Landed { connection: self, verdict: Verdict::Failed };
+        }
+        self.profile.status = Status::ReauthRequired;
+        self.profile.intent = None;
+        self.profile.backoff = None;
+        self.profile.quarantined_at = Some(now);
+        self.note(Happening::ReauthRequired, code.as_deref(), now);
+        Landed { connection: self, verdict: Verdict::Dead }
+    }
+
+    fn surplus(mut self, attempt: &Intent, issued: &IssuedTokens, now: Timestamp) -> Landed {
+        let held = self.tokens.take();
+        // A consent may have come between: then both grants end, and the newer one's token is the one to lead.
+        let is_newer_consent = self.profile.generation > attempt.generation + 1;
+        let came = issued.copy().into_set(None, attempt.sent_at);
+        let tokens = match held {
+            Some(held) if is_newer_consent => {
+                let previous = came.refresh.or(held.previous);
+                TokenSet { previous, ..held }
+            }
+            Some(held) => {
+                let is_new = came.refresh.is_some();
+                let (refresh, previous) =
+                    if is_new { (came.refresh, held.refresh) } else { (held.refresh, held.previous) };
+                TokenSet { access: came.access, refresh, previous }
+            }
+            None => came,
+        };
+        self.tokens = Some(tokens);
+        self.profile.intent = None;
+        self.profile.updated_at = now;
+        self.note(Happening::Surplus, None, now);
+        Landed { connection: self, verdict: Verdict::Surplus }
+    }
+
+    /// This attempt reached nobody: what was known before it is known again.
+    fn take_back(&mut self, attempt: &Intent) {
+        let Some(intent) = self.profile.intent.as_mut() else { return };
+        if attempt.tries <= 1 {
+            self.profile.intent = None;
+        } else {
+            intent.tries = attempt.tries - 1;
+        }
+    }
+
+    fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
+        let asked = match error {
+            ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        };
+        self.profile.backoff = Some(Backoff::after(self.profile.backoff.as_ref(), asked, now, dice));
+    }
+
+    /// The same connection with what a refresh issued.
+    fn refreshed(self, issued: IssuedTokens, counts_from: Timestamp, now: Timestamp) -> Self {
+        let Self { mut profile, tokens, history } = self;
+        profile.scopes = issued.scopes.clone().unwrap_or(profile.scopes);
+        profile.refreshed_at = Some(now);
+        let (held, kept, older) =
+            tokens.map_or((None, None, None), |set| (set.access, set.refresh, set.previous));
+        let came_refresh = issued.refresh_token.is_some();
+        let spent = kept.as_ref().map(RefreshToken::copy);
+        let mut set = issued.into_set(kept, counts_from);
+        // The same value once more is no successor: what was before it still is.
+        let is_rotated = came_refresh
+            && spent.as_ref().map(RefreshToken::fingerprint)
+                != set.refresh.as_ref().map(RefreshToken::fingerprint);
+        set.previous = if is_rotated { spent } else { older };
+        keep_old_expiry(set.access.as_mut(), held.as_ref());
+        Self { profile, tokens: None, history }.holding(set, now)
+    }
+}
+
+/// From when the life of what came is counted. A provider with a grace period may repeat what it issued for the first
+/// request of the chain, with a full `expires_in`: so from that request. Everywhere else, and when the period was over,
+/// an answer with tokens is one that was made for this request.
+fn counts_from(attempt: &Intent, reuse: &ReuseProfile) -> Timestamp {
+    match reuse.reuse {
+        Reuse::Grace { window, .. } if attempt.sent_at < attempt.first_sent_at + window => {
+            attempt.first_sent_at.min(attempt.sent_at)
+        }
+        Reuse::Grace { .. } | Reuse::Reusable | Reuse::Count { .. } | Reuse::Strict => attempt.sent_at,
+    }
+}
+
+/// An access token that is already held does not live longer for being given again.
+fn keep_old_expiry(came: Option<&mut AccessToken>, held: Option<&AccessToken>) {
+    if let (Some(came), Some(held)) = (came, held)
+        && came.value == held.value
+    {
+        came.issued_at = held.issued_at;
+        came.expires_at = held.expires_at;
+    }
+}
+
+#[cfg(test)]
+mod tests;

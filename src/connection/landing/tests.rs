@@ -1,0 +1,421 @@
+use std::time::Duration;
+
+use super::*;
+use crate::connection::attempt::{CLOCK_MARGIN, Holder};
+use crate::connection::step::{LATE_PROBE, Others, Step, Waiting};
+use crate::connection::{ConnectionId, Scopes};
+use crate::error::{AmbiguousCause, OAuthCode, Unsent};
+use crate::secret::Secret;
+
+const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
+const LIFE: Duration = Duration::from_secs(3600);
+const ME: Holder = Holder(1);
+const OTHER: Holder = Holder(2);
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn profile(reuse: Reuse) -> ReuseProfile {
+    ReuseProfile { reuse, ..ReuseProfile::default() }
+}
+
+fn grace(seconds: u64) -> ReuseProfile {
+    profile(Reuse::Grace { window: secs(seconds), max_uses: 3, is_same_pair: true })
+}
+
+fn count(max_uses: u32) -> ReuseProfile {
+    profile(Reuse::Count { max_uses, is_last_only: true })
+}
+
+fn at(now: Timestamp, reuse: &ReuseProfile) -> Moment<'_> {
+    Moment { now, holder: ME, others: Others::Gone, reuse }
+}
+
+fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
+    IssuedTokens {
+        access_token: Secret::new(access.to_owned()),
+        token_type: "Bearer".into(),
+        expires_in: Some(LIFE),
+        refresh_token: refresh.map(|r| Secret::new(r.to_owned())),
+        refresh_expires_in: None,
+        scopes: None,
+        account: None,
+    }
+}
+
+fn active() -> Connection {
+    let id = ConnectionId::parse(String::new(), "sandbox".into(), "user-42".into()).unwrap();
+    let tokens = issued("at-0", Some("rt-0")).into_set(None, T0);
+    Connection::pending(id, T0).imported(tokens, Scopes::default(), T0)
+}
+
+fn ambiguous() -> ProviderError {
+    ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }
+}
+
+fn denied() -> ProviderError {
+    ProviderError::Denied(OAuthCode::new("invalid_grant"))
+}
+
+fn unreachable() -> ProviderError {
+    ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }
+}
+
+fn begun(connection: Connection, moment: &Moment<'_>) -> (Connection, Intent) {
+    let attempt_id = connection.profile.fence + 100;
+    let connection = connection.begun(attempt_id, moment);
+    let attempt = connection.profile.intent.clone().unwrap();
+    (connection, attempt)
+}
+
+/// One attempt, nobody in between.
+fn tried(
+    connection: Connection,
+    outcome: Result<IssuedTokens, ProviderError>,
+    moment: &Moment<'_>,
+) -> Landed {
+    let (connection, attempt) = begun(connection, moment);
+    connection.landed(&attempt, &outcome, moment, 1000)
+}
+
+fn values(connection: &Connection) -> (&str, Option<&str>, Option<&str>) {
+    let tokens = connection.tokens.as_ref().unwrap();
+    let value = |token: &'_ RefreshToken| -> &'static str { token.value.expose().clone().leak() };
+    (
+        tokens.access.as_ref().unwrap().value.expose(),
+        tokens.refresh.as_ref().map(value),
+        tokens.previous.as_ref().map(value),
+    )
+}
+
+fn last_event(connection: &Connection) -> Happening {
+    connection.history.events().last().unwrap().what
+}
+
+#[test]
+fn an_intent_names_the_attempt_and_raises_the_fence() {
+    let reuse = ReuseProfile::default();
+    let before = active();
+    let fence = before.profile.fence;
+    let (connection, attempt) = begun(before, &at(T0, &reuse));
+    assert_eq!(attempt.fence, fence + 1);
+    assert_eq!(connection.profile.fence, fence + 1);
+    assert_eq!((attempt.generation, attempt.tries, attempt.holder), (1, 1, ME));
+    assert_eq!(attempt.deadline, T0 + reuse.token_timeout);
+    assert_eq!(attempt.until(), attempt.deadline + CLOCK_MARGIN);
+    assert_eq!(connection.profile.status, Status::Active);
+}
+
+#[test]
+fn a_success_clears_all_that_was_unfinished() {
+    let landed = tried(active(), Ok(issued("at-1", Some("rt-1"))), &at(T0, &ReuseProfile::default()));
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    let profile = &landed.connection.profile;
+    assert_eq!((profile.generation, profile.status), (2, Status::Active));
+    assert_eq!((&profile.intent, &profile.backoff), (&None, &None));
+    assert_eq!(values(&landed.connection), ("at-1", Some("rt-1"), Some("rt-0")));
+    assert_eq!(last_event(&landed.connection), Happening::Refreshed);
+}
+
+#[test]
+fn a_reply_without_a_refresh_token_keeps_the_stored_one() {
+    let after = tried(active(), Ok(issued("at-1", None)), &at(T0, &ReuseProfile::default())).connection;
+    assert_eq!(values(&after), ("at-1", Some("rt-0"), None));
+    let again = tried(after, Ok(issued("at-2", Some("rt-0"))), &at(T0, &ReuseProfile::default())).connection;
+    assert_eq!(values(&again), ("at-2", Some("rt-0"), None), "the same value is no successor");
+}
+
+#[test]
+fn what_was_certainly_not_processed_leaves_no_doubt_behind() {
+    let failures = [
+        unreachable(),
+        ProviderError::RateLimited { retry_after: Some(secs(120)) },
+        ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
+        ProviderError::Malformed,
+        ProviderError::CircuitOpen { retry_after: secs(60) },
+    ];
+    for error in failures {
+        let landed = tried(active(), Err(error.clone()), &at(T0, &ReuseProfile::default()));
+        assert_eq!(landed.verdict, Verdict::Failed, "{error:?}");
+        let profile = &landed.connection.profile;
+        assert_eq!((profile.status, &profile.intent), (Status::Active, &None), "{error:?}");
+        assert_eq!(values(&landed.connection), ("at-0", Some("rt-0"), None), "{error:?}");
+        let asks_to_wait = matches!(
+            error,
+            ProviderError::Unavailable { .. } | ProviderError::RateLimited { .. } | ProviderError::Malformed
+        );
+        assert_eq!(profile.backoff.is_some(), asks_to_wait, "the provider's trouble is not the connection's");
+    }
+}
+
+#[test]
+fn retry_after_is_honoured_to_the_second() {
+    let reuse = ReuseProfile::default();
+    let limited = ProviderError::RateLimited { retry_after: Some(secs(120)) };
+    let after = tried(active(), Err(limited), &at(T0, &reuse)).connection;
+    let early = after.profile.step(&at(T0 + secs(119), &reuse), false);
+    assert!(matches!(early, Step::Wait { why: Waiting::Pause, .. }), "{early:?}");
+    assert_eq!(after.profile.step(&at(T0 + secs(133), &reuse), false), Step::Send);
+}
+
+#[test]
+fn an_unanswered_refresh_of_a_reusable_token_is_tried_again_after_a_pause() {
+    let reuse = profile(Reuse::Reusable);
+    let after = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    assert_eq!(after.profile.status, Status::Ambiguous);
+    assert!(matches!(after.profile.step(&at(T0, &reuse), false), Step::Wait { .. }));
+    assert_eq!(after.profile.step(&at(T0 + secs(1), &reuse), false), Step::Send);
+}
+
+#[test]
+fn in_a_grace_period_the_same_token_is_sent_again_at_once_and_not_after_it() {
+    let reuse = grace(5);
+    let after = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    assert_eq!(after.profile.step(&at(T0 + secs(3), &reuse), false), Step::Send);
+    let late = after.profile.step(&at(T0 + secs(4), &reuse), false);
+    assert_eq!(late, Step::Wait { until: T0 + LIFE - LATE_PROBE, why: Waiting::Outcome }, "then as strict");
+}
+
+#[test]
+fn a_grace_period_allows_so_many_uses_and_no_more() {
+    let reuse = grace(60);
+    let mut connection = active();
+    for tries in 1..=3 {
+        assert_eq!(connection.profile.step(&at(T0 + secs(1), &reuse), false), Step::Send, "{tries}");
+        connection = tried(connection, Err(ambiguous()), &at(T0 + secs(1), &reuse)).connection;
+        assert_eq!(connection.profile.intent.as_ref().unwrap().tries, tries);
+    }
+    assert!(matches!(connection.profile.step(&at(T0 + secs(1), &reuse), false), Step::Wait { .. }));
+}
+
+#[test]
+fn a_retry_that_reached_nobody_is_no_use_and_ends_no_doubt() {
+    let reuse = grace(60);
+    let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let after = tried(doubt, Err(unreachable()), &at(T0 + secs(1), &reuse)).connection;
+    assert_eq!(
+        after.profile.status,
+        Status::Ambiguous,
+        "the first request's outcome is as unknown as before"
+    );
+    let intent = after.profile.intent.as_ref().unwrap();
+    assert_eq!((intent.tries, intent.first_sent_at), (1, T0));
+}
+
+#[test]
+fn a_strict_provider_is_asked_late_and_at_once_where_nothing_lives() {
+    let reuse = ReuseProfile::default();
+    let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let settled = T0 + reuse.token_timeout + CLOCK_MARGIN;
+    let probe = Step::Wait { until: T0 + LIFE - LATE_PROBE, why: Waiting::Outcome };
+    assert_eq!(doubt.profile.step(&at(settled, &reuse), false), probe);
+    assert_eq!(doubt.profile.step(&at(T0 + LIFE - LATE_PROBE, &reuse), false), Step::Send);
+    // Refused with 401: there is nothing left to protect, but what is under way must settle.
+    let early = doubt.profile.step(&at(T0 + secs(1), &reuse), true);
+    assert_eq!(early, Step::Wait { until: settled, why: Waiting::Outcome });
+    assert_eq!(doubt.profile.step(&at(settled, &reuse), true), Step::Send);
+    assert!(doubt.serving().is_some(), "the old access token is served meanwhile");
+}
+
+#[test]
+fn a_late_probe_that_succeeds_says_that_the_grant_was_recovered() {
+    let reuse = ReuseProfile::default();
+    let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let late = T0 + LIFE;
+    let landed = tried(doubt, Ok(issued("at-1", Some("rt-1"))), &at(late, &reuse));
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(last_event(&landed.connection), Happening::Recovered);
+    assert_eq!(landed.connection.profile.expires_at, Some(late + LIFE), "made for this request");
+}
+
+#[test]
+fn an_intent_of_a_killed_run_is_let_settle_where_a_second_use_could_end_the_grant() {
+    for reuse in [ReuseProfile::default(), count(9)] {
+        let theirs = Moment { holder: OTHER, ..at(T0 + LIFE, &reuse) };
+        let (found, attempt) = begun(active(), &theirs);
+        let ours = at(T0 + LIFE + secs(1), &reuse);
+        let step = found.profile.step(&ours, false);
+        assert_eq!(step, Step::Wait { until: attempt.until(), why: Waiting::Outcome }, "{reuse:?}");
+        assert_eq!(found.profile.step(&at(attempt.until(), &reuse), false), Step::Send);
+    }
+}
+
+#[test]
+fn an_intent_of_a_killed_run_is_taken_up_at_once_where_that_is_safe() {
+    for reuse in [profile(Reuse::Reusable), grace(5)] {
+        let (found, _) = begun(active(), &Moment { holder: OTHER, ..at(T0, &reuse) });
+        assert_eq!(found.profile.step(&at(T0 + secs(1), &reuse), false), Step::Send);
+    }
+}
+
+#[test]
+fn a_replica_that_may_live_is_waited_out_unless_the_grace_would_be_over() {
+    let short = grace(5);
+    let (found, _) = begun(active(), &Moment { holder: OTHER, ..at(T0, &short) });
+    let now = Moment { others: Others::MayLive, ..at(T0 + secs(1), &short) };
+    assert_eq!(found.profile.step(&now, false), Step::Send);
+    let long = grace(600);
+    let (found, attempt) = begun(active(), &Moment { holder: OTHER, ..at(T0, &long) });
+    let now = Moment { others: Others::MayLive, ..at(T0 + secs(1), &long) };
+    let step = found.profile.step(&now, false);
+    assert_eq!(step, Step::Wait { until: attempt.until(), why: Waiting::Outcome });
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_freeze_a_connection() {
+    let reuse = ReuseProfile::default();
+    let (found, _) = begun(active(), &Moment { holder: OTHER, ..at(T0 + secs(86_400), &reuse) });
+    let step = found.profile.step(&at(T0, &reuse), true);
+    assert_eq!(step, Step::Send, "the intent lies a day ahead: nothing of it is under way");
+}
+
+#[test]
+fn the_life_of_a_token_that_a_grace_answer_repeats_counts_from_the_first_request() {
+    let reuse = grace(60);
+    let doubt = tried(active(), Err(ambiguous()), &at(T0 + secs(100), &reuse)).connection;
+    let landed = tried(doubt, Ok(issued("at-1", Some("rt-1"))), &at(T0 + secs(150), &reuse));
+    assert_eq!(landed.connection.profile.expires_at, Some(T0 + secs(100) + LIFE));
+}
+
+#[test]
+fn an_access_token_already_held_keeps_its_old_expiry() {
+    let late = T0 + LIFE + secs(50);
+    let landed = tried(active(), Ok(issued("at-0", Some("rt-1"))), &at(late, &ReuseProfile::default()));
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(landed.connection.profile.expires_at, Some(T0 + LIFE));
+    let access = landed.connection.tokens.as_ref().unwrap().access.as_ref().unwrap();
+    assert!(!access.is_alive(late), "it is dead, whatever the provider says of its life");
+}
+
+#[test]
+fn a_denial_is_believed_after_as_many_as_the_provider_needs() {
+    let reuse = ReuseProfile { invalid_grant_confirmations: 3, ..ReuseProfile::default() };
+    let mut connection = active();
+    for _ in 0..2 {
+        let landed = tried(connection, Err(denied()), &at(T0, &reuse));
+        assert_eq!((landed.verdict, last_event(&landed.connection)), (Verdict::Failed, Happening::Denied));
+        connection = landed.connection;
+        assert_eq!((connection.profile.status, &connection.profile.intent), (Status::Active, &None));
+        assert!(matches!(connection.profile.step(&at(T0, &reuse), false), Step::Wait { .. }));
+    }
+    let flaky = tried(connection.copy(), Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse)).connection;
+    assert_eq!(flaky.profile.denials, 0, "in a row, not in all");
+    let landed = tried(connection, Err(denied()), &at(T0, &reuse));
+    assert_eq!(landed.verdict, Verdict::Dead);
+    let dead = landed.connection;
+    assert_eq!((dead.profile.status, dead.profile.quarantined_at), (Status::ReauthRequired, Some(T0)));
+    assert_eq!(dead.profile.step(&at(T0 + LIFE, &reuse), true), Step::NotServing, "no automatic attempt");
+    assert_eq!(values(&dead).1, Some("rt-0"), "kept, for an operator's retry");
+    assert!(dead.serving().is_none());
+}
+
+#[test]
+fn a_dead_grant_is_tried_once_on_an_operators_word() {
+    let reuse = ReuseProfile::default();
+    let dead = tried(active(), Err(denied()), &at(T0, &reuse)).connection;
+    assert!(active().retried(T0).is_none(), "a living one is simply refreshed");
+    let again = tried(dead.copy().retried(T0).unwrap(), Err(denied()), &at(T0, &reuse));
+    assert_eq!((again.verdict, again.connection.profile.status), (Verdict::Dead, Status::ReauthRequired));
+    let lost = tried(dead.copy().retried(T0).unwrap(), Err(ambiguous()), &at(T0, &reuse));
+    assert_eq!((lost.verdict, lost.connection.profile.status), (Verdict::Dead, Status::ReauthRequired));
+    assert_eq!(lost.connection.profile.intent, None);
+    let alive = tried(dead.retried(T0).unwrap(), Ok(issued("at-1", None)), &at(T0, &reuse));
+    assert_eq!(alive.verdict, Verdict::Refreshed);
+    assert_eq!(alive.connection.profile.status, Status::Active);
+}
+
+#[test]
+fn who_lost_a_race_changes_nothing_and_calls_nobody_dead() {
+    let reuse = ReuseProfile::default();
+    let (connection, slow) = begun(active(), &at(T0, &reuse));
+    let won = connection.landed(&slow, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0).connection;
+    for outcome in [Ok(issued("at-x", Some("rt-x"))), Err(denied()), Err(ambiguous()), Err(unreachable())] {
+        let landed = won.copy().landed(&slow, &outcome, &at(T0, &reuse), 0);
+        assert_eq!(landed.verdict, Verdict::Superseded);
+        assert_eq!(landed.connection.profile, won.profile);
+        assert_eq!(landed.connection.tokens, won.tokens);
+    }
+}
+
+#[test]
+fn tokens_of_one_who_was_fenced_are_saved_while_nobody_else_stored_any() {
+    let reuse = ReuseProfile::default();
+    let (connection, paused) = begun(active(), &at(T0, &reuse));
+    let (connection, taken_over) = begun(connection, &Moment { holder: OTHER, ..at(T0 + LIFE, &reuse) });
+    let landed =
+        connection.copy().landed(&paused, &Ok(issued("at-1", Some("rt-1"))), &at(T0 + LIFE, &reuse), 0);
+    assert_eq!((landed.verdict, last_event(&landed.connection)), (Verdict::Refreshed, Happening::Salvaged));
+    // And the one who took over finds that out, whatever it was told.
+    for outcome in [Err(denied()), Ok(issued("at-2", Some("rt-2")))] {
+        let late = landed.connection.copy().landed(&taken_over, &outcome, &at(T0 + LIFE, &reuse), 0);
+        assert_eq!(late.verdict, Verdict::Superseded);
+    }
+    let failed = connection.landed(&paused, &Err(denied()), &at(T0 + LIFE, &reuse), 0);
+    assert_eq!(failed.verdict, Verdict::Superseded, "a fenced failure decides nothing");
+}
+
+#[test]
+fn where_only_the_last_answer_counts_a_late_first_answer_is_thrown_away() {
+    let reuse = count(9);
+    let (connection, first) = begun(active(), &at(T0, &reuse));
+    let settled = first.until();
+    let (connection, last) = begun(connection, &at(settled, &reuse));
+    let late = connection.landed(&first, &Ok(issued("at-1", Some("rt-1"))), &at(settled, &reuse), 0);
+    assert_eq!(late.verdict, Verdict::Superseded);
+    let landed = late.connection.landed(&last, &Ok(issued("at-2", Some("rt-2"))), &at(settled, &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(values(&landed.connection).1, Some("rt-2"));
+}
+
+#[test]
+fn tokens_that_come_while_it_is_revoked_are_revoked_with_it() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let revoking = connection.revoking(T0);
+    let failed = revoking.copy().landed(&attempt, &Err(denied()), &at(T0, &reuse), 0);
+    assert_eq!(failed.verdict, Verdict::Superseded);
+    let landed = revoking.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Surplus);
+    assert_eq!(landed.connection.profile.status, Status::Revoking);
+    assert!(landed.connection.serving().is_none());
+    let to_revoke: Vec<_> = landed
+        .connection
+        .revocable()
+        .iter()
+        .map(|set| set.refresh.as_ref().unwrap().value.expose().clone())
+        .collect();
+    assert_eq!(to_revoke, ["rt-1", "rt-0"]);
+}
+
+#[test]
+fn what_was_written_down_and_never_sent_leaves_no_doubt() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let landed = connection.unsent(&attempt, T0);
+    assert_eq!(landed.verdict, Verdict::Failed);
+    assert_eq!(landed.connection.profile.intent, None);
+    assert_eq!(landed.connection.profile.step(&at(T0, &reuse), false), Step::Send);
+}
+
+#[test]
+fn a_store_put_back_makes_rotating_grants_doubtful_and_no_others() {
+    let strict = ReuseProfile::default();
+    let doubtful = active().rolled_back(&strict, T0).unwrap();
+    assert_eq!(doubtful.profile.status, Status::Ambiguous);
+    let probe = Step::Wait { until: T0 + LIFE - LATE_PROBE, why: Waiting::Outcome };
+    assert_eq!(doubtful.profile.step(&at(T0, &strict), false), probe);
+    assert!(active().rolled_back(&profile(Reuse::Reusable), T0).is_none());
+    let never = ReuseProfile { rotation: Rotation::Never, ..strict.clone() };
+    assert!(active().rolled_back(&never, T0).is_none());
+    let dead = tried(active(), Err(denied()), &at(T0, &strict)).connection;
+    assert!(dead.rolled_back(&strict, T0).is_none());
+}
+
+#[test]
+fn fewer_scopes_are_stored_as_they_come() {
+    let narrower = IssuedTokens { scopes: Some(["read"].into_iter().collect()), ..issued("at-1", None) };
+    let landed = tried(active(), Ok(narrower), &at(T0, &ReuseProfile::default()));
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(landed.connection.profile.scopes.as_slice(), ["read"]);
+}

@@ -1,0 +1,164 @@
+//! What may be done with a refresh token at this moment (refresh.md section 2.6, steps 2 to 5 and rule R). Pure: looks
+//! at the record and the time, changes nothing.
+
+use std::time::Duration;
+
+use super::attempt::{Holder, Intent};
+use super::reuse::{Reuse, ReuseProfile};
+use super::{Profile, Status};
+use crate::clock::Timestamp;
+
+/// How long before the access token's end a strict provider is asked what became of an unanswered refresh.
+///
+/// If the refresh was done there, asking ends the grant and perhaps the living access token; if it was not, waiting
+/// costs nothing. So it is asked as late as still leaves time for an answer.
+pub const LATE_PROBE: Duration = Duration::from_secs(30);
+
+/// What is known besides the record when a decision is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Who decides.
+    pub holder: Holder,
+    /// Whether another holder that wrote an intent may still be sending.
+    pub others: Others,
+    /// What the provider does with a refresh token that it has seen before.
+    pub reuse: &'a ReuseProfile,
+}
+
+/// What is known of another holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// It is an earlier run on a volume that is locked by us now: it sends nothing more. What it had sent may still
+    /// be on its way: when a process is killed, its kernel sends on what was written to the socket.
+    Gone,
+    /// It may be a living replica, paused perhaps.
+    MayLive,
+}
+
+/// What may be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Present the refresh token: write the intent, then send.
+    Send,
+    /// Nothing before that time.
+    Wait {
+        /// When to look again.
+        until: Timestamp,
+        /// What is waited for.
+        why: Waiting,
+    },
+    /// There is no refresh token.
+    Unrefreshable,
+    /// It serves nothing: never consented to, dead, on its way out or switched off.
+    NotServing,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The end of a pause after a failure that spent nothing.
+    Pause,
+    /// The time at which the outcome of a refresh can be found out.
+    Outcome,
+}
+
+impl Profile {
+    /// What may be done for somebody who wants a better access token. `is_refused`: whoever asks was refused with the
+    /// present one, so there is nothing left of it to protect.
+    pub fn step(&self, moment: &Moment<'_>, is_refused: bool) -> Step {
+        match self.status {
+            Status::Active | Status::Ambiguous => {}
+            Status::Pending
+            | Status::ReauthRequired
+            | Status::Revoking
+            | Status::Revoked
+            | Status::Disabled => return Step::NotServing,
+        }
+        if !self.is_refreshable {
+            return Step::Unrefreshable;
+        }
+        let now = moment.now;
+        let resumes_at = self.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now));
+        let (due, why) = match &self.intent {
+            Some(intent) => (self.chain_resumes_at(intent, moment, is_refused, resumes_at), Waiting::Outcome),
+            None if self.status == Status::Ambiguous => {
+                (self.late_probe_at(now, is_refused).max(resumes_at), Waiting::Outcome)
+            }
+            None => (resumes_at, Waiting::Pause),
+        };
+        if due <= now { Step::Send } else { Step::Wait { until: due, why } }
+    }
+
+    /// When the refresh token may be presented next, now or later; `None` where it never may. For a schedule: not
+    /// before that time, and where the outcome of a refresh is unknown, at that time.
+    pub fn next_attempt_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
+        match self.step(moment, false) {
+            Step::Send => Some(moment.now),
+            Step::Wait { until, .. } => Some(until),
+            Step::Unrefreshable | Step::NotServing => None,
+        }
+    }
+
+    /// When a connection with an unfinished refresh must be seen to at the latest, for an order among them: the end of
+    /// a grace period comes before everything that can wait.
+    pub fn recovery_deadline(&self, reuse: &ReuseProfile) -> Timestamp {
+        let far = Timestamp::from_millis(i64::MAX);
+        match (&self.intent, reuse.reuse) {
+            (Some(intent), Reuse::Grace { window, .. }) => intent.first_sent_at + window,
+            _ => self.expires_at.unwrap_or(far),
+        }
+    }
+
+    fn chain_resumes_at(
+        &self,
+        intent: &Intent,
+        moment: &Moment<'_>,
+        is_refused: bool,
+        resumes_at: Timestamp,
+    ) -> Timestamp {
+        let now = moment.now;
+        let settled = intent.settled_at(now, moment.reuse.token_timeout);
+        let is_done = intent.holder == moment.holder || moment.others == Others::Gone;
+        match moment.reuse.reuse {
+            // Two requests side by side harm nobody here.
+            Reuse::Reusable => resumes_at,
+            Reuse::Grace { window, max_uses, .. } if self.is_in_grace(intent, window, max_uses, now) => {
+                let last = intent.first_sent_at + usable(window);
+                // A pause that outlasts the grace period would cost the grant.
+                if is_done || settled > last { now } else { settled }
+            }
+            // In time the number of uses is not limited. But the newest answer's token is the good one: a request that
+            // is still under way must be settled before the next, or its answer would be the newest.
+            Reuse::Count { max_uses, .. } if intent.tries < max_uses => settled.max(resumes_at),
+            // What was sent may arrive after what is sent now, and would then end the grant that was just saved: so
+            // even where the sender is certainly gone, its request is let settle.
+            Reuse::Grace { .. } | Reuse::Count { .. } | Reuse::Strict => {
+                self.late_probe_at(now, is_refused).max(settled).max(resumes_at)
+            }
+        }
+    }
+
+    fn is_in_grace(&self, intent: &Intent, window: Duration, max_uses: u32, now: Timestamp) -> bool {
+        // A first request in the future: the clock was set back, and nobody knows how old it is.
+        intent.first_sent_at <= now
+            && now < intent.first_sent_at + usable(window)
+            && intent.tries < max_uses
+            // The provider's word that it is dead is no lost answer.
+            && self.denials == 0
+    }
+
+    /// The latest good time to ask a provider that may end the grant for it: at once where no access token lives.
+    fn late_probe_at(&self, now: Timestamp, is_refused: bool) -> Timestamp {
+        match self.expires_at {
+            Some(expires_at) if !is_refused => expires_at - LATE_PROBE,
+            _ => now,
+        }
+    }
+}
+
+/// The part of a grace period in which a request still arrives in time.
+fn usable(window: Duration) -> Duration {
+    window - (window / 5).min(Duration::from_secs(1))
+}
