@@ -29,7 +29,7 @@ use crate::readiness::{Readiness, ReadinessGuard};
 use crate::store::guard::{DurableStore, Opening};
 use crate::store::keyring::KeyRing;
 use crate::store::memory::MemoryStore;
-use crate::store::{SessionStore, TokenStore};
+use crate::store::{self, SessionStore, TokenStore};
 use crate::telemetry::Metrics;
 use crate::web::{self, Ops, Public, Pulse};
 
@@ -226,16 +226,20 @@ async fn open_stores(
     entropy: &Arc<dyn Entropy>,
     metrics: &Arc<Metrics>,
 ) -> Result<Stores, StartError> {
-    if config.store.engine == Engine::Memory {
-        let store = Arc::new(MemoryStore::new(entropy.clone()));
-        return Ok(Stores { tokens: store.clone(), sessions: store, durable: None });
-    }
+    let open = match config.store.engine {
+        Engine::Memory => {
+            let store = Arc::new(MemoryStore::new(entropy.clone()));
+            return Ok(Stores { tokens: store.clone(), sessions: store, durable: None });
+        }
+        Engine::Sled => store::sled::open,
+        Engine::Redb => store::redb::open,
+    };
     let keys = KeyRing::load(&config.seal.key_file)?;
     let opening = Opening {
         allow_throwaway: config.store.ephemeral,
         ..Opening::new(config.store.path.clone(), keys, entropy.clone(), metrics.clone())
     };
-    let opened = tokio::task::spawn_blocking(move || crate::store::sled::open(opening)).await;
+    let opened = tokio::task::spawn_blocking(move || open(opening)).await;
     let store =
         Arc::new(opened.map_err(|_| StartError::Serve("opening the store ended unexpectedly".to_owned()))??);
     Ok(Stores { tokens: store.clone(), sessions: store.clone(), durable: Some(store) })

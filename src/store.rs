@@ -10,6 +10,7 @@ mod index;
 pub mod keyring;
 pub mod memory;
 mod record;
+pub mod redb;
 mod seal;
 pub mod sled;
 mod table;

@@ -24,9 +24,12 @@ pub struct Store {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
-    /// An embedded database on disk, every record sealed.
+    /// sled, an embedded database on disk, every record sealed.
     #[default]
     Sled,
+    /// redb, another one: less memory, fewer dependencies. `token-broker store export` and `store import` lead from
+    /// one to the other.
+    Redb,
     /// Memory: gone with the process.
     Memory,
 }

@@ -3,20 +3,25 @@
 //! A backend's tests say `conformance!(SUBJECT)`, where SUBJECT makes a fresh, empty [`Subject`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::guard::{DurableStore, OpenError, Opening};
+use super::keyring::{self, KeyRing};
 use super::{Expected, PageToken, Revision, Selection, SessionKey, SessionStore, TokenStore};
 use crate::clock::Timestamp;
 use crate::connection::{
     AccessToken, CodeWait, ConnectSession, Connection, ConnectionId, Phase, ProviderKey, RefreshToken,
     Scopes, Status, Tenant, TokenSet,
 };
+use crate::entropy::OsEntropy;
 use crate::error::StoreError;
 use crate::secret::Secret;
+use crate::telemetry::Metrics;
 
 /// A store under test.
 pub(crate) trait Subject {
@@ -26,6 +31,58 @@ pub(crate) trait Subject {
     fn reopened(self) -> Option<Self>
     where
         Self: Sized;
+}
+
+/// A durable store in a folder of its own.
+pub(crate) struct Durable {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) store: Arc<DurableStore>,
+    open: fn(Opening) -> Result<DurableStore, OpenError>,
+}
+
+impl Durable {
+    /// An empty one, made by `open`.
+    pub(crate) fn fresh(open: fn(Opening) -> Result<DurableStore, OpenError>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(open(Self::opening(folder.path())).unwrap());
+        Self { folder, store, open }
+    }
+
+    /// How the store in `folder` is opened.
+    pub(crate) fn opening(folder: &Path) -> Opening {
+        let key_file = folder.join("keys");
+        if !key_file.exists() {
+            keyring::generate(&key_file, Timestamp::from_millis(0), &OsEntropy).unwrap();
+        }
+        let keys = KeyRing::load(&key_file).unwrap();
+        let mut opening =
+            Opening::new(folder.join("data"), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()));
+        // The tests' folder may be in memory or in a container's layer.
+        opening.allow_throwaway = true;
+        opening
+    }
+
+    /// Closes it.
+    pub(crate) fn close(self) -> tempfile::TempDir {
+        drop(Arc::into_inner(self.store).unwrap());
+        self.folder
+    }
+}
+
+impl Subject for Durable {
+    fn tokens(&self) -> Arc<dyn TokenStore> {
+        Arc::clone(&self.store) as Arc<dyn TokenStore>
+    }
+    fn sessions(&self) -> Arc<dyn SessionStore> {
+        Arc::clone(&self.store) as Arc<dyn SessionStore>
+    }
+    fn reopened(self) -> Option<Self> {
+        let open = self.open;
+        let folder = self.close();
+        let store = Arc::new(open(Self::opening(folder.path())).unwrap());
+        assert!(!store.is_new());
+        Some(Self { folder, store, open })
+    }
 }
 
 macro_rules! conformance {

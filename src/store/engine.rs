@@ -2,10 +2,15 @@
 //! traits. Does not know records, seals or async. Invariant: an engine acknowledges nothing; `sync` that returned is
 //! the only thing that counts.
 
+use std::io;
 use std::path::Path;
 
 use super::index::{Key, Kind};
 use crate::error::StoreError;
+
+/// The largest row that any engine takes, so that every store can move to every engine: what sled 0.34 takes in 255
+/// pieces of 4 KiB with their counts.
+pub(crate) const MAX_ROW: usize = 4095 * 255;
 
 /// An open engine. Shared by readers; written by one thread only.
 pub(crate) trait Engine: Send + Sync {
@@ -50,6 +55,30 @@ pub(crate) enum Fault {
     Refused(StoreError),
     /// The engine failed: nothing it says counts until it has been reopened.
     Broken(String),
+    /// The same, for want of space on the disk.
+    Full(String),
+}
+
+impl Fault {
+    /// What an I/O error of the engine's, or of a file beside it, means for the engine.
+    pub(crate) fn of_io(error: &io::Error, what: &str) -> Self {
+        let why = format!("{what}: {error}");
+        if is_full(error) { Self::Full(why) } else { Self::Broken(why) }
+    }
+
+    /// A row that is too large for any engine.
+    pub(crate) fn too_large(bytes: usize) -> Self {
+        let why = format!("a record of {bytes} bytes is larger than {MAX_ROW}");
+        Self::Refused(StoreError::Unavailable(why))
+    }
+}
+
+/// Whether there is no space left: on the device, in the quota, or below the limit of a file.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 impl From<StoreError> for Fault {

@@ -111,7 +111,7 @@ impl SessionStore for MemoryStore {
 fn refused(fault: Fault) -> StoreError {
     match fault {
         Fault::Refused(error) => error,
-        Fault::Broken(why) => StoreError::Unavailable(why),
+        Fault::Broken(why) | Fault::Full(why) => StoreError::Unavailable(why),
     }
 }
 

@@ -50,7 +50,7 @@ impl Backend for SledBackend {
 
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
         if self.is_swept {
-            sweep(dir).map_err(|error| Fault::Broken(error.to_string()))?;
+            sweep(dir).map_err(|error| Fault::of_io(&error, "sweep"))?;
         }
         durability::await_release(dir)?;
         let db = sled::Config::new()
@@ -163,5 +163,8 @@ fn intact(value: Option<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
 }
 
 fn broken(error: sled::Error) -> Fault {
-    Fault::Broken(format!("sled: {error}"))
+    match error {
+        sled::Error::Io(error) => Fault::of_io(&error, "sled"),
+        other => Fault::Broken(format!("sled: {other}")),
+    }
 }

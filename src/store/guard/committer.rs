@@ -142,7 +142,7 @@ impl Committer {
         let failure = match outcome {
             Ok(()) => None,
             Err(Fault::Refused(error)) => Some(error),
-            Err(Fault::Broken(why)) => {
+            Err(Fault::Broken(why) | Fault::Full(why)) => {
                 self.shared.fail(&why);
                 Some(unavailable(&why))
             }
@@ -230,7 +230,7 @@ fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Out
                 }
             }
             Err(Fault::Refused(error)) => *own = Err(error),
-            Err(broken @ Fault::Broken(_)) => return Err(broken),
+            Err(broken @ (Fault::Broken(_) | Fault::Full(_))) => return Err(broken),
         }
     }
     if has_begun {

@@ -118,12 +118,12 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn broken(error: io::Error) -> Fault {
-    Fault::Broken(error.to_string())
+    Fault::of_io(&error, "file")
 }
 
 fn said(fault: Fault) -> String {
     match fault {
         Fault::Refused(error) => error.to_string(),
-        Fault::Broken(why) => why,
+        Fault::Broken(why) | Fault::Full(why) => why,
     }
 }

@@ -112,7 +112,9 @@ impl OpenError {
                 format!("token-broker keys list        (then point seal.key_file to {wants})")
             }
             Self::UnknownFormat { .. } => "run the version of token-broker that wrote it".to_owned(),
-            Self::OtherEngine { found, .. } => format!("set store.engine to {found}"),
+            Self::OtherEngine { found, .. } => format!(
+                "set store.engine to {found}        (or move it: token-broker store export FILE, then store import FILE)"
+            ),
             Self::Unopenable { path, .. } => {
                 let store = path.join("store");
                 let (store, aside) = (store.display(), path.join("store.aside"));

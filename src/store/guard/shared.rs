@@ -63,7 +63,7 @@ impl Shared {
                 Ok(seen)
             }
             Err(Fault::Refused(error)) => Err(error),
-            Err(Fault::Broken(why)) => {
+            Err(Fault::Broken(why) | Fault::Full(why)) => {
                 self.fail(&why);
                 if let Some(committer) = self.committer.get() {
                     let _ = committer.send(Message::Recover);

@@ -2,16 +2,15 @@
 //! spot. So no stored value exceeds 4 KiB. A row of n chunks lies under `key ‖ i`, for i from 0 to n − 1, and the
 //! first byte of each chunk is n.
 
-use crate::error::StoreError;
-use crate::store::engine::{Change, Fault};
+use crate::store::engine::{Change, Fault, MAX_ROW};
 use crate::store::index::Key;
 
 /// The largest value that sled is given.
 pub(super) const MAX_CHUNK: usize = 4096;
 const PAYLOAD: usize = MAX_CHUNK - 1;
 
-/// The largest row: 255 chunks.
-pub(super) const MAX_ROW: usize = PAYLOAD * 255;
+// The largest row is 255 chunks.
+const _: () = assert!(MAX_ROW == PAYLOAD * 255);
 
 /// Where a chunk lies.
 pub(super) type ChunkKey = [u8; 34];
@@ -33,8 +32,7 @@ pub(super) fn split(change: &Change) -> Result<Vec<(ChunkKey, Vec<u8>)>, Fault> 
     let Some(value) = &change.value else { return Ok(Vec::new()) };
     let pieces: Vec<&[u8]> = if value.is_empty() { vec![&[]] } else { value.chunks(PAYLOAD).collect() };
     let Ok(count) = u8::try_from(pieces.len()) else {
-        let why = format!("a record of {} bytes is larger than {MAX_ROW}", value.len());
-        return Err(Fault::Refused(StoreError::Unavailable(why)));
+        return Err(Fault::too_large(value.len()));
     };
     Ok((0..count).zip(pieces).map(|(at, piece)| (key(&change.key, at), [&[count], piece].concat())).collect())
 }
@@ -88,6 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::StoreError;
 
     const ROW: Key = [7; 33];
 

@@ -81,5 +81,5 @@ pub(super) fn await_release(dir: &Path) -> Result<(), Fault> {
 }
 
 fn broken(error: io::Error) -> Fault {
-    Fault::Broken(error.to_string())
+    Fault::of_io(&error, "sync")
 }

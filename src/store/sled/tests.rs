@@ -1,48 +1,15 @@
 use super::*;
 use crate::entropy::OsEntropy;
-use crate::store::conformance::{Subject, conformance};
+use crate::store::TokenStore;
+use crate::store::conformance::{Durable, conformance};
 use crate::store::keyring::{self, KeyRing};
-use crate::store::{SessionStore, TokenStore};
-
-/// A sled store in a folder of its own.
-struct Sled {
-    folder: tempfile::TempDir,
-    store: Arc<DurableStore>,
-}
 
 fn opening(folder: &Path) -> Opening {
-    let key_file = folder.join("keys");
-    if !key_file.exists() {
-        keyring::generate(&key_file, crate::clock::Timestamp::from_millis(0), &OsEntropy).unwrap();
-    }
-    let keys = KeyRing::load(&key_file).unwrap();
-    let mut opening =
-        Opening::new(folder.join("data"), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()));
-    // The tests' folder may be in memory or in a container's layer.
-    opening.allow_throwaway = true;
-    opening
+    Durable::opening(folder)
 }
 
-fn fresh() -> Sled {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(opening(folder.path())).unwrap());
-    Sled { folder, store }
-}
-
-impl Subject for Sled {
-    fn tokens(&self) -> Arc<dyn TokenStore> {
-        Arc::clone(&self.store) as Arc<dyn TokenStore>
-    }
-    fn sessions(&self) -> Arc<dyn SessionStore> {
-        Arc::clone(&self.store) as Arc<dyn SessionStore>
-    }
-    fn reopened(self) -> Option<Self> {
-        let Self { folder, store } = self;
-        drop(Arc::into_inner(store).unwrap());
-        let store = Arc::new(open(opening(folder.path())).unwrap());
-        assert!(!store.is_new());
-        Some(Self { folder, store })
-    }
+fn fresh() -> Durable {
+    Durable::fresh(open)
 }
 
 conformance!(fresh());
@@ -64,7 +31,7 @@ fn content(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_wrong_key_is_refused_by_name_and_changes_no_byte() {
-    let Sled { folder, store } = fresh();
+    let Durable { folder, store, .. } = fresh();
     let user = crate::store::conformance::id("", "google", "user-42");
     let connection = crate::store::conformance::connection(user, "1");
     TokenStore::put(&*store, &connection, crate::store::Expected::Absent).await.unwrap();
@@ -95,7 +62,7 @@ async fn a_wrong_key_is_refused_by_name_and_changes_no_byte() {
 /// Rule S1 is load-bearing: a suite that cannot fail proves nothing.
 #[test]
 fn a_half_written_snapshot_keeps_sled_from_opening_unless_it_is_swept() {
-    let Sled { folder, store } = fresh();
+    let Durable { folder, store, .. } = fresh();
     drop(store);
     let dir = folder.path().join("data/store/sled");
     let planted = dir.join("snap.FFFFFFFFFFFFFFFF.generating");
@@ -111,7 +78,7 @@ fn a_half_written_snapshot_keeps_sled_from_opening_unless_it_is_swept() {
 
 #[tokio::test]
 async fn an_orphan_or_missing_piece_is_unreadable_and_the_rest_is_served() {
-    let Sled { folder, store } = fresh();
+    let Durable { folder, store, .. } = fresh();
     let user = |name: &str| crate::store::conformance::id("", "google", name);
     let large = crate::store::conformance::connection(user("large"), &"x".repeat(30_000));
     let small = crate::store::conformance::connection(user("small"), "1");

@@ -37,22 +37,22 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         room: "telemetry",
         may: &[],
-        crates: Crates::AllBut(&["axum", "clap", "reqwest", "sled", "tonic"]),
+        crates: Crates::AllBut(&["axum", "clap", "redb", "reqwest", "sled", "tonic"]),
     },
     Rule {
         room: "provider",
         may: &[],
-        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "sled", "tokio", "tonic"]),
+        crates: Crates::AllBut(&["axum", "clap", "prost", "redb", "reqwest", "sled", "tokio", "tonic"]),
     },
     Rule {
         room: "provider::*",
         may: &["provider", "telemetry"],
-        crates: Crates::AllBut(&["axum", "clap", "prost", "sled", "tonic"]),
+        crates: Crates::AllBut(&["axum", "clap", "prost", "redb", "sled", "tonic"]),
     },
     Rule {
         room: "store",
         may: &[],
-        crates: Crates::AllBut(&["axum", "clap", "prost", "reqwest", "sled", "tokio", "tonic"]),
+        crates: Crates::AllBut(&["axum", "clap", "prost", "redb", "reqwest", "sled", "tokio", "tonic"]),
     },
     Rule {
         room: "store::*",
@@ -69,6 +69,7 @@ pub(super) const RULES: &[Rule] = &[
             "hyper",
             "prost",
             "prost_types",
+            "redb",
             "reqwest",
             "sled",
             "tonic",
@@ -84,22 +85,22 @@ pub(super) const RULES: &[Rule] = &[
             "store::Selection",
             "telemetry",
         ],
-        crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "reqwest", "sled"]),
+        crates: Crates::AllBut(&["aes_gcm", "axum", "clap", "redb", "reqwest", "sled"]),
     },
     Rule {
         room: "web",
         may: &["broker", "readiness", "telemetry"],
-        crates: Crates::AllBut(&["aes_gcm", "clap", "prost", "reqwest", "sled", "tonic"]),
+        crates: Crates::AllBut(&["aes_gcm", "clap", "prost", "redb", "reqwest", "sled", "tonic"]),
     },
     Rule {
         room: "config",
         may: &["provider"],
-        crates: Crates::AllBut(&["axum", "clap", "reqwest", "sled", "tokio", "tonic"]),
+        crates: Crates::AllBut(&["axum", "clap", "redb", "reqwest", "sled", "tokio", "tonic"]),
     },
     Rule {
         room: "sandbox",
         may: &[],
-        crates: Crates::AllBut(&["clap", "prost", "reqwest", "sled", "tonic"]),
+        crates: Crates::AllBut(&["clap", "prost", "redb", "reqwest", "sled", "tonic"]),
     },
     Rule {
         room: "app",
@@ -117,7 +118,7 @@ pub(super) const RULES: &[Rule] = &[
             "telemetry",
             "web",
         ],
-        crates: Crates::AllBut(&["clap", "sled"]),
+        crates: Crates::AllBut(&["clap", "redb", "sled"]),
     },
     Rule {
         room: "cli",
@@ -132,9 +133,13 @@ pub(super) const RULES: &[Rule] = &[
             "store::keyring",
             "telemetry",
         ],
-        crates: Crates::AllBut(&["aes_gcm", "axum", "reqwest", "sled"]),
+        crates: Crates::AllBut(&["aes_gcm", "axum", "redb", "reqwest", "sled"]),
     },
-    Rule { room: "main", may: &["cli"], crates: Crates::AllBut(&["axum", "reqwest", "sled", "tonic"]) },
+    Rule {
+        room: "main",
+        may: &["cli"],
+        crates: Crates::AllBut(&["axum", "redb", "reqwest", "sled", "tonic"]),
+    },
 ];
 
 /// Crates that one place alone may name, so that what they do can be read in one sitting.
@@ -144,5 +149,6 @@ pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("getrandom", &["entropy"], "randomness comes in by one door"),
     ("reqwest", &["provider::http"], "there is one HTTP client, and it is hardened"),
     ("serde_saphyr", &["config", "provider::catalogue"], "YAML is read where its mistakes are reported"),
+    ("redb", &["store::redb"], "the engine stays behind its guard layer"),
     ("sled", &["store::sled"], "the engine stays behind its guard layer"),
 ];

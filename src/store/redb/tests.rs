@@ -1,0 +1,79 @@
+use std::fs;
+
+use super::*;
+use crate::store::conformance::{Durable, conformance, connection, id};
+use crate::store::{Expected, TokenStore};
+
+fn fresh() -> Durable {
+    Durable::fresh(open)
+}
+
+conformance!(fresh());
+
+/// What is applied and not yet committed is seen as if it were: in single reads and in scans, wherever those begin.
+#[test]
+fn what_is_pending_and_what_is_committed_read_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RedbBackend.open(folder.path()).unwrap();
+    let key = |at: u8| {
+        let mut key = [at; 33];
+        key[0] = Kind::Connection.byte();
+        key
+    };
+    let put = |at: u8, value: u8| Change { key: key(at), value: Some(vec![value]) };
+    let gone = |at: u8| Change { key: key(at), value: None };
+    engine.apply(&(1..=9).map(|at| put(at, at)).collect::<Vec<_>>()).unwrap();
+    engine.sync().unwrap();
+    engine.apply(&[gone(1), gone(2), put(4, 44), put(10, 10), put(0, 0)]).unwrap();
+
+    let firsts = |after: Option<&[u8]>, limit| {
+        let rows = engine.scan(Kind::Connection, after, limit).unwrap();
+        rows.into_iter().map(|(key, value)| (key[1], value.unwrap()[0])).collect::<Vec<_>>()
+    };
+    for _ in ["pending", "committed"] {
+        assert_eq!(engine.get(&key(1)).unwrap(), None);
+        assert_eq!(engine.get(&key(4)).unwrap(), Some(vec![44]));
+        assert_eq!(firsts(None, 3), [(0, 0), (3, 3), (4, 44)]);
+        assert_eq!(firsts(Some(&key(4)[1..]), 3), [(5, 5), (6, 6), (7, 7)]);
+        assert_eq!(firsts(Some(&[9]), 9), [(9, 9), (10, 10)]);
+        assert_eq!(firsts(Some(&[&key(9)[1..], &[0]].concat()), 9), [(10, 10)]);
+        assert!(engine.scan(Kind::Session, None, 9).unwrap().is_empty());
+        engine.sync().unwrap();
+    }
+}
+
+#[test]
+fn a_row_that_is_too_large_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RedbBackend.open(folder.path()).unwrap();
+    let key = [Kind::Connection.byte(); 33];
+    let change = |bytes| Change { key, value: Some(vec![0; bytes]) };
+    assert!(matches!(engine.apply(&[change(MAX_ROW + 1)]), Err(Fault::Refused(_))));
+    assert_eq!(engine.get(&key).unwrap(), None);
+    engine.apply(&[change(MAX_ROW)]).unwrap();
+    engine.sync().unwrap();
+    assert_eq!(engine.get(&key).unwrap().unwrap().len(), MAX_ROW);
+}
+
+/// Each engine opens its own stores alone, and says which way leads over.
+#[tokio::test]
+async fn a_store_of_the_other_engine_is_refused_by_name() {
+    type Open = fn(Opening) -> Result<DurableStore, OpenError>;
+    let engines: [(&str, Open); 2] = [("sled", crate::store::sled::open), ("redb", open)];
+    for ((own, make), (other, wrong)) in [(engines[0], engines[1]), (engines[1], engines[0])] {
+        let made = Durable::fresh(make);
+        let user = connection(id("", "google", "user-42"), "1");
+        TokenStore::put(&*made.store, &user, Expected::Absent).await.unwrap();
+        let folder = made.close();
+        let before = fs::read_dir(folder.path().join("data/store")).unwrap().count();
+        let error = wrong(Durable::opening(folder.path())).err().unwrap();
+        assert!(
+            matches!(&error, OpenError::OtherEngine { found, asked, .. } if found == own && *asked == other)
+        );
+        assert_eq!(error.why(), format!("the configuration asks for {other}"));
+        assert!(error.next().contains(&format!("store.engine to {own}")), "{}", error.next());
+        assert!(error.next().contains("store export"), "{}", error.next());
+        assert_eq!(before, fs::read_dir(folder.path().join("data/store")).unwrap().count());
+        make(Durable::opening(folder.path())).unwrap();
+    }
+}
