@@ -4,6 +4,7 @@
 
 mod address;
 mod error;
+mod health;
 mod keeper;
 
 use std::sync::Arc;
@@ -167,6 +168,10 @@ impl Bound {
                 Ops { readiness: self.readiness.clone(), pulse: Pulse::default(), metrics: self.metrics };
             tokio::spawn(web::serve_ops(listener, ops, ops_closing.clone(), Duration::from_secs(1)))
         });
+        let follower = self
+            .store
+            .as_ref()
+            .map(|store| tokio::spawn(health::follow(store.health(), self.readiness.clone())));
         let keeper = tokio::spawn(keeper::keep(self.broker.clone(), self.starting, closing.clone()));
         self.addresses.announce_when(self.readiness.clone());
 
@@ -189,6 +194,9 @@ impl Bound {
         })
         .await;
         keeper.abort();
+        if let Some(follower) = follower {
+            follower.abort();
+        }
         if let Some(store) = self.store {
             store.close().await;
         }

@@ -1,5 +1,5 @@
 //! Readiness as a set of guards. Owns the list of what start-up still waits for. Does not know what the parts do.
-//! Invariant: ready is said when the last guard drops, once, and never before.
+//! Invariant: ready is said while no guard is held, and never before the first ones dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,13 +34,16 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Takes a guard for the part called `name`. Take all guards before the first can drop.
+    /// Takes a guard for the part called `name`: from here on nobody is ready. Take all guards of a start before the first
+    /// can drop; a part that fails later takes one again.
     pub fn guard(&self, name: &'static str) -> ReadinessGuard {
         let mut parts = self.lock();
         parts.awaited.push(name);
         if !parts.known.contains(&name) {
             parts.known.push(name);
         }
+        self.is_ready.send_replace(false);
+        drop(parts);
         ReadinessGuard { name, readiness: self.clone() }
     }
 
@@ -115,6 +118,19 @@ mod tests {
         assert!(!readiness.is_ready());
         assert!(readiness.has_started());
         assert_eq!(readiness.awaited(), ["shutdown"]);
+    }
+
+    #[test]
+    fn a_part_that_fails_later_takes_ready_back_until_it_is_well() {
+        let readiness = Readiness::default();
+        drop(readiness.guard("doors"));
+        let (first, second) = (readiness.guard("store"), readiness.guard("store"));
+        assert!(!readiness.is_ready());
+        drop(first);
+        assert!(!readiness.is_ready(), "the other one is still held");
+        drop(second);
+        assert!(readiness.is_ready());
+        assert!(readiness.has_started());
     }
 
     #[test]

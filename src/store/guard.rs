@@ -3,13 +3,19 @@
 //! what happens when the engine fails. Does not know which engine it guards, nor what the rows hold. Invariant:
 //! nothing is acknowledged, and nothing is read out, before a sync that covered it returned.
 
+mod ballast;
+mod census;
 mod committer;
 mod creation;
 mod disk;
+mod ground;
+mod high_water;
 mod identity;
 mod lock;
+mod mark;
 mod open_error;
 mod shared;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -20,12 +26,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use self::committer::{Committer, Message, Write};
-use self::creation::Ground;
+use self::ballast::Ballast;
+use self::committer::{Committer, Message, Weight, Write};
+use self::creation::Fill;
+use self::ground::{Brought, Ground};
+use self::mark::Mark;
 use self::shared::Shared;
+use self::tally::Tally;
 use self::watchdog::Watchdog;
 use super::engine::{Backend, Change, Engine, Fault};
 use super::keyring::KeyRing;
@@ -38,12 +48,17 @@ use crate::error::StoreError;
 use crate::telemetry::Metrics;
 
 pub use disk::throwaway;
+pub use ground::Rollback;
 pub(crate) use lock::Pauses;
 pub use open_error::OpenError;
+pub use shared::Health;
 pub use watchdog::Stuck;
 
 /// The exit code of a process whose store is stuck: `EX_IOERR` of sysexits, used for nothing else here.
 pub const STUCK_EXIT_CODE: i32 = 74;
+
+/// Room for some thousands of tokens, and for the engine to work in.
+const BALLAST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How a durable store is opened.
 pub struct Opening {
@@ -57,6 +72,9 @@ pub struct Opening {
     pub metrics: Arc<Metrics>,
     /// Whether a file system that does not outlive the machine or the pod will do.
     pub allow_throwaway: bool,
+    /// Room that is kept on the disk and given up when it is full, so that tokens that exist nowhere else can be
+    /// written all the same. 0: none.
+    pub ballast_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_patience: Duration,
     /// Called when a commit takes more than 10 s or a close more than 5 s. It must end the process: nothing inside it
@@ -74,6 +92,7 @@ impl Opening {
             entropy,
             metrics,
             allow_throwaway: false,
+            ballast_bytes: BALLAST_BYTES,
             lock_patience: Duration::from_secs(5),
             on_stuck: Arc::new(|stuck| {
                 tracing::error!(reason = "STORE_UNAVAILABLE", "{stuck}; the process ends");
@@ -94,13 +113,37 @@ pub struct DurableStore {
     queue: mpsc::Sender<Message>,
     committer: Mutex<Option<JoinHandle<()>>>,
     id: Uuid,
-    is_new: bool,
+    opened: Opened,
+}
+
+/// What was found when a store was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether this opening made it.
+    pub is_new: bool,
+    /// Connections that are there, readable or not.
+    pub connections: u64,
+    /// Consents under way that are there.
+    pub sessions: u64,
+    /// Records that do not open: another key sealed them, or they are damaged. The others are served.
+    pub unreadable: u64,
+    /// Records that were written and are not there.
+    pub missing: u64,
+    /// The store is in an older state than it had: every refresh token in it may be spent. Told at every opening until
+    /// [`DurableStore::settle_rollback`].
+    pub rollback: Option<Rollback>,
 }
 
 impl DurableStore {
     /// Opens the store at `opening.path`, or makes one there if there is none.
     pub(crate) fn open(opening: Opening, backend: Box<dyn Backend>) -> Result<Self, OpenError> {
-        let Opening { path, keys, entropy, metrics, allow_throwaway, lock_patience, on_stuck } = opening;
+        Self::open_filled(opening, backend, &mut |_, _| Ok(Mark::default()))
+    }
+
+    /// The same; a store that is made is filled by `fill` before it is there.
+    fn open_filled(opening: Opening, backend: Box<dyn Backend>, fill: Fill<'_>) -> Result<Self, OpenError> {
+        let Opening { path, keys, entropy, metrics, allow_throwaway, ballast_bytes, lock_patience, on_stuck } =
+            opening;
         let keys = Arc::new(keys);
         if !allow_throwaway && let Some(filesystem) = throwaway(&path) {
             return Err(OpenError::Throwaway { path, filesystem });
@@ -108,19 +151,27 @@ impl DurableStore {
         // Before anything is touched: a wrong key changes no byte, not even the lock's.
         identity::prove_if_any(&path, &keys, &entropy)?;
         let lock = lock::acquire(&path, lock_patience)?;
-        let is_new = creation::make_if_missing(&path, &*backend, &keys, &entropy)?;
+        let is_new = creation::make_if_missing(&path, &*backend, &keys, &entropy, fill)?;
         let (identity, sealer, index) = identity::prove(&path, &keys, &entropy)?;
-        let id = identity.store;
-        let ground = Ground { path, backend, identity };
-        let engine = ground.bring_up()?;
+        let (id, table) = (identity.store, Table::new(sealer, index));
+        let ballast = Ballast::new(&path, ballast_bytes);
+        let ground = Ground { path, backend, identity, table: Arc::clone(&table), ballast };
+        let (Brought { engine, findings }, is_full) = ground.bring_up_with_room()?;
+        let io_error =
+            |error: std::io::Error| OpenError::Io { path: ground.path.clone(), why: error.to_string() };
+        let tally = Tally::new(&ground.path, id, &findings).map_err(io_error)?;
+        let opened = findings.tell(is_new, &metrics);
+        metrics.set_store_full(is_full);
 
-        let shared = Arc::new(Shared::new(engine));
+        let shared = Arc::new(Shared::new(engine, if is_full { Health::Full } else { Health::Well }));
         let (queue, messages) = mpsc::channel();
         shared.wake_with(queue.clone());
         let committer = Committer {
             shared: Arc::clone(&shared),
             messages,
             ground,
+            tally,
+            is_full,
             metrics,
             watchdog: Watchdog::start(watchdog::TICK, on_stuck),
             _lock: lock,
@@ -130,7 +181,7 @@ impl DurableStore {
             .spawn(move || committer.run())
             .map_err(|error| OpenError::Io { path: PathBuf::from("thread"), why: error.to_string() })?;
         let committer = Mutex::new(Some(committer));
-        Ok(Self { shared, table: Table::new(sealer, index), queue, committer, id, is_new })
+        Ok(Self { shared, table, queue, committer, id, opened })
     }
 
     /// The store's own id, drawn when it was made.
@@ -140,7 +191,25 @@ impl DurableStore {
 
     /// Whether this opening made it.
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.opened.is_new
+    }
+
+    /// What was found when it was opened.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Follows how the store fares.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health()
+    }
+
+    /// Says that a rollback which was found at opening has been dealt with: what the store holds now is the newest there
+    /// is. Durable when it returns; nothing happens where there was no rollback.
+    pub async fn settle_rollback(&self) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.queue.send(Message::Settle(tell)).map_err(|_| closed())?;
+        told.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Why nothing can be read or written at the moment; `None` when all is well.
@@ -173,16 +242,20 @@ impl DurableStore {
     /// first poll, the write is done all the same.
     async fn write<T: Send + 'static>(
         &self,
+        weight: Weight,
         plan: impl FnOnce(&Table, &dyn Engine, &mut Vec<Change>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.shared.check()?;
         let table = Arc::clone(&self.table);
         let (job, told) =
             Write::new(move |engine: &dyn Engine, changes: &mut Vec<Change>| plan(&table, engine, changes));
-        let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        self.queue.send(Message::Write(Box::new(job))).map_err(|_| closed())?;
+        self.queue.send(Message::Write(Box::new(job), weight)).map_err(|_| closed())?;
         told.await.unwrap_or_else(|_| Err(closed()))
     }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".to_owned())
 }
 
 impl Drop for DurableStore {
@@ -203,12 +276,24 @@ impl TokenStore for DurableStore {
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
         let plain = Plain::new(connection)?;
-        self.write(move |table, engine, changes| table.put(engine, &plain, expected, changes)).await
+        self.write(Weight::Ordinary, move |table, engine, changes| {
+            table.put(engine, &plain, expected, changes)
+        })
+        .await
+    }
+
+    async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
+        let plain = Plain::new(connection)?;
+        self.write(Weight::Rescue, move |table, engine, changes| table.put(engine, &plain, expected, changes))
+            .await
     }
 
     async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError> {
         let id = id.clone();
-        self.write(move |table, engine, changes| table.remove(engine, &id, expected, changes)).await
+        self.write(Weight::Ordinary, move |table, engine, changes| {
+            table.remove(engine, &id, expected, changes)
+        })
+        .await
     }
 
     async fn list(
@@ -226,7 +311,7 @@ impl TokenStore for DurableStore {
 impl SessionStore for DurableStore {
     async fn put(&self, key: SessionKey, session: &ConnectSession) -> Result<(), StoreError> {
         let plain = PlainSession::new(session)?;
-        self.write(move |table, _, changes| {
+        self.write(Weight::Ordinary, move |table, _, changes| {
             table.put_session(key, &plain, changes);
             Ok(())
         })
@@ -238,10 +323,12 @@ impl SessionStore for DurableStore {
     }
 
     async fn take(&self, key: SessionKey) -> Result<Option<ConnectSession>, StoreError> {
-        self.write(move |table, engine, changes| table.take_session(engine, key, changes)).await
+        self.write(Weight::Ordinary, move |table, engine, changes| table.take_session(engine, key, changes))
+            .await
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
-        self.write(move |table, engine, changes| table.sweep_sessions(engine, now, changes)).await
+        self.write(Weight::Ordinary, move |table, engine, changes| table.sweep_sessions(engine, now, changes))
+            .await
     }
 }

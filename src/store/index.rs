@@ -40,6 +40,13 @@ pub(crate) const HEADER: Key = {
     key
 };
 
+/// The key of the one row that says how far the store is.
+pub(crate) const MARK: Key = {
+    let mut key = HEADER;
+    key[32] = 1;
+    key
+};
+
 /// Makes row keys. The seed is the store's own and is sealed with the ring, rather than derived from a ring key: so
 /// a new ring key moves no row, and a retired one takes no index with it.
 pub(crate) struct Index {

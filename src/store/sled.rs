@@ -32,8 +32,13 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// # Errors
 /// [`OpenError`]; a wrong key is found before anything is written.
 pub fn open(opening: Opening) -> Result<DurableStore, OpenError> {
-    let backend = SledBackend { metrics: Arc::clone(&opening.metrics), is_swept: true };
-    DurableStore::open(opening, Box::new(backend))
+    let backend = backend(Arc::clone(&opening.metrics));
+    DurableStore::open(opening, backend)
+}
+
+/// What opens sled.
+pub(crate) fn backend(metrics: Arc<Metrics>) -> Box<dyn Backend> {
+    Box::new(SledBackend { metrics, is_swept: true })
 }
 
 /// Opens sled in a directory.

@@ -185,6 +185,24 @@ impl Table {
         self.open_profile(&record::decode_name(&name)?, &row)
     }
 
+    /// Opens every part of a row that lies under `key`; else says why not, and whose it is if that can be told.
+    pub(crate) fn verify(&self, key: &Key, row: &[u8]) -> Result<(), (Option<ConnectionId>, StoreError)> {
+        if key[0] == Kind::Session.byte() {
+            let opened = SessionRow::decode(row)
+                .and_then(|row| self.open(by_row(key, Field::Session, counter(row.expires_at)), row.sealed));
+            return opened.map(drop).map_err(|why| (None, why));
+        }
+        let unnamed = |why| (None, why);
+        let row = ConnectionRow::decode(row).map_err(unnamed)?;
+        let name = self.open(by_row(key, Field::Name, row.revision), row.name).map_err(unnamed)?;
+        let id = record::decode_name(&name).map_err(unnamed)?;
+        let tokens = Some((Field::Tokens, row.tokens)).filter(|(_, sealed)| !sealed.is_empty());
+        let opened = std::iter::once((Field::Profile, row.profile))
+            .chain(tokens)
+            .try_for_each(|(field, sealed)| self.open(named(&id, field, row.revision), sealed).map(drop));
+        opened.map_err(|why| (Some(id), why))
+    }
+
     pub(crate) fn put_session(&self, key: SessionKey, session: &PlainSession, changes: &mut Vec<Change>) {
         let key = self.index.session(key);
         let sealed =

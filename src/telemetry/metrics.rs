@@ -38,6 +38,10 @@ pub struct Metrics {
     provider_requests: Family<RequestLabels, Count>,
     store_commit_duration: Histogram,
     store_blob_files: Gauge,
+    store_full: Gauge,
+    store_rolled_back: Gauge,
+    store_records_missing: Gauge,
+    store_records_unreadable: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,6 +131,30 @@ impl Default for Metrics {
                 "Files the store keeps beside its log for large values",
                 Gauge::default(),
             ),
+            store_full: register(
+                registry,
+                "store_full",
+                "1 while the disk is full and only tokens that exist nowhere else are written",
+                Gauge::default(),
+            ),
+            store_rolled_back: register(
+                registry,
+                "store_rolled_back",
+                "1 while the store is in an older state than it had and that is not dealt with",
+                Gauge::default(),
+            ),
+            store_records_missing: register(
+                registry,
+                "store_records_missing",
+                "Records that were written and were not there when the store was opened",
+                Gauge::default(),
+            ),
+            store_records_unreadable: register(
+                registry,
+                "store_records_unreadable",
+                "Records that did not open when the store was opened",
+                Gauge::default(),
+            ),
             registry: std::mem::take(registry),
         }
     }
@@ -207,6 +235,22 @@ impl Metrics {
         self.store_blob_files.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Whether the disk is full, so that only tokens that exist nowhere else are written.
+    pub fn set_store_full(&self, is_full: bool) {
+        self.store_full.set(is_full.into());
+    }
+
+    /// Whether the store is in an older state than it had, and that is not dealt with yet.
+    pub fn set_store_rolled_back(&self, is_rolled_back: bool) {
+        self.store_rolled_back.set(is_rolled_back.into());
+    }
+
+    /// What the look at the whole store found wrong when it was opened.
+    pub fn set_store_losses(&self, missing: u64, unreadable: u64) {
+        self.store_records_missing.set(i64::try_from(missing).unwrap_or(i64::MAX));
+        self.store_records_unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -255,6 +299,9 @@ mod tests {
         metrics.provider_requested("google", "token", None);
         metrics.store_commit_took(Duration::from_micros(300));
         metrics.set_store_blob_files(2);
+        metrics.set_store_full(true);
+        metrics.set_store_rolled_back(true);
+        metrics.set_store_losses(3, 4);
         let text = metrics.encode().unwrap();
         for line in [
             concat!("token_broker_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -268,6 +315,10 @@ mod tests {
             "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"none\"} 1",
             "token_broker_store_commit_duration_seconds_bucket{le=\"0.0005\"} 1",
             "token_broker_store_blob_files 2",
+            "token_broker_store_full 1",
+            "token_broker_store_rolled_back 1",
+            "token_broker_store_records_missing 3",
+            "token_broker_store_records_unreadable 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -1,6 +1,6 @@
 //! The one thread that writes (G4): it drains the queue, applies each write, syncs once for all of them, and only
 //! then answers. When the engine fails it is this thread that drops it, reopens it and verifies it (G6); no write is
-//! ever tried a second time (G5).
+//! ever tried a second time (G5). While the disk is full it writes what exists nowhere else and refuses the rest (G7).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::creation::Ground;
+use super::disk;
+use super::ground::Ground;
 use super::lock::StoreLock;
-use super::shared::{Shared, catching};
+use super::shared::{Health, Shared, catching};
+use super::tally::Tally;
 use super::watchdog::{Stuck, Watchdog};
 use crate::error::StoreError;
 use crate::failpoint;
@@ -24,14 +26,28 @@ const MAX_GROUP: usize = 256;
 /// The first and the longest pause between two attempts to reopen.
 const REOPEN_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// How often it is looked whether there is room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
+
 /// What the committer is asked.
 pub(super) enum Message {
     /// A write.
-    Write(Box<dyn Job>),
+    Write(Box<dyn Job>, Weight),
+    /// Take the state as it is for the newest there is, and say so.
+    Settle(oneshot::Sender<Result<(), StoreError>>),
     /// A reader found the engine broken.
     Recover,
     /// End, and say so.
     Close(Option<oneshot::Sender<()>>),
+}
+
+/// What would be lost with a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Work that can be done again.
+    Ordinary,
+    /// Tokens that exist nowhere else.
+    Rescue,
 }
 
 /// A write whose answer somebody waits for.
@@ -85,16 +101,22 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) messages: Receiver<Message>,
     pub(super) ground: Ground,
+    pub(super) tally: Tally,
+    /// Whether only what exists nowhere else is written.
+    pub(super) is_full: bool,
     pub(super) metrics: Arc<Metrics>,
     pub(super) watchdog: Watchdog,
     /// Let go of after the engine, which the field order sees to.
     pub(super) _lock: StoreLock,
 }
 
+/// Who asked the store to close, if anybody waits for it.
+type Closing = Option<oneshot::Sender<()>>;
+
 impl Committer {
     pub(super) fn run(mut self) {
         let closed = self.serve();
-        self.shared.fail("the store is closed");
+        self.shared.fail(Fault::Broken("the store is closed".to_owned()));
         self.drop_engine();
         // Only now may another process have it.
         drop(self);
@@ -103,10 +125,14 @@ impl Committer {
         }
     }
 
-    fn serve(&mut self) -> Option<oneshot::Sender<()>> {
-        while let Ok(message) = self.messages.recv() {
+    fn serve(&mut self) -> Closing {
+        while let Some(message) = self.next_message() {
             let last = match message {
-                Message::Write(job) => self.commit(job),
+                Message::Write(job, weight) => self.commit(job, weight),
+                Message::Settle(tell) => {
+                    let _ = tell.send(self.settle());
+                    None
+                }
                 Message::Recover => None,
                 Message::Close(tell) => return tell,
             };
@@ -115,58 +141,113 @@ impl Committer {
             {
                 return tell;
             }
-            if let Some(Message::Close(tell)) = last {
-                return tell;
+            match last {
+                Some(Message::Close(tell)) => return tell,
+                Some(Message::Settle(tell)) => drop(tell.send(self.settle())),
+                Some(Message::Write(..) | Message::Recover) | None => {}
             }
         }
         None
     }
 
+    /// Waits for a message; meanwhile, while the disk is full, for room.
+    fn next_message(&mut self) -> Option<Message> {
+        while self.is_full {
+            match self.messages.recv_timeout(ROOM_PAUSE) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => self.look_for_room(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.messages.recv().ok()
+    }
+
+    /// Takes every write again if the ballast can be made.
+    fn look_for_room(&mut self) {
+        if self.ground.ballast.ensure().is_ok() {
+            self.is_full = false;
+            self.metrics.set_store_full(false);
+            self.shared.fares(Health::Well);
+            tracing::warn!("there is room on the disk again; the store takes every write");
+        }
+    }
+
     /// Commits `first` and every write that waits behind it. Answers the message that ended the group, if it was
     /// not a write.
-    fn commit(&mut self, first: Box<dyn Job>) -> Option<Message> {
-        let mut group = vec![(first, Ok(()))];
+    fn commit(&mut self, first: Box<dyn Job>, weight: Weight) -> Option<Message> {
+        let mut group = Vec::new();
         let mut last = None;
-        while group.len() < MAX_GROUP && last.is_none() {
+        let mut next = Some((first, weight));
+        while let Some((job, weight)) = next.take() {
+            if self.is_full && weight == Weight::Ordinary {
+                job.settle(Err(no_room()));
+            } else {
+                group.push((job, Ok(())));
+            }
+            if group.len() == MAX_GROUP {
+                break;
+            }
             match self.messages.try_recv() {
-                Ok(Message::Write(job)) => group.push((job, Ok(()))),
+                Ok(Message::Write(job, weight)) => next = Some((job, weight)),
                 Ok(other) => last = Some(other),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
             }
         }
         let began = Instant::now();
-        let shared = &self.shared;
+        let (shared, tally) = (&self.shared, &mut self.tally);
         let outcome = self
             .watchdog
-            .watch(Stuck::Commit, || shared.with_engine(|engine| perform(shared, engine, &mut group)));
+            .watch(Stuck::Commit, || shared.with_engine(|engine| perform(shared, engine, tally, &mut group)));
         let failure = match outcome {
             Ok(()) => None,
             Err(Fault::Refused(error)) => Some(error),
-            Err(Fault::Broken(why) | Fault::Full(why)) => {
-                self.shared.fail(&why);
-                Some(unavailable(&why))
-            }
+            Err(fault) => Some(StoreError::Unavailable(self.shared.fail(fault))),
         };
         self.metrics.store_commit_took(began.elapsed());
         for (job, own) in group {
             job.settle(failure.clone().map_or(own, Err));
         }
+        if failure.is_none()
+            && let Err(fault) = self.watchdog.watch(Stuck::Commit, || self.tally.sync())
+        {
+            self.shared.fail(fault);
+        }
         last
     }
 
+    /// Forgets that the store was behind: what it holds now is the newest there is.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let (shared, tally, ground) = (&self.shared, &mut self.tally, &self.ground);
+        let outcome = shared.with_engine(|engine| tally.settle(engine, &ground.path, ground.identity.store));
+        match outcome {
+            Ok(()) => {
+                self.metrics.set_store_rolled_back(false);
+                Ok(())
+            }
+            Err(Fault::Refused(error)) => Err(error),
+            Err(fault) => Err(StoreError::Unavailable(self.shared.fail(fault))),
+        }
+    }
+
     /// Drops the engine, reopens and verifies it, for as long as that takes. Answers who asked to close meanwhile.
-    fn recover(&mut self) -> Option<Option<oneshot::Sender<()>>> {
+    fn recover(&mut self) -> Option<Closing> {
         let why = self.shared.fault().unwrap_or_default();
         tracing::error!(reason = "STORE_UNAVAILABLE", "the store failed and is being reopened: {why}");
         self.drop_engine();
         let (mut pause, longest) = REOPEN_PAUSES;
         loop {
+            self.make_room();
             match self.ground.bring_up() {
-                Ok(engine) => {
-                    self.shared.restore(engine);
+                Ok(brought) if self.tally.resume(&brought.findings) => {
+                    let health = if self.is_full { Health::Full } else { Health::Well };
+                    self.shared.restore(brought.engine, health);
                     tracing::warn!("the store is open again and verified");
                     return None;
                 }
+                Ok(_) => tracing::error!(
+                    reason = "STORE_UNAVAILABLE",
+                    "the reopened store lacks what it had acknowledged; it is not served from. Restart the broker: grants whose tokens may be spent are then found out"
+                ),
                 Err(error) => {
                     tracing::error!(reason = "STORE_UNAVAILABLE", "{error}: {}", error.why());
                 }
@@ -178,14 +259,29 @@ impl Committer {
         }
     }
 
+    /// Gives the ballast up if the disk is full.
+    fn make_room(&mut self) {
+        if !self.shared.failed_for_space() && !disk::is_nearly_full(&self.ground.path) {
+            return;
+        }
+        if let Err(error) = self.ground.ballast.release() {
+            tracing::error!(reason = "STORE_UNAVAILABLE", "the ballast cannot be given up: {error}");
+        }
+        if !self.is_full {
+            self.is_full = true;
+            self.metrics.set_store_full(true);
+            tracing::error!(reason = "STORE_UNAVAILABLE", "{NO_ROOM}");
+        }
+    }
+
     /// Tells everybody no until `pause` has passed.
-    fn refuse_for(&mut self, pause: Duration) -> Option<Option<oneshot::Sender<()>>> {
+    fn refuse_for(&mut self, pause: Duration) -> Option<Closing> {
         let until = Instant::now() + pause;
+        let no = || Err(unavailable(&self.shared.fault().unwrap_or_default()));
         loop {
             match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Message::Write(job)) => {
-                    job.settle(Err(unavailable(&self.shared.fault().unwrap_or_default())));
-                }
+                Ok(Message::Write(job, _)) => job.settle(no()),
+                Ok(Message::Settle(tell)) => drop(tell.send(no())),
                 Ok(Message::Recover) => {}
                 Ok(Message::Close(tell)) => return Some(tell),
                 Err(RecvTimeoutError::Timeout) => return None,
@@ -211,7 +307,12 @@ impl Committer {
 type Outcome = Result<(), StoreError>;
 
 /// Plans and applies each write in turn, so that each sees what the one before it did; then syncs once.
-fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Outcome)]) -> Result<(), Fault> {
+fn perform(
+    shared: &Shared,
+    engine: &dyn Engine,
+    tally: &mut Tally,
+    group: &mut [(Box<dyn Job>, Outcome)],
+) -> Result<(), Fault> {
     let mut has_begun = false;
     for (job, own) in group {
         let mut changes = Vec::new();
@@ -220,11 +321,11 @@ fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Out
             // Told to lie: acknowledged below, and never written.
             Ok(()) if failpoint::check("store.commit.lie").is_err() => {}
             Ok(()) => {
-                failpoint::check("store.commit.before").map_err(|error| Fault::Broken(error.to_string()))?;
+                failpoint::check("store.commit.before").map_err(|error| Fault::of_io(&error, "failpoint"))?;
                 if !std::mem::replace(&mut has_begun, true) {
                     shared.begin_group();
                 }
-                match engine.apply(&changes) {
+                match tally.apply(engine, changes) {
                     Err(Fault::Refused(error)) => *own = Err(error),
                     outcome => outcome?,
                 }
@@ -234,12 +335,21 @@ fn perform(shared: &Shared, engine: &dyn Engine, group: &mut [(Box<dyn Job>, Out
         }
     }
     if has_begun {
-        failpoint::check("store.sync.before").map_err(|error| Fault::Broken(error.to_string()))?;
+        failpoint::check("store.sync.before").map_err(|error| Fault::of_io(&error, "failpoint"))?;
         engine.sync()?;
-        failpoint::check("store.sync.after").map_err(|error| Fault::Broken(error.to_string()))?;
+        failpoint::check("store.sync.after").map_err(|error| Fault::of_io(&error, "failpoint"))?;
+        tally.synced()?;
         shared.end_group();
     }
     Ok(())
+}
+
+/// What is said of a full disk.
+pub(super) const NO_ROOM: &str =
+    "the disk is full: only tokens that exist nowhere else are written until there is room again";
+
+fn no_room() -> StoreError {
+    unavailable(NO_ROOM)
 }
 
 fn unavailable(why: &str) -> StoreError {

@@ -48,6 +48,11 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether the file system of `path` has less than 1 MiB left for us: too little for an engine to work in.
+pub(super) fn is_nearly_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < 1 << 20)
+}
+
 /// The kind of throwaway file system that `path` is or would be on: memory, a container's own layer, or a volume
 /// that lives as long as its pod. `None` for anything else, and where it cannot be told.
 pub fn throwaway(path: &Path) -> Option<&'static str> {

@@ -111,7 +111,8 @@ pub(super) fn prove(
 }
 
 impl Identity {
-    fn open(
+    /// Opens the seed.
+    pub(super) fn open(
         &self,
         path: &Path,
         keys: &Arc<KeyRing>,

@@ -4,9 +4,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use super::committer::Message;
 use crate::error::StoreError;
 use crate::store::engine::{Engine, Fault};
+
+/// How a store fares, for whoever follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Reads and writes.
+    Well,
+    /// The disk is full: reads, and writes of tokens that exist nowhere else. Ends by itself once there is room.
+    Full,
+    /// It failed and is being reopened, or was closed: neither reads nor writes.
+    Failed,
+}
 
 /// The engine and its state.
 pub(super) struct Shared {
@@ -15,6 +28,7 @@ pub(super) struct Shared {
     progress: Mutex<Progress>,
     moved: Condvar,
     committer: OnceLock<Sender<Message>>,
+    health: watch::Sender<Health>,
 }
 
 /// How far the engine is.
@@ -26,15 +40,18 @@ struct Progress {
     durable: u64,
     /// Why the engine cannot be used.
     fault: Option<String>,
+    /// Whether that is for want of space.
+    is_full: bool,
 }
 
 impl Shared {
-    pub(super) fn new(engine: Box<dyn Engine>) -> Self {
+    pub(super) fn new(engine: Box<dyn Engine>, health: Health) -> Self {
         Self {
             engine: RwLock::new(Some(engine)),
             progress: Mutex::default(),
             moved: Condvar::new(),
             committer: OnceLock::new(),
+            health: watch::Sender::new(health),
         }
     }
 
@@ -63,8 +80,8 @@ impl Shared {
                 Ok(seen)
             }
             Err(Fault::Refused(error)) => Err(error),
-            Err(Fault::Broken(why) | Fault::Full(why)) => {
-                self.fail(&why);
+            Err(fault) => {
+                let why = self.fail(fault);
                 if let Some(committer) = self.committer.get() {
                     let _ = committer.send(Message::Recover);
                 }
@@ -91,19 +108,47 @@ impl Shared {
         self.engine.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Follows how the store fares.
+    pub(super) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Says how the store fares, while no fault says it.
+    pub(super) fn fares(&self, health: Health) {
+        self.health.send_replace(health);
+    }
+
+    /// Whether the fault that holds is for want of space.
+    pub(super) fn failed_for_space(&self) -> bool {
+        self.progress().is_full
+    }
+
     /// Puts a reopened and verified engine in, and serves again.
-    pub(super) fn restore(&self, engine: Box<dyn Engine>) {
+    pub(super) fn restore(&self, engine: Box<dyn Engine>, health: Health) {
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
         let mut progress = self.progress();
         progress.durable = progress.applied;
         progress.fault = None;
+        progress.is_full = false;
+        drop(progress);
         self.moved.notify_all();
+        self.fares(health);
     }
 
-    /// From here on everybody is told no. The first reason stays.
-    pub(super) fn fail(&self, why: &str) {
-        self.progress().fault.get_or_insert_with(|| why.to_owned());
+    /// From here on everybody is told no. The first reason stays; answers this one.
+    pub(super) fn fail(&self, fault: Fault) -> String {
+        let (is_full, why) = match fault {
+            Fault::Full(why) => (true, why),
+            Fault::Broken(why) => (false, why),
+            Fault::Refused(error) => (false, error.to_string()),
+        };
+        let mut progress = self.progress();
+        progress.fault.get_or_insert_with(|| why.clone());
+        progress.is_full |= is_full;
+        drop(progress);
         self.moved.notify_all();
+        self.fares(Health::Failed);
+        why
     }
 
     /// Says, before the first change is applied, that readers may see more than is durable.

@@ -1,5 +1,8 @@
 //! The guard layer over an engine that fails when told to.
 
+mod full;
+mod rollback;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
@@ -28,6 +31,8 @@ struct Script {
 
 enum Act {
     Fail,
+    /// Fails for want of space.
+    Full,
     Panic,
     /// Says that it was reached, then waits to be let go.
     Gate(channel::Sender<()>, channel::Receiver<()>),
@@ -40,6 +45,7 @@ impl Script {
         match act {
             None => Ok(()),
             Some(Act::Fail) => Err(Fault::Broken(format!("{what} failed"))),
+            Some(Act::Full) => Err(Fault::Full(format!("{what} failed"))),
             Some(Act::Panic) => panic!("{what} panicked with secret text"),
             Some(Act::Gate(reached, go)) => {
                 reached.send(()).unwrap();
@@ -54,33 +60,80 @@ impl Script {
     }
 }
 
-struct ScriptedBackend(Arc<Script>);
-struct ScriptedEngine(Arc<Script>);
+struct ScriptedBackend(Arc<Script>, Inner);
+struct ScriptedEngine(Arc<Script>, Option<Box<dyn Engine>>);
+
+/// What lies below the script. The guard layer keeps its word on each of them.
+#[derive(Clone, Copy, Debug)]
+enum Inner {
+    Memory,
+    Sled,
+    Redb,
+}
+
+impl Inner {
+    fn backend(self) -> Option<Box<dyn Backend>> {
+        match self {
+            Self::Memory => None,
+            Self::Sled => Some(crate::store::sled::backend(Arc::default())),
+            Self::Redb => Some(Box::new(crate::store::redb::RedbBackend)),
+        }
+    }
+}
+
+macro_rules! on_every_engine {
+    ($($fact:ident),* $(,)?) => {
+        on_every_engine!(memory Inner::Memory; $($fact),*);
+        on_every_engine!(sled Inner::Sled; $($fact),*);
+        on_every_engine!(redb Inner::Redb; $($fact),*);
+    };
+    ($name:ident $inner:expr; $($fact:ident),*) => {
+        mod $name {
+            use super::Inner;
+            $(
+                #[tokio::test]
+                async fn $fact() {
+                    super::$fact($inner).await;
+                }
+            )*
+        }
+    };
+}
+
+use on_every_engine;
 
 impl Backend for ScriptedBackend {
     fn name(&self) -> &'static str {
         "scripted"
     }
-    fn open(&self, _: &Path) -> Result<Box<dyn Engine>, Fault> {
+    fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
         self.0.act("open", &self.0.opens)?;
-        Ok(Box::new(ScriptedEngine(Arc::clone(&self.0))))
+        let inner = self.1.backend().map(|backend| backend.open(dir)).transpose()?;
+        Ok(Box::new(ScriptedEngine(Arc::clone(&self.0), inner)))
+    }
+}
+
+impl ScriptedEngine {
+    fn rows(&self) -> &dyn Engine {
+        self.1.as_deref().unwrap_or(&self.0.rows)
     }
 }
 
 impl Engine for ScriptedEngine {
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Fault> {
         self.0.act("get", &self.0.gets)?;
-        self.0.rows.get(key)
+        self.rows().get(key)
     }
     fn scan(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>, Fault> {
-        self.0.rows.scan(kind, after, limit)
+        self.rows().scan(kind, after, limit)
     }
     fn apply(&self, changes: &[Change]) -> Result<(), Fault> {
         self.0.act("apply", &self.0.applies)?;
-        self.0.rows.apply(changes)
+        self.rows().apply(changes)
     }
     fn sync(&self) -> Result<(), Fault> {
-        self.0.act("sync", &self.0.syncs)
+        self.0.act("sync", &self.0.syncs)?;
+        self.rows().sync()
     }
 }
 
@@ -99,13 +152,18 @@ fn opening(folder: &Path) -> Opening {
     let (path, metrics) = (folder.join("data"), Arc::new(Metrics::default()));
     Opening {
         allow_throwaway: true,
+        ballast_bytes: 1 << 16,
         lock_patience: Duration::ZERO,
         ..Opening::new(path, keys, Arc::new(OsEntropy), metrics)
     }
 }
 
 fn open(folder: &Path, script: &Arc<Script>) -> Result<DurableStore, OpenError> {
-    DurableStore::open(opening(folder), Box::new(ScriptedBackend(Arc::clone(script))))
+    open_on(folder, script, Inner::Memory)
+}
+
+fn open_on(folder: &Path, script: &Arc<Script>, inner: Inner) -> Result<DurableStore, OpenError> {
+    DurableStore::open(opening(folder), Box::new(ScriptedBackend(Arc::clone(script), inner)))
 }
 
 struct Fixture {
@@ -115,8 +173,12 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_on(Inner::Memory)
+}
+
+fn fixture_on(inner: Inner) -> Fixture {
     let (folder, script) = (tempfile::tempdir().unwrap(), Arc::<Script>::default());
-    let store = Arc::new(open(folder.path(), &script).unwrap());
+    let store = Arc::new(open_on(folder.path(), &script, inner).unwrap());
     script.log.lock().unwrap().clear();
     Fixture { folder, script, store }
 }
@@ -143,9 +205,19 @@ async fn healed(store: &DurableStore) {
     tokio::time::timeout(Duration::from_secs(60), healing).await.expect("the store heals");
 }
 
-#[tokio::test]
-async fn a_failed_sync_is_never_repeated_and_nothing_is_served_before_the_engine_was_reopened() {
-    let Fixture { script, store, folder: _folder } = fixture();
+on_every_engine!(
+    a_failed_sync_is_never_repeated_and_nothing_is_served_before_the_engine_was_reopened,
+    a_panic_of_the_engine_is_a_fault_that_heals_and_its_text_goes_nowhere,
+    a_reader_that_finds_the_engine_broken_has_it_reopened,
+    reopening_is_tried_until_it_succeeds,
+    nothing_is_read_out_before_it_is_durable,
+    writes_that_wait_share_one_sync,
+    a_write_that_changes_nothing_syncs_nothing,
+    a_closed_store_says_so_and_can_be_opened_again_at_once,
+);
+
+async fn a_failed_sync_is_never_repeated_and_nothing_is_served_before_the_engine_was_reopened(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     let (reached, at_open) = channel::channel();
     let (go, gate) = channel::channel();
     script.syncs.lock().unwrap().push_back(Act::Fail);
@@ -160,14 +232,13 @@ async fn a_failed_sync_is_never_repeated_and_nothing_is_served_before_the_engine
     assert!(matches!(put(&store, Expected::Absent).await, Err(StoreError::Unavailable(_))));
     go.send(()).unwrap();
     healed(&store).await;
-    assert_eq!(*script.log.lock().unwrap(), ["get", "apply", "sync", "drop", "open", "get"]);
-    // What became of the write that failed is for the reader to find out; this engine kept it.
-    assert!(get(&store).await.unwrap());
+    assert_eq!(*script.log.lock().unwrap(), ["get", "get", "apply", "sync", "drop", "open", "get", "get"]);
+    // What became of the write that failed is for the reader to find out: redb had not begun with it.
+    assert_eq!(get(&store).await.unwrap(), !matches!(inner, Inner::Redb));
 }
 
-#[tokio::test]
-async fn a_panic_of_the_engine_is_a_fault_that_heals_and_its_text_goes_nowhere() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn a_panic_of_the_engine_is_a_fault_that_heals_and_its_text_goes_nowhere(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     script.applies.lock().unwrap().push_back(Act::Panic);
     let error = put(&store, Expected::Absent).await.unwrap_err();
     assert_eq!(error, StoreError::Unavailable("the storage engine panicked".into()));
@@ -176,9 +247,8 @@ async fn a_panic_of_the_engine_is_a_fault_that_heals_and_its_text_goes_nowhere()
     put(&store, Expected::Absent).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_reader_that_finds_the_engine_broken_has_it_reopened() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn a_reader_that_finds_the_engine_broken_has_it_reopened(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     for act in [Act::Fail, Act::Panic] {
         script.gets.lock().unwrap().push_back(act);
         assert!(matches!(get(&store).await, Err(StoreError::Unavailable(_))));
@@ -188,20 +258,18 @@ async fn a_reader_that_finds_the_engine_broken_has_it_reopened() {
     assert_eq!(script.count("open"), 2);
 }
 
-#[tokio::test]
-async fn reopening_is_tried_until_it_succeeds() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn reopening_is_tried_until_it_succeeds(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     script.syncs.lock().unwrap().push_back(Act::Fail);
     script.opens.lock().unwrap().extend([Act::Fail, Act::Panic]);
     put(&store, Expected::Absent).await.unwrap_err();
     healed(&store).await;
     assert_eq!(script.count("open"), 3);
-    assert!(get(&store).await.unwrap());
+    assert_eq!(get(&store).await.unwrap(), !matches!(inner, Inner::Redb));
 }
 
-#[tokio::test]
-async fn nothing_is_read_out_before_it_is_durable() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn nothing_is_read_out_before_it_is_durable(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     let (reached, at_sync) = channel::channel();
     let (go, gate) = channel::channel();
     script.syncs.lock().unwrap().push_back(Act::Gate(reached, gate));
@@ -219,7 +287,8 @@ async fn nothing_is_read_out_before_it_is_durable() {
             found
         }
     });
-    while script.count("get") < 2 {
+    // Two of them are the writer's.
+    while script.count("get") < 3 {
         tokio::task::yield_now().await;
     }
     script.log.lock().unwrap().push("let go");
@@ -231,9 +300,8 @@ async fn nothing_is_read_out_before_it_is_durable() {
     assert!(place("let go") < place("read out"), "{log:?}");
 }
 
-#[tokio::test]
-async fn writes_that_wait_share_one_sync() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn writes_that_wait_share_one_sync(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     let (reached, at_sync) = channel::channel();
     let (go, gate) = channel::channel();
     script.syncs.lock().unwrap().push_back(Act::Gate(reached, gate));
@@ -253,22 +321,20 @@ async fn writes_that_wait_share_one_sync() {
     assert_eq!((script.count("apply"), script.count("sync")), (51, 2));
 }
 
-#[tokio::test]
-async fn a_write_that_changes_nothing_syncs_nothing() {
-    let Fixture { script, store, folder: _folder } = fixture();
+async fn a_write_that_changes_nothing_syncs_nothing(inner: Inner) {
+    let Fixture { script, store, folder: _folder } = fixture_on(inner);
     assert_eq!(put(&store, Expected::At(Revision(4))).await.unwrap_err(), StoreError::Conflict);
     assert_eq!(script.count("sync"), 0);
 }
 
-#[tokio::test]
-async fn a_closed_store_says_so_and_can_be_opened_again_at_once() {
-    let Fixture { script, store, folder } = fixture();
+async fn a_closed_store_says_so_and_can_be_opened_again_at_once(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
     put(&store, Expected::Absent).await.unwrap();
     store.close().await;
     store.close().await;
     assert_eq!(script.log.lock().unwrap().last(), Some(&"drop"));
     assert_eq!(get(&store).await.unwrap_err(), StoreError::Unavailable("the store is closed".into()));
-    let again = open(folder.path(), &script).unwrap();
+    let again = open_on(folder.path(), &script, inner).unwrap();
     assert!(get(&again).await.unwrap());
     assert!(!again.is_new());
     assert_eq!(again.id(), store.id());
@@ -334,7 +400,8 @@ fn a_throwaway_place_is_refused_before_anything_is_made_there() {
     }
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let opening = Opening { allow_throwaway: false, ..opening(folder.path()) };
-    let error = DurableStore::open(opening, Box::new(ScriptedBackend(Arc::default()))).err().unwrap();
+    let error =
+        DurableStore::open(opening, Box::new(ScriptedBackend(Arc::default(), Inner::Memory))).err().unwrap();
     assert!(matches!(error, OpenError::Throwaway { filesystem: "tmpfs (memory)", .. }));
     assert!(!folder.path().join("data").exists());
 }

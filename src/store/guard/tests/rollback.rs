@@ -1,0 +1,190 @@
+//! G9 and G10: an older state, a missing record and an unreadable one are found when the store is opened.
+
+use super::*;
+use crate::store::guard::high_water::HighWater;
+use crate::store::index::Kind;
+
+on_every_engine!(
+    a_store_that_only_grew_is_not_taken_for_an_older_one,
+    a_copy_that_is_put_back_is_told_at_every_opening_until_it_is_settled,
+    a_store_ahead_of_its_file_is_well,
+    a_file_that_is_lost_or_damaged_counts_as_an_older_state,
+    a_record_that_vanished_is_missed_and_one_that_is_old_is_noticed,
+    a_record_that_does_not_open_is_counted_and_the_others_are_served,
+);
+
+/// Without another process: one that is being started holds our locks for a moment.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap().path();
+        let to = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy(&entry, &to);
+        } else {
+            fs::copy(&entry, &to).unwrap();
+        }
+    }
+}
+
+async fn fill(store: &DurableStore, names: &[&str]) {
+    for name in names {
+        TokenStore::put(store, &connection(id("", "google", name), "1"), Expected::Absent).await.unwrap();
+    }
+}
+
+async fn a_store_that_only_grew_is_not_taken_for_an_older_one(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    let mut expected = Opened { is_new: true, ..Opened::default() };
+    assert_eq!(*store.opened(), expected);
+    fill(&store, &["a", "b", "c"]).await;
+    let found = TokenStore::get(&*store, &id("", "google", "b")).await.unwrap().unwrap();
+    store.remove(&id("", "google", "b"), Expected::At(found.revision)).await.unwrap();
+    store.settle_rollback().await.unwrap();
+    drop(Arc::into_inner(store).unwrap());
+    expected = Opened { is_new: false, connections: 2, ..expected };
+    for _ in 0..2 {
+        assert_eq!(*open_on(folder.path(), &script, inner).unwrap().opened(), expected);
+    }
+}
+
+async fn a_copy_that_is_put_back_is_told_at_every_opening_until_it_is_settled(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    let (data, aside) = (folder.path().join("data/store"), folder.path().join("aside"));
+    let reopen = || open_on(folder.path(), &script, inner).unwrap();
+    fill(&store, &["a"]).await;
+    drop(Arc::into_inner(store).unwrap());
+    if matches!(inner, Inner::Memory) {
+        // Its rows lie in no file that could be put back.
+        return;
+    }
+    copy(&data, &aside);
+    let store = reopen();
+    // One single write suffices, and an overwrite changes no count.
+    let found = TokenStore::get(&store, &id("", "google", "a")).await.unwrap().unwrap();
+    TokenStore::put(&store, &connection(id("", "google", "a"), "2"), Expected::At(found.revision))
+        .await
+        .unwrap();
+    drop(store);
+    copy(&aside, &data);
+
+    for round in 0..2 {
+        let store = reopen();
+        let rollback = store.opened().rollback.clone().unwrap();
+        assert_eq!((rollback.stored, rollback.expected), (1 + round, Some(2)), "{rollback:?}");
+        // Whoever marks the grants may be killed while it does.
+        fill(&store, &[["b", "c"][usize::try_from(round).unwrap()]]).await;
+        if round == 0 {
+            continue;
+        }
+        store.settle_rollback().await.unwrap();
+        fill(&store, &["d"]).await;
+    }
+    assert_eq!(reopen().opened().rollback, None);
+    // The state that was lost does not pass for the newest, though it once was.
+    copy(&aside, &data);
+    assert!(reopen().opened().rollback.is_some());
+}
+
+async fn a_store_ahead_of_its_file_is_well(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    let file = HighWater::place(&folder.path().join("data"));
+    fill(&store, &["a"]).await;
+    store.close().await;
+    let early = fs::read(&file).unwrap();
+    let store = open_on(folder.path(), &script, inner).unwrap();
+    fill(&store, &["b"]).await;
+    drop(store);
+    fs::write(&file, early).unwrap();
+    assert_eq!(open_on(folder.path(), &script, inner).unwrap().opened().rollback, None);
+}
+
+async fn a_file_that_is_lost_or_damaged_counts_as_an_older_state(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    let file = HighWater::place(&folder.path().join("data"));
+    let other = fixture_on(inner);
+    fill(&store, &["a"]).await;
+    store.close().await;
+    let others = fs::read(HighWater::place(&other.folder.path().join("data"))).unwrap();
+    let why = || open_on(folder.path(), &script, inner).unwrap().opened().rollback.clone().unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(why(), Rollback { stored: 1, expected: None, why: "its high-water file is missing" });
+    fs::write(&file, b"TBHW and nothing else").unwrap();
+    assert_eq!(why().why, "its high-water file is damaged");
+    fs::write(&file, others).unwrap();
+    assert_eq!(why().why, "its high-water file belongs to another store");
+    let store = open_on(folder.path(), &script, inner).unwrap();
+    store.settle_rollback().await.unwrap();
+    drop(store);
+    assert_eq!(open_on(folder.path(), &script, inner).unwrap().opened().rollback, None);
+}
+
+/// Changes a row behind the guard layer's back.
+fn behind(folder: &Path, script: &Script, inner: Inner, change: impl FnOnce(&dyn Engine)) {
+    match inner.backend() {
+        None => change(&script.rows),
+        Some(backend) => {
+            let engine = backend.open(&folder.join("data/store/scripted")).unwrap();
+            change(&*engine);
+            engine.sync().unwrap();
+        }
+    }
+}
+
+async fn a_record_that_vanished_is_missed_and_one_that_is_old_is_noticed(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    fill(&store, &["a", "b"]).await;
+    drop(Arc::into_inner(store).unwrap());
+    let mut rows = Vec::new();
+    behind(folder.path(), &script, inner, |engine| {
+        rows = engine.scan(Kind::Connection, None, 9).unwrap();
+    });
+    let [(key, Ok(old)), _] = &rows[..] else { panic!("two rows") };
+    let found = async || {
+        let store = open_on(folder.path(), &script, inner).unwrap();
+        let opened = store.opened().clone();
+        store.settle_rollback().await.unwrap();
+        (opened.connections, opened.missing, opened.rollback.map(|rollback| rollback.why))
+    };
+    let put = |row: Option<Vec<u8>>| {
+        let change = Change { key: *key, value: row };
+        behind(folder.path(), &script, inner, |engine| engine.apply(&[change]).unwrap());
+    };
+    let other = Some("its records are not the ones last written");
+    put(None);
+    assert_eq!(found().await, (1, 1, other));
+    assert_eq!(found().await, (1, 0, None));
+    put(Some(old.clone()));
+    assert_eq!(found().await, (2, 0, other), "nor may one come back");
+    let mut older = old.clone();
+    older[8] ^= 2;
+    put(Some(older));
+    assert_eq!(found().await, (2, 0, other));
+    put(None);
+    put(Some(old.clone()));
+    assert_eq!(found().await, (2, 0, other));
+    assert_eq!(found().await, (2, 0, None));
+}
+
+async fn a_record_that_does_not_open_is_counted_and_the_others_are_served(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    fill(&store, &["a", "b", "c"]).await;
+    drop(Arc::into_inner(store).unwrap());
+    behind(folder.path(), &script, inner, |engine| {
+        let (key, row) = engine.scan(Kind::Connection, None, 1).unwrap().remove(0);
+        let mut row = row.unwrap();
+        let last = row.len() - 1;
+        row[last] ^= 1;
+        engine.apply(&[Change { key, value: Some(row) }]).unwrap();
+    });
+    let store = open_on(folder.path(), &script, inner).unwrap();
+    let opened = store.opened();
+    assert_eq!((opened.connections, opened.unreadable, opened.missing), (3, 1, 0));
+    assert_eq!(opened.rollback, None, "the damage of one record makes no other one old");
+    let mut served = 0;
+    for name in ["a", "b", "c"] {
+        served += usize::from(TokenStore::get(&store, &id("", "google", name)).await.is_ok());
+    }
+    assert_eq!(served, 2);
+}
