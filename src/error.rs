@@ -8,7 +8,7 @@ mod reason;
 
 use std::time::Duration;
 
-pub use provider::{AmbiguousCause, OAuthCode, ProviderError, Unsent};
+pub use provider::{AmbiguousCause, OAuthCode, Outage, ProviderError, Unsent};
 pub use reason::{Fault, Reason};
 
 use crate::clock::Timestamp;

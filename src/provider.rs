@@ -3,11 +3,15 @@
 //! classified here, once; what leaves is a [`ProviderError`], never a body.
 
 mod authorization;
+mod breaker;
+mod budget;
 pub mod catalogue;
 mod client_auth;
 mod discovery;
 mod endpoint;
+mod gate;
 mod grant;
+pub mod health;
 pub mod http;
 mod identity;
 mod issuer;
@@ -29,6 +33,7 @@ use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
 use crate::secret::Secret;
+use health::{Budget, Health};
 
 /// One configured provider: where it is, what it is like, and the calls the broker makes to it. Every call sends
 /// at most one state-changing request, follows no redirect and repeats nothing.
@@ -63,7 +68,11 @@ pub trait ProviderClient: Send + Sync {
     fn reuse_profile(&self) -> ReuseProfile;
 
     /// Settles everything that must be settled before a refresh is written down as begun: whether the provider may
-    /// be asked at all, whose turn it is, and where its token endpoint is. Waits its turn; sends no token.
+    /// be asked at all, whose turn it is, and where its token endpoint is. Waits its turn; sends no token. To drop the
+    /// future is to leave the line, so a refresh that somebody begins to wait for can ask again, more urgently.
+    ///
+    /// # Errors
+    /// Nothing was sent and nothing is known about the grant: `CircuitOpen` and `RateLimited` say when to ask again.
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError>;
 
     /// Trades a refresh token for new tokens (RFC 6749 section 6), with the leave that `admit` gave.
@@ -72,6 +81,9 @@ pub trait ProviderClient: Send + Sync {
         admission: Admission,
         refresh: &RefreshToken,
     ) -> Result<IssuedTokens, ProviderError>;
+
+    /// Closes the circuit breaker and forgets every rest that the provider asked for: an operator knows better.
+    fn close_breaker(&self) {}
 
     /// Revokes a grant in the provider's own way (RFC 7009: the refresh token first).
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError>;
@@ -87,17 +99,25 @@ pub enum Urgency {
     Ahead,
     /// A caller waits for it, and overtakes those for whom nobody does.
     Waiting,
+    /// An earlier attempt is unanswered, and the time in which the provider takes the same refresh token again runs out.
+    /// Overtakes everybody, and is let through while the provider rests.
+    Rescue,
 }
 
 /// Leave to make one request to a token endpoint. Holds a place among the requests under way until it is dropped.
 pub struct Admission {
-    _place: Box<dyn Any + Send>,
+    place: Box<dyn Any + Send>,
 }
 
 impl Admission {
     /// Leave that gives `place` back when it is dropped.
     pub fn holding(place: impl Any + Send) -> Self {
-        Self { _place: Box::new(place) }
+        Self { place: Box::new(place) }
+    }
+
+    /// The place that is held, if it is of that type.
+    pub fn into_place<T: Any>(self) -> Option<Box<T>> {
+        self.place.downcast().ok()
     }
 }
 
@@ -179,4 +199,8 @@ pub struct ProviderInfo {
     pub rotation: String,
     /// What happens when a spent refresh token is used again: `reusable`, `grace`, `count`, `strict`.
     pub reuse: String,
+    /// How its token endpoint fares; `None`: not measured.
+    pub health: Option<Health>,
+    /// What is left of its budget; `None`: not counted.
+    pub budget: Option<Budget>,
 }

@@ -167,7 +167,7 @@ impl Connection {
             ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
                 *retry_after
             }
-            ProviderError::CircuitOpen { retry_after } => Some(*retry_after),
+            ProviderError::CircuitOpen { retry_after, .. } => Some(*retry_after),
             _ => None,
         };
         let reason = error.reason().as_str();

@@ -17,8 +17,8 @@ pub enum ProviderError {
     /// configuration that cannot work. Says nothing about the grant.
     #[error("the provider does not accept this client ({0})")]
     Misconfigured(OAuthCode),
-    /// The provider refused without processing, for being asked too often.
-    #[error("the provider asks to slow down")]
+    /// The provider refused without processing, for being asked too often; or it was not asked, so as not to be too often.
+    #[error("the provider takes no more requests for now")]
     RateLimited {
         /// How long the provider wants us to wait, if it said.
         retry_after: Option<Duration>,
@@ -41,11 +41,36 @@ pub enum ProviderError {
     #[error("the provider's answer cannot be understood")]
     Malformed,
     /// The provider's circuit breaker is open; nothing was sent.
-    #[error("the provider is resting after repeated failures")]
+    #[error("the provider is resting after {outage}")]
     CircuitOpen {
         /// When the next attempt will be let through.
         retry_after: Duration,
+        /// What it rests from.
+        outage: Box<Outage>,
     },
+}
+
+/// Why a circuit breaker is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outage {
+    /// Failures in a row.
+    pub failures: u32,
+    /// From the first of them to the last.
+    pub within: Duration,
+    /// The last of them.
+    pub last: Option<ProviderError>,
+    /// How many requests were turned away since.
+    pub refused: u64,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failures {
+            1 => f.write_str("a failure")?,
+            failures => write!(f, "{failures} failures in {} s", self.within.as_secs().max(1))?,
+        }
+        self.last.as_ref().map_or(Ok(()), |last| write!(f, ", last: {last}"))
+    }
 }
 
 impl ProviderError {
@@ -70,7 +95,7 @@ impl ProviderError {
                 Some(retry_after.unwrap_or(UNSAID))
             }
             Self::Ambiguous { .. } => Some(UNSAID),
-            Self::CircuitOpen { retry_after } => Some(*retry_after),
+            Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
         }
     }
 
@@ -177,7 +202,7 @@ mod tests {
             ProviderError::Ambiguous { cause: AmbiguousCause::Timeout },
             ProviderError::RateLimited { retry_after: None },
             ProviderError::Malformed,
-            ProviderError::CircuitOpen { retry_after: Duration::from_secs(60) },
+            ProviderError::CircuitOpen { retry_after: Duration::from_secs(60), outage: Box::default() },
             ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
         ];
         for error in network {

@@ -8,10 +8,11 @@ use super::call::Call;
 use super::proto::v1;
 use super::proto::v1::provider_service_server::ProviderService;
 use super::status::About;
-use super::wire::Mistakes;
+use super::wire::{Mistakes, timestamp};
 use super::{Parts, setup};
 use crate::error::Error;
 use crate::provider::ProviderInfo;
+use crate::provider::health::{BreakerState, Budget, Health};
 
 /// The service.
 #[derive(Clone)]
@@ -81,12 +82,42 @@ fn shown(info: ProviderInfo) -> v1::Provider {
         }),
         scopes: info.scopes,
         flows: vec![v1::ConnectFlow::AuthorizationCode.into()],
-        // Not measured yet: absent, as the contract says.
-        health: None,
-        budget: None,
+        health: info.health.map(health),
+        budget: info.budget.map(budget),
         default_access_ttl: info.default_access_ttl.and_then(|ttl| ttl.try_into().ok()),
         refresh_margin: None,
         rotation: info.rotation,
         reuse: info.reuse,
+    }
+}
+
+fn health(health: Health) -> v1::ProviderHealth {
+    let (reason, at) = health.last_failure.unzip();
+    v1::ProviderHealth {
+        breaker: match health.breaker {
+            BreakerState::Closed => v1::BreakerState::Closed,
+            BreakerState::Open => v1::BreakerState::Open,
+            BreakerState::HalfOpen => v1::BreakerState::HalfOpen,
+        }
+        .into(),
+        consecutive_failures: health.consecutive_failures,
+        recent_failures: health.recent_failures,
+        last_error_reason: reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        last_error_time: at.map(timestamp),
+        last_success_time: health.last_success_at.map(timestamp),
+        next_attempt_time: health.next_attempt_at.map(timestamp),
+        background_rest_end_time: health.background_rests_until.map(timestamp),
+    }
+}
+
+fn budget(budget: Budget) -> v1::ProviderBudget {
+    v1::ProviderBudget {
+        limit: budget.limit,
+        remaining: budget.remaining,
+        reset_time: budget.full_at.map(timestamp),
+        window: budget.per.try_into().ok(),
+        reserved: budget.reserved,
+        in_flight: budget.under_way,
+        queued: budget.in_line,
     }
 }

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 use url::Url;
 
 use super::catalogue::ProviderConfig;
 use super::client_auth::Client;
 use super::discovery::{Discovery, Metadata};
 use super::endpoint::TokenEndpoint;
+use super::gate::{Asker, Gate, Place};
 use super::grant::{authorization_code, refresh_token};
 use super::http::HttpClient;
 use super::issuer::is_issuer;
@@ -41,8 +41,13 @@ pub struct OAuthProvider {
     pub(in crate::provider) clock: Arc<dyn Clock>,
     scopes: Scopes,
     discovery: Discovery,
-    /// As many refreshes as may be under way at a time.
-    turns: Arc<Semaphore>,
+    gate: Gate,
+}
+
+/// What an admission holds: the place, and the metadata that was read for it.
+struct Leave {
+    place: Place,
+    metadata: Option<Arc<Metadata>>,
 }
 
 impl std::fmt::Debug for OAuthProvider {
@@ -60,14 +65,13 @@ impl OAuthProvider {
         metrics: Arc<Metrics>,
     ) -> Self {
         let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
-        let turns = usize::try_from(config.spec.max_parallel_refresh).unwrap_or(usize::MAX);
         Self {
             client,
+            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics.clone()),
             sender: Sender::new(http, config.key.clone(), metrics),
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),
-            turns: Arc::new(Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS))),
             config,
         }
     }
@@ -200,6 +204,8 @@ impl ProviderClient for OAuthProvider {
                 Reuse::Strict => "strict",
             }
             .to_owned(),
+            health: Some(self.gate.health()),
+            budget: Some(self.gate.budget(spec)),
         }
     }
 
@@ -239,7 +245,13 @@ impl ProviderClient for OAuthProvider {
     async fn exchange(&self, grant: &CodeGrant) -> Result<IssuedTokens, ProviderError> {
         let metadata = self.metadata().await?;
         let endpoint = self.token_request(Asked::Exchange, Some(&grant.redirect_uri), metadata.as_deref())?;
-        authorization_code::exchange(endpoint, grant).await
+        // A person has just come back from the provider, with a code that lives a minute: nothing is gained by making
+        // them wait, and what becomes of the code says how the endpoint fares.
+        let mut place = self.gate.enter_uncalled();
+        place.used();
+        let outcome = authorization_code::exchange(endpoint, grant).await;
+        place.settle(Asker::Consent, outcome.as_ref());
+        outcome
     }
 
     fn reuse_profile(&self) -> ReuseProfile {
@@ -253,22 +265,32 @@ impl ProviderClient for OAuthProvider {
         }
     }
 
-    async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
+    async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
+        // Before the metadata: a provider that rests is not asked for that either.
+        self.gate.check(urgency)?;
         let metadata = self.metadata().await?;
         self.token_request(Asked::Refresh, None, metadata.as_deref())?;
-        // Never closed, so this only waits.
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| unusable("closed"))?;
-        Ok(Admission::holding(turn))
+        let place = self.gate.enter(urgency).await?;
+        Ok(Admission::holding(Leave { place, metadata }))
     }
 
     async fn refresh(
         &self,
-        _admission: Admission,
+        admission: Admission,
         refresh: &RefreshToken,
     ) -> Result<IssuedTokens, ProviderError> {
-        let metadata = self.metadata().await?;
+        let leave =
+            admission.into_place::<Leave>().ok_or_else(|| unusable("admission_of_another_provider"))?;
+        let Leave { mut place, metadata } = *leave;
         let endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
-        refresh_token::refresh(endpoint, refresh).await
+        place.used();
+        let outcome = refresh_token::refresh(endpoint, refresh).await;
+        place.settle(Asker::Refresh, outcome.as_ref());
+        outcome
+    }
+
+    fn close_breaker(&self) {
+        self.gate.close();
     }
 
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {

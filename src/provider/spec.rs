@@ -1,4 +1,5 @@
-//! A provider as data: everything that one authorization server does differently from another, in 27 knobs.
+//! A provider as data: everything that one authorization server does differently from another, in 27 knobs,
+//! and how the broker holds itself back there.
 //!
 //! Owns the serde types (the JSON Schema and the docs are made from them) and the check that names every mistake. Knows
 //! no I/O, no client id and no secret. Invariant: a spec that passed [`ProviderSpec::check`] asks for nothing that the
@@ -13,6 +14,7 @@
 //! | K19–K22 | `errors`, `dead_when`, `revoke`, `identity`, `introspect` | [`outcome`] |
 //! | K23 K24 | `api`, `rate` | [`call`] |
 //! | K25–K27 | `webhook` | [`webhook`] |
+//! | – | `max_parallel_refresh`, `token_budget`, `breaker`, `throttles_client` | [`restraint`] |
 
 pub mod call;
 mod check;
@@ -21,6 +23,7 @@ pub mod mint;
 pub mod outcome;
 pub mod place;
 pub mod reply;
+pub mod restraint;
 pub mod span;
 pub mod value;
 pub mod webhook;
@@ -31,11 +34,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use call::{Api, Rate};
-use lifecycle::{Fallback, Lifetimes, MintLimits, Reuse, Rotation, Spent};
+use lifecycle::{Fallback, Lifetimes, MintLimits, Reuse, Rotation, Spent, Window};
 use mint::{Callback, ClientAuth, Mint, Offline, Pkce, ScopeStyle};
 use outcome::{ErrorRule, Identity, Introspect, Revoke};
 use place::{Discovery, Endpoints, Requests, Variable};
 use reply::{Expiry, Response, Slot};
+use restraint::Breaker;
 use span::Span;
 use value::Template;
 use webhook::Webhook;
@@ -119,8 +123,18 @@ pub struct ProviderSpec {
     pub invalid_grant_confirmations: u32,
     /// How long the token endpoint may take to answer.
     pub token_timeout: Span,
-    /// How many refreshes may be under way at this provider at a time.
+    /// How many refreshes may be under way at this provider at a time. Where it is more than one, one of them is kept
+    /// for callers who wait.
     pub max_parallel_refresh: u32,
+    /// How many requests the token endpoint gets within any span of that length. A fifth of them is kept for callers
+    /// who wait.
+    pub token_budget: Window,
+    /// When the token endpoint is left alone after failures: `standard` (5 in a row, 60 s), `aggressive` (3, 30 s),
+    /// `tolerant` (10, 120 s), or figures of one's own.
+    pub breaker: Breaker,
+    /// Whether a 429 of the token endpoint is about the whole client. Then callers, too, are kept waiting for as long
+    /// as it says; otherwise only work that nobody waits for is.
+    pub throttles_client: bool,
     /// Earlier refresh tokens to try after a dead answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Fallback>,
@@ -178,6 +192,9 @@ impl Default for ProviderSpec {
             invalid_grant_confirmations: 1,
             token_timeout: Span::from_secs(10),
             max_parallel_refresh: 4,
+            token_budget: restraint::DEFAULT_BUDGET,
+            breaker: Breaker::default(),
+            throttles_client: false,
             fallback: Vec::new(),
             lifetimes: Lifetimes::default(),
             mint_limits: MintLimits::default(),

@@ -25,6 +25,9 @@ const REFRESH_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 const COMMIT_BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 
+/// The states of a circuit breaker, as `provider::health` spells them.
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
+
 /// Every metric of the broker.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,6 +39,7 @@ pub struct Metrics {
     connections: Family<StatusLabels, Gauge>,
     soonest_grant_expiry: Family<ProviderLabel, Gauge<f64, AtomicU64>>,
     provider_requests: Family<RequestLabels, Count>,
+    breaker_state: Family<BreakerLabels, Gauge>,
     store_commit_duration: Histogram,
     store_blob_files: Gauge,
     store_full: Gauge,
@@ -79,6 +83,12 @@ struct StatusLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    provider: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     provider: String,
     kind: &'static str,
@@ -117,6 +127,12 @@ impl Default for Metrics {
                 registry,
                 "provider_requests",
                 "Requests sent to providers, by kind and class of the answer",
+                Family::default(),
+            ),
+            breaker_state: register(
+                registry,
+                "breaker_state",
+                "1 for the state in which the circuit breaker of a provider is, 0 for the others",
                 Family::default(),
             ),
             store_commit_duration: register_seconds(
@@ -225,6 +241,14 @@ impl Metrics {
         self.provider_requests.get_or_create(&labels).inc();
     }
 
+    /// The circuit breaker of `provider` is now `state`: `closed`, `open` or `half_open`.
+    pub fn set_breaker_state(&self, provider: &str, state: &'static str) {
+        for known in BREAKER_STATES {
+            let labels = BreakerLabels { provider: provider.to_owned(), state: known };
+            self.breaker_state.get_or_create(&labels).set(i64::from(known == state));
+        }
+    }
+
     /// Notes how long a change took to be durable.
     pub fn store_commit_took(&self, duration: Duration) {
         self.store_commit_duration.observe(duration.as_secs_f64());
@@ -297,6 +321,8 @@ mod tests {
         metrics.set_soonest_grant_expiry("google", Some(Timestamp::from_millis(1_790_000_000_500)));
         metrics.provider_requested("google", "token", Some(200));
         metrics.provider_requested("google", "token", None);
+        metrics.set_breaker_state("google", "closed");
+        metrics.set_breaker_state("google", "open");
         metrics.store_commit_took(Duration::from_micros(300));
         metrics.set_store_blob_files(2);
         metrics.set_store_full(true);
@@ -313,6 +339,9 @@ mod tests {
             "token_broker_soonest_grant_expiry_timestamp_seconds{provider=\"google\"} 1790000000.5",
             "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"2xx\"} 1",
             "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"none\"} 1",
+            "token_broker_breaker_state{provider=\"google\",state=\"open\"} 1",
+            "token_broker_breaker_state{provider=\"google\",state=\"closed\"} 0",
+            "token_broker_breaker_state{provider=\"google\",state=\"half_open\"} 0",
             "token_broker_store_commit_duration_seconds_bucket{le=\"0.0005\"} 1",
             "token_broker_store_blob_files 2",
             "token_broker_store_full 1",

@@ -133,7 +133,7 @@ fn what_was_certainly_not_processed_leaves_no_doubt_behind() {
         ProviderError::RateLimited { retry_after: Some(secs(120)) },
         ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
         ProviderError::Malformed,
-        ProviderError::CircuitOpen { retry_after: secs(60) },
+        ProviderError::CircuitOpen { retry_after: secs(60), outage: Box::default() },
     ];
     for error in failures {
         let landed = tried(active(), Err(error.clone()), &at(T0, &ReuseProfile::default()));

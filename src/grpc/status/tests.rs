@@ -109,7 +109,7 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
         ),
         (provider(ProviderError::Malformed), Code::Unavailable, &[], &["provider"]),
         (
-            provider(ProviderError::CircuitOpen { retry_after: minute }),
+            provider(ProviderError::CircuitOpen { retry_after: minute, outage: Box::default() }),
             Code::Unavailable,
             &["RetryInfo"],
             &["provider"],

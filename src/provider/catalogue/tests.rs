@@ -169,6 +169,23 @@ fn a_knob_whose_engine_is_not_here_is_refused_and_not_ignored() {
 }
 
 #[test]
+fn a_breaker_is_a_preset_or_figures_of_ones_own() {
+    let figures = |breaker: &str| {
+        let yaml = format!("{{key: x, client_id: c, issuer: 'https://as.example', {breaker}}}");
+        let figures = resolve(&yaml).unwrap().spec.breaker.figures();
+        (figures.failures, figures.open.duration().as_secs(), figures.successes)
+    };
+    assert_eq!(figures(""), (5, 60, 3));
+    assert_eq!(figures("breaker: standard"), (5, 60, 3));
+    assert_eq!(figures("breaker: aggressive"), (3, 30, 3));
+    assert_eq!(figures("breaker: tolerant"), (10, 120, 3));
+    assert_eq!(figures("breaker: {failures: 7, open: 5s}"), (7, 5, 3));
+    for wrong in ["breaker: none", "breaker: {falures: 3}", "breaker: 5"] {
+        assert_eq!(mistakes_of(wrong)[0].field, "breaker", "{wrong}");
+    }
+}
+
+#[test]
 fn a_host_variable_without_walls_is_refused() {
     for pattern in ["", "pattern: '.*'", "pattern: '[^ ]+'", "pattern: '[a-z/]+'"] {
         let mistakes = mistakes_of(&format!(
@@ -195,6 +212,12 @@ fn contradictions_and_dangers_are_mistakes() {
         ("issuer: 'https://as.example/?x'", "issuer"),
         ("api: {hosts: ['https://a.example']}", "api.hosts[0]"),
         ("profile: eu", "profile"),
+        ("token_budget: {count: 0, per: 1s}", "token_budget.count"),
+        ("token_budget: {count: 5, per: 0s}", "token_budget.per"),
+        ("max_parallel_refresh: 0", "max_parallel_refresh"),
+        ("breaker: {failures: 0}", "breaker.failures"),
+        ("breaker: {open: 2h}", "breaker.open"),
+        ("breaker: {successes: 0}", "breaker.successes"),
     ] {
         let yaml = if yaml.starts_with("issuer") {
             format!("{{key: x, client_id: c, {yaml}}}")

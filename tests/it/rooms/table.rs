@@ -4,7 +4,8 @@
 pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "failpoint", "secret"];
 
 /// Modules of `provider` and `store` that are traits or plain data; every other one is an implementation.
-pub(super) const PLAIN: &[&str] = &["provider::catalogue", "provider::spec", "provider::url"];
+pub(super) const PLAIN: &[&str] =
+    &["provider::catalogue", "provider::health", "provider::spec", "provider::url"];
 
 /// What one room may name besides itself and the core.
 pub(super) struct Rule {
@@ -81,6 +82,7 @@ pub(super) const RULES: &[Rule] = &[
             "broker",
             "provider::ProviderInfo",
             "provider::catalogue",
+            "provider::health",
             "readiness",
             "store::Selection",
             "telemetry",
@@ -146,6 +148,7 @@ pub(super) const RULES: &[Rule] = &[
 pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("aes_gcm", &["store::keyring", "store::record", "store::seal"], "all sealing is in one place"),
     ("clap", &["cli", "main"], "arguments are the command line's own business"),
+    ("failsafe", &["provider::breaker"], "it is wrapped where it lacks something"),
     ("getrandom", &["entropy"], "randomness comes in by one door"),
     ("reqwest", &["provider::http"], "there is one HTTP client, and it is hardened"),
     ("serde_saphyr", &["config", "provider::catalogue"], "YAML is read where its mistakes are reported"),

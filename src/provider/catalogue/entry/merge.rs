@@ -12,7 +12,8 @@ use crate::provider::spec::place::{Variable, VariableSource};
 use crate::provider::spec::value::Template;
 
 /// Keys whose values belong together: a change replaces them whole instead of mixing two halves.
-const WHOLE: &[&str] = &["client_auth", "mint", "reuse", "revoke", "introspect", "handshake", "offline"];
+const WHOLE: &[&str] =
+    &["client_auth", "mint", "reuse", "revoke", "introspect", "handshake", "offline", "breaker"];
 
 /// Keys whose text is for people, or is not for filling: braces there are just braces.
 const NOT_FILLED: &[&str] = &["notes", "sources", "title", "variables", "profiles"];

@@ -12,6 +12,11 @@ use crate::provider::spec::span::Span;
 /// A lease outlasts two of these (refresh.md 2.6 step 2); longer ones would hold a connection's callers hostage.
 const LONGEST_TOKEN_TIMEOUT: Span = Span::from_secs(60);
 
+/// The moments of so many requests are kept in memory, sixteen bytes each.
+const MOST_IN_A_WINDOW: u32 = 100_000;
+const LONGEST_WINDOW: Span = Span::from_secs(86_400);
+const LONGEST_REST: Span = Span::from_secs(3600);
+
 impl ProviderSpec {
     pub(super) fn check_knobs(&self, found: &mut Found) {
         self.check_mint(found);
@@ -122,7 +127,7 @@ impl ProviderSpec {
             "token_timeout",
             "must be more than 0s and at most 1m",
         );
-        found.refuse(self.max_parallel_refresh == 0, "max_parallel_refresh", "must be at least 1");
+        self.check_restraint(found);
         found.refuse(
             !self.fallback.is_empty(),
             "fallback",
@@ -133,6 +138,37 @@ impl ProviderSpec {
             limits.min_gap.is_some() || limits.min_age.is_some() || limits.window.is_some(),
             "mint_limits",
             "min_gap, min_age and window are not supported yet; live_cap is",
+        );
+    }
+
+    fn check_restraint(&self, found: &mut Found) {
+        found.refuse(self.max_parallel_refresh == 0, "max_parallel_refresh", "must be at least 1");
+        let budget = &self.token_budget;
+        found.refuse(
+            !(1..=MOST_IN_A_WINDOW).contains(&budget.count),
+            "token_budget.count",
+            "must be between 1 and 100000",
+        );
+        found.refuse(
+            budget.per.is_zero() || budget.per > LONGEST_WINDOW,
+            "token_budget.per",
+            "must be more than 0s and at most 1d",
+        );
+        let breaker = self.breaker.figures();
+        found.refuse(
+            !(1..=1000).contains(&breaker.failures),
+            "breaker.failures",
+            "must be between 1 and 1000; a provider that is never left alone is not offered",
+        );
+        found.refuse(
+            breaker.open.is_zero() || breaker.open > LONGEST_REST,
+            "breaker.open",
+            "must be more than 0s and at most 1h",
+        );
+        found.refuse(
+            !(1..=100).contains(&breaker.successes),
+            "breaker.successes",
+            "must be between 1 and 100",
         );
     }
 

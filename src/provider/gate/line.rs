@@ -1,0 +1,270 @@
+//! The line before a token endpoint, without locks and without waiting: given a moment, who is next.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{LONGEST_TURN, Place};
+use crate::clock::Timestamp;
+use crate::error::{Outage, ProviderError};
+use crate::provider::Urgency;
+use crate::provider::breaker::{Breaker, Pass, Resting};
+use crate::provider::budget::Purse;
+use crate::provider::spec::ProviderSpec;
+
+/// After so many who overtook it, work that nobody waits for has its turn.
+const PATIENCE: u32 = 9;
+
+/// How long work that nobody waits for rests after a "slower" that names no time.
+const UNSAID_REST: Duration = Duration::from_secs(5);
+
+/// Somebody's place in the line.
+pub(super) struct Ticket(oneshot::Sender<Result<Place, ProviderError>>);
+
+impl Ticket {
+    pub(super) fn new() -> (Self, oneshot::Receiver<Result<Place, ProviderError>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    /// A place whose taker has gone is dropped, and so given back.
+    pub(super) fn answer(self, outcome: Result<Place, ProviderError>) {
+        drop(self.0.send(outcome));
+    }
+}
+
+/// A ticket that is done with standing, and why.
+pub(super) type Served = (Ticket, Result<(Pass, Urgency), ProviderError>);
+
+/// Everything that decides whose turn it is.
+pub(super) struct Line {
+    pub(super) breaker: Breaker,
+    pub(super) purse: Purse,
+    pub(super) background_rests_until: Option<Instant>,
+    pub(super) everybody_rests_until: Option<Instant>,
+    pub(super) last_failure: Option<(ProviderError, Timestamp)>,
+    pub(super) last_success_at: Option<Timestamp>,
+    /// How many were turned away since the breaker opened.
+    pub(super) refused: u64,
+    /// One for each urgency, in its order.
+    waiting: [VecDeque<Ticket>; 3],
+    under_way: usize,
+    /// How many of those nobody waits for.
+    background: usize,
+    places: usize,
+    /// How often in a row work that nobody waits for was overtaken.
+    overtaken: u32,
+    /// When somebody will look again.
+    next_look: Option<Instant>,
+}
+
+impl Line {
+    pub(super) fn new(spec: &ProviderSpec) -> Self {
+        let budget = spec.token_budget;
+        Self {
+            breaker: Breaker::new(spec.breaker.figures()),
+            purse: Purse::new(budget.count, budget.per.duration()),
+            background_rests_until: None,
+            everybody_rests_until: None,
+            last_failure: None,
+            last_success_at: None,
+            refused: 0,
+            waiting: Default::default(),
+            under_way: 0,
+            background: 0,
+            places: usize::try_from(spec.max_parallel_refresh).unwrap_or(usize::MAX).max(1),
+            overtaken: 0,
+            next_look: None,
+        }
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.waiting.iter().flatten().filter(|ticket| !ticket.0.is_closed()).count()
+    }
+
+    /// Why whoever comes now is sent away instead of into the line.
+    pub(super) fn refusal(&mut self, urgency: Urgency, now: Instant) -> Option<ProviderError> {
+        if urgency != Urgency::Rescue {
+            if let Err(resting) = self.breaker.check(now) {
+                return Some(self.outage(resting));
+            }
+            let rest = self.rest(urgency, now);
+            if rest > LONGEST_TURN {
+                return Some(ProviderError::RateLimited { retry_after: Some(rest) });
+            }
+        }
+        let before: usize = self.waiting[urgency as usize..].iter().map(VecDeque::len).sum();
+        let turn = self.purse.when(before + self.kept_from(urgency) + 1, now).saturating_duration_since(now);
+        (turn > LONGEST_TURN).then_some(ProviderError::RateLimited { retry_after: Some(turn) })
+    }
+
+    pub(super) fn join(&mut self, urgency: Urgency, ticket: Ticket) {
+        self.waiting[urgency as usize].push_back(ticket);
+    }
+
+    pub(super) fn begin(&mut self, urgency: Urgency) {
+        self.under_way += 1;
+        self.background += usize::from(urgency == Urgency::Ahead);
+        self.purse.take();
+    }
+
+    /// A place is free again; `sent_by` says that its request had left.
+    pub(super) fn end(&mut self, urgency: Urgency, sent_by: Option<Instant>) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.background = self.background.saturating_sub(usize::from(urgency == Urgency::Ahead));
+        match sent_by {
+            Some(now) => self.purse.spend(now),
+            None => self.purse.put_back(),
+        }
+    }
+
+    /// Remembers an outcome, and rests as the provider asks.
+    pub(super) fn learn(
+        &mut self,
+        error: Option<&ProviderError>,
+        at: Timestamp,
+        now: Instant,
+        throttles_client: bool,
+    ) {
+        let rest = match error {
+            None | Some(ProviderError::Denied(_)) => {
+                self.last_success_at = Some(at);
+                return;
+            }
+            Some(ProviderError::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNSAID_REST)),
+            Some(ProviderError::Unavailable { retry_after, .. }) => *retry_after,
+            Some(_) => None,
+        };
+        self.last_failure = error.map(|error| (error.clone(), at));
+        if let Some(rest) = rest {
+            self.background_rests_until = self.background_rests_until.max(Some(now + rest));
+            let is_for_all = throttles_client && matches!(error, Some(ProviderError::RateLimited { .. }));
+            if is_for_all {
+                self.everybody_rests_until = self.everybody_rests_until.max(Some(now + rest));
+            }
+        }
+    }
+
+    /// Takes out of the line whoever may go, and whoever waits in vain.
+    pub(super) fn serve(&mut self, now: Instant) -> Vec<Served> {
+        let mut served = Vec::new();
+        for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
+            let rest = self.rest(urgency, now);
+            let queue = &mut self.waiting[urgency as usize];
+            queue.retain(|ticket| !ticket.0.is_closed());
+            if rest > LONGEST_TURN {
+                let error = ProviderError::RateLimited { retry_after: Some(rest) };
+                served.extend(queue.drain(..).map(|ticket| (ticket, Err(error.clone()))));
+            }
+        }
+        while let Some(urgency) = self.next(now) {
+            let pass = match urgency {
+                Urgency::Rescue => Ok(self.breaker.wave_through()),
+                Urgency::Ahead | Urgency::Waiting => self.breaker.ask(now),
+            };
+            match pass {
+                Ok(pass) => {
+                    let Some(ticket) = self.waiting[urgency as usize].pop_front() else { break };
+                    let is_overtaking = urgency != Urgency::Ahead && !self.waiting[0].is_empty();
+                    self.overtaken = if is_overtaking { self.overtaken + 1 } else { 0 };
+                    self.begin(urgency);
+                    served.push((ticket, Ok((pass, urgency))));
+                }
+                // Nobody waits in line for a rest of minutes to end.
+                Err(resting) => {
+                    let outage = self.outage(resting);
+                    let in_vain =
+                        self.waiting[..Urgency::Rescue as usize].iter_mut().flat_map(|queue| queue.drain(..));
+                    let before = served.len();
+                    served.extend(in_vain.map(|ticket| (ticket, Err(outage.clone()))));
+                    self.refused += (served.len() - before) as u64;
+                }
+            }
+        }
+        served
+    }
+
+    /// When somebody must look at the line again because time alone will free it; `None`: never, or it is seen to.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        if self.under_way >= self.places {
+            return None;
+        }
+        let mut free_at: Option<Instant> = None;
+        for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
+            if self.waiting[urgency as usize].is_empty() {
+                continue;
+            }
+            let at = self.purse.when(1 + self.kept_from(urgency), now).max(now + self.rest(urgency, now));
+            // Whoever is kept by something else than time is looked at when that changes.
+            if at > now {
+                free_at = Some(free_at.map_or(at, |other| other.min(at)));
+            }
+        }
+        let at = free_at?.max(now + Duration::from_millis(1));
+        if self.next_look.is_some_and(|planned| planned <= at) {
+            return None;
+        }
+        self.next_look = Some(at);
+        self.next_look
+    }
+
+    /// Somebody looked who had meant to at `at`.
+    pub(super) fn looked(&mut self, at: Instant) {
+        if self.next_look.is_some_and(|planned| planned <= at) {
+            self.next_look = None;
+        }
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self, now: Instant) -> Option<Urgency> {
+        let left = self.purse.left(now);
+        if left == 0 || self.under_way >= self.places {
+            return None;
+        }
+        let is_waiting = |queue: &Line, urgency: Urgency| !queue.waiting[urgency as usize].is_empty();
+        if is_waiting(self, Urgency::Rescue) {
+            return Some(Urgency::Rescue);
+        }
+        let is_ahead_due = is_waiting(self, Urgency::Ahead) && self.rest(Urgency::Ahead, now).is_zero();
+        let has_caller = is_waiting(self, Urgency::Waiting) && self.rest(Urgency::Waiting, now).is_zero();
+        if has_caller && !(is_ahead_due && self.overtaken >= PATIENCE) {
+            return Some(Urgency::Waiting);
+        }
+        // The last place and the last of the budget are a caller's, unless it was passed over too often.
+        let has_room = self.background + 1 < self.places || self.places == 1;
+        let may_go = (has_room && left > self.purse.reserve()) || self.overtaken >= PATIENCE;
+        (is_ahead_due && may_go).then_some(Urgency::Ahead)
+    }
+
+    /// What of the budget is not for it.
+    fn kept_from(&self, urgency: Urgency) -> usize {
+        if urgency == Urgency::Ahead { self.purse.reserve() } else { 0 }
+    }
+
+    fn rest(&self, urgency: Urgency, now: Instant) -> Duration {
+        let rests = match urgency {
+            Urgency::Rescue => None,
+            Urgency::Waiting => self.everybody_rests_until,
+            Urgency::Ahead => self.background_rests_until.max(self.everybody_rests_until),
+        };
+        rests.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    fn outage(&self, resting: Resting) -> ProviderError {
+        ProviderError::CircuitOpen {
+            retry_after: resting.retry_after,
+            outage: Box::new(Outage {
+                failures: self.breaker.streak(),
+                within: self.breaker.streak_took(),
+                last: self.last_failure.as_ref().map(|(error, _)| error.clone()),
+                refused: self.refused,
+            }),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How a provider fares, as plain data: for people, `GetProvider` and metrics. Decides nothing.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::error::Reason;
+
+/// State of a circuit breaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Traffic flows.
+    #[default]
+    Closed,
+    /// Requests are refused.
+    Open,
+    /// One request at a time tries.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The word for it in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// Whether a provider's token endpoint answers, and what the broker does about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// State of its circuit breaker.
+    pub breaker: BreakerState,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// Failures within the last span of the breaker's rest.
+    pub recent_failures: u32,
+    /// The last failure, and when it was.
+    pub last_failure: Option<(Reason, Timestamp)>,
+    /// When it last answered.
+    pub last_success_at: Option<Timestamp>,
+    /// When the next request may be sent; `None`: now.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Until when work is put off that nobody waits for, because the provider asked for it.
+    pub background_rests_until: Option<Timestamp>,
+}
+
+/// How many requests a token endpoint may still get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests within any `per`.
+    pub limit: u32,
+    /// The span in which they are counted.
+    pub per: Duration,
+    /// Requests left now.
+    pub remaining: u32,
+    /// How many of them only callers who wait may have.
+    pub reserved: u32,
+    /// When all of it is there again if nothing more is sent; `None`: now.
+    pub full_at: Option<Timestamp>,
+    /// Requests under way.
+    pub under_way: u32,
+    /// Refreshes that wait for their turn.
+    pub in_line: u32,
+}
