@@ -17,7 +17,7 @@ use url::Url;
 pub use address::Addresses;
 pub use error::StartError;
 
-use crate::broker::{AllowedUrls, Broker, Deps, Settings};
+use crate::broker::{Ahead, AllowedUrls, Broker, Deps, Settings};
 use crate::clock::Clock;
 use crate::config::{Config, Engine};
 use crate::entropy::{Entropy, OsEntropy};
@@ -57,6 +57,7 @@ pub struct Bound {
     /// What start-up still waits for.
     pub readiness: Readiness,
     starting: ReadinessGuard,
+    ahead: Option<Ahead>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
     public_url: Url,
@@ -104,6 +105,10 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
             is_loopback_allowed,
         },
     };
+    let ahead = config.refresh.ahead.then(|| Ahead {
+        idle_after: config.refresh.idle_after.duration(),
+        warn_before: config.refresh.warn_before.duration(),
+    });
     let limits = grpc::Limits {
         message_bytes: usize::try_from(config.server.grpc.max_message_bytes.bytes()).unwrap_or(usize::MAX),
         drain: config.server.drain.duration(),
@@ -123,6 +128,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
         broker,
         readiness,
         starting,
+        ahead,
         entropy,
         metrics,
         public_url,
@@ -172,7 +178,8 @@ impl Bound {
             .store
             .as_ref()
             .map(|store| tokio::spawn(health::follow(store.health(), self.readiness.clone())));
-        let keeper = tokio::spawn(keeper::keep(self.broker.clone(), self.starting, closing.clone()));
+        let keeper =
+            tokio::spawn(keeper::keep(self.broker.clone(), self.starting, self.ahead, closing.clone()));
         self.addresses.announce_when(self.readiness.clone());
 
         let ended_early = tokio::select! {

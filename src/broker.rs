@@ -3,12 +3,14 @@
 //! configuration files. Invariant: a token is durable before it is published, and published before it is answered.
 
 mod access_token;
+mod ahead;
 mod cache;
 mod connect;
 mod disconnect;
 mod keep;
 mod listing;
 mod refresh;
+mod schedule;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -24,6 +26,7 @@ use url::Url;
 pub use cache::ServedToken;
 pub use connect::AllowedUrls;
 pub use keep::Change;
+pub use schedule::Ahead;
 
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, Holder, Profile, ProviderKey};
@@ -76,6 +79,10 @@ pub struct Broker {
     revocations: Mutex<BTreeSet<ConnectionId>>,
     /// Tells what this run has written from what others have.
     holder: Holder,
+    /// What is done ahead of time; `None` while nothing is.
+    schedule: Mutex<Option<schedule::Schedule>>,
+    /// The schedule changed: its driver must look again.
+    scheduled: Notify,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -98,6 +105,8 @@ impl Broker {
             changes: broadcast::Sender::new(keep::BACKLOG),
             cache: cache::Cache::default(),
             revocations: Mutex::default(),
+            schedule: Mutex::default(),
+            scheduled: Notify::new(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         })

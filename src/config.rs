@@ -16,6 +16,7 @@ mod key_path;
 mod log;
 mod plain;
 mod provider;
+mod refresh;
 mod schema;
 mod seal;
 mod secret_file;
@@ -41,6 +42,7 @@ pub use environment::{Environment, Override};
 pub use finding::{ConfigError, Finding, Origin};
 pub use http::Http;
 pub use log::{Log, LogFormat};
+pub use refresh::Refresh;
 pub use schema::json_schema;
 pub use seal::Seal;
 pub use server::{Grpc, Ops, Public, Server};
@@ -79,6 +81,8 @@ pub struct Config {
     pub log: Log,
     /// How the broker speaks to providers.
     pub http: Http,
+    /// What is done before anybody has to wait for it.
+    pub refresh: Refresh,
     /// The providers, each key once.
     pub providers: Vec<ProviderConfig>,
     /// What works and is probably not meant.
@@ -103,6 +107,8 @@ struct Sections {
     log: Log,
     /// How the broker speaks to providers.
     http: Http,
+    /// What is done before anybody has to wait for it.
+    refresh: Refresh,
     /// Whose tokens can be asked for.
     #[schemars(with = "Vec<ProviderEntry>")]
     providers: Vec<Value>,
@@ -163,6 +169,7 @@ pub fn parse(
     sections.server.check(&mut later);
     sections.store.check(&mut later);
     sections.http.check(&mut later);
+    sections.refresh.check(&mut later);
     found.add_unsaid(later);
     let providers = provider::resolve(sections.providers, &document, &mut secrets, &mut found);
 
@@ -173,6 +180,7 @@ pub fn parse(
         seal: sections.seal,
         log: sections.log,
         http: sections.http,
+        refresh: sections.refresh,
         providers,
         warnings,
         file: file.map(Path::to_owned),

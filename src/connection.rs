@@ -6,6 +6,7 @@ mod attempt;
 pub mod history;
 mod id;
 mod landing;
+pub mod lifetimes;
 pub mod reuse;
 mod session;
 mod step;

@@ -29,6 +29,7 @@ use std::time::Duration;
 use ::url::Url;
 use async_trait::async_trait;
 
+use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
@@ -66,6 +67,11 @@ pub trait ProviderClient: Send + Sync {
 
     /// What it does with a refresh token that was presented before.
     fn reuse_profile(&self) -> ReuseProfile;
+
+    /// How long its grants live, as far as that is known.
+    fn lifetimes(&self) -> Lifetimes {
+        Lifetimes::default()
+    }
 
     /// Settles everything that must be settled before a refresh is written down as begun: whether the provider may
     /// be asked at all, whose turn it is, and where its token endpoint is. Waits its turn; sends no token. To drop the

@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use crate::broker::{Ahead, Broker};
 use crate::readiness::ReadinessGuard;
 
 /// How often consents that ran out of time are swept away and connections are counted.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Takes up what was left, lets go of `starting`, and keeps house until `closing`.
-pub(super) async fn keep(broker: Arc<Broker>, starting: ReadinessGuard, closing: CancellationToken) {
+/// Takes up what was left, lets go of `starting`, refreshes `ahead` where that is wanted, and keeps house until
+/// `closing`.
+pub(super) async fn keep(
+    broker: Arc<Broker>,
+    starting: ReadinessGuard,
+    ahead: Option<Ahead>,
+    closing: CancellationToken,
+) {
     let mut is_resumed = resume(&broker).await;
     drop(starting);
+    if let Some(ahead) = ahead {
+        broker.start_ahead(ahead);
+    }
     loop {
         if let Err(error) = broker.sweep().await {
             tracing::warn!(%error, reason = %error.reason(), "house-keeping failed; it is tried again");

@@ -62,8 +62,9 @@ impl From<&TokenRequest> for Demand {
 impl Broker {
     /// The hit: answers from memory or not at all. No I/O, no await, no copy of the token.
     pub fn cached(&self, request: &TokenRequest) -> Option<TokenAnswer> {
-        let token = self.cache.token(&request.id)?;
-        let is_wanted = Demand::from(request).is_met_by_served(&token, self.clock.now())
+        let now = self.clock.now();
+        let token = self.cache.asked(&request.id, now)?;
+        let is_wanted = Demand::from(request).is_met_by_served(&token, now)
             && token.scopes.missing(&request.scopes).is_empty();
         is_wanted.then(|| {
             token.count_hit();
@@ -86,6 +87,7 @@ impl Broker {
             _ => self.fetch_or_tolerate(&provider, &request).await,
         };
         let (token, source) = landing?;
+        self.cache.asked(&request.id, self.clock.now());
         let missing = token.scopes.missing(&request.scopes);
         if !missing.is_empty() {
             return Err(Error::ScopeNotGranted { connection: request.id, missing });

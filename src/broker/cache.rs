@@ -2,6 +2,7 @@
 //! one?" cannot disagree. Knows nothing of providers or stores. Invariant: for one connection at most one flight is
 //! under way, and at most one [`Turn`] is held.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use super::Source;
+use crate::clock::Timestamp;
 use crate::connection::{AccessToken, ConnectionId, Scopes};
 use crate::error::Error;
 use crate::telemetry::Count;
@@ -122,6 +124,8 @@ impl Turn {
 #[derive(Default)]
 struct Slot {
     state: Mutex<State>,
+    /// When a caller last asked, in milliseconds since the epoch; 0: not in this run.
+    asked_at: AtomicI64,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -151,6 +155,24 @@ impl Cache {
     /// The published token of a connection.
     pub(super) fn token(&self, id: &ConnectionId) -> Option<Arc<ServedToken>> {
         self.slots.pin().get(id)?.state().token.clone()
+    }
+
+    /// The published token of a connection that a caller asks for at `now`.
+    pub(super) fn asked(&self, id: &ConnectionId, now: Timestamp) -> Option<Arc<ServedToken>> {
+        let slots = self.slots.pin();
+        let slot = slots.get(id)?;
+        let asked_at = now.as_millis();
+        // To read costs the other cores nothing, to write does: once a second is as good.
+        if slot.asked_at.load(Ordering::Relaxed).abs_diff(asked_at) >= 1000 {
+            slot.asked_at.store(asked_at, Ordering::Relaxed);
+        }
+        slot.state().token.clone()
+    }
+
+    /// When a caller last asked for a connection, as far as memory goes.
+    pub(super) fn asked_at(&self, id: &ConnectionId) -> Option<Timestamp> {
+        let asked_at = self.slots.pin().get(id)?.asked_at.load(Ordering::Relaxed);
+        (asked_at != 0).then(|| Timestamp::from_millis(asked_at))
     }
 
     /// Nothing better than the published token can be had for a while.

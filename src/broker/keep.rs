@@ -3,6 +3,7 @@
 
 use super::Broker;
 use super::cache::Turn;
+use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionId, Profile};
 use crate::error::StoreError;
 use crate::store::{Expected, Revision};
@@ -17,6 +18,13 @@ pub enum Change {
     Kept(Box<Profile>),
     /// It is gone.
     Forgotten(ConnectionId),
+    /// Nothing changed yet, but its grant ends for good unless its owner consents again.
+    Ending {
+        /// Whose.
+        id: ConnectionId,
+        /// When.
+        ends_at: Timestamp,
+    },
 }
 
 /// What a write is worth.
@@ -41,6 +49,7 @@ impl Broker {
             Weight::Ordinary => self.tokens.put(connection, expected).await?,
             Weight::Rescue => self.tokens.rescue(connection, expected).await?,
         };
+        self.plan_ahead(&connection.profile);
         self.tell(|| Change::Kept(Box::new(connection.profile.clone())));
         Ok(revision)
     }
@@ -48,12 +57,13 @@ impl Broker {
     /// Forgets a connection, alone with it, and tells who listens.
     pub(super) async fn forget_record(&self, turn: &Turn, expected: Expected) -> Result<(), StoreError> {
         self.tokens.remove(turn.id(), expected).await?;
+        self.forget_ahead(turn.id());
         self.tell(|| Change::Forgotten(turn.id().clone()));
         Ok(())
     }
 
     /// Nobody listening is no failure, and costs nothing.
-    fn tell(&self, change: impl FnOnce() -> Change) {
+    pub(super) fn tell(&self, change: impl FnOnce() -> Change) {
         if self.changes.receiver_count() > 0 {
             let _ = self.changes.send(change());
         }

@@ -58,7 +58,9 @@ impl Broker {
             Err(error) => return Err(Error::Provider { provider: turn.id().provider.clone(), error }),
         };
         let moment = Moment { now: self.clock.now(), ..moment };
-        let connection = connection.begun(self.dice(), &moment);
+        let mut connection = connection.begun(self.dice(), &moment);
+        // Which costs no write of its own.
+        connection.profile.asked_at = connection.profile.asked_at.max(self.cache.asked_at(turn.id()));
         let Some(attempt) = connection.profile.intent.clone() else {
             return Err(Error::Internal("a refresh began without an intent"));
         };

@@ -45,6 +45,7 @@ pub fn effective(config: &Config) -> Vec<EffectiveValue> {
         ("seal", serde_json::to_value(&config.seal)),
         ("log", serde_json::to_value(&config.log)),
         ("http", serde_json::to_value(&config.http)),
+        ("refresh", serde_json::to_value(&config.refresh)),
     ];
     for (name, section) in sections {
         let path = KeyPath::default().key(name);

@@ -20,6 +20,7 @@ use super::reply::Asked;
 use super::sender::Sender;
 use super::spec::lifecycle::{Reuse, Rotation};
 use super::spec::mint::IssParameter;
+use super::spec::span::Span;
 use super::spec::value::Template;
 use super::url::{CheckedUrl, PlainHttp};
 use super::wire::unusable;
@@ -28,6 +29,7 @@ use super::{
     authorization,
 };
 use crate::clock::Clock;
+use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
@@ -262,6 +264,15 @@ impl ProviderClient for OAuthProvider {
             old_at_survives: spec.old_at_survives,
             invalid_grant_confirmations: spec.invalid_grant_confirmations,
             token_timeout: spec.token_timeout.duration(),
+        }
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        let spec = &self.config.spec;
+        Lifetimes {
+            refresh_idle: spec.lifetimes.refresh_idle.map(Span::duration),
+            refresh_absolute: spec.lifetimes.refresh_absolute.map(Span::duration),
+            min_gap: spec.mint_limits.min_gap.map(Span::duration),
         }
     }
 

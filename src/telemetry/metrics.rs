@@ -28,6 +28,9 @@ const COMMIT_BUCKETS: [f64; 12] =
 /// The states of a circuit breaker, as `provider::health` spells them.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
+/// A refresh ahead has minutes to spare; what is later than a few was held up by its provider.
+const LATENESS_BUCKETS: [f64; 8] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
 /// Every metric of the broker.
 #[derive(Debug)]
 pub struct Metrics {
@@ -40,6 +43,10 @@ pub struct Metrics {
     soonest_grant_expiry: Family<ProviderLabel, Gauge<f64, AtomicU64>>,
     provider_requests: Family<RequestLabels, Count>,
     breaker_state: Family<BreakerLabels, Gauge>,
+    refreshes_ahead: Family<ProviderLabel, Count>,
+    refreshes_due: Family<ProviderLabel, Gauge>,
+    refresh_lateness: Family<ProviderLabel, Histogram, fn() -> Histogram>,
+    grants_ending: Family<ProviderLabel, Count>,
     store_commit_duration: Histogram,
     store_blob_files: Gauge,
     store_full: Gauge,
@@ -135,6 +142,30 @@ impl Default for Metrics {
                 "1 for the state in which the circuit breaker of a provider is, 0 for the others",
                 Family::default(),
             ),
+            refreshes_ahead: register(
+                registry,
+                "refreshes_ahead",
+                "Refreshes that no caller had to wait for, of all that succeeded",
+                Family::default(),
+            ),
+            refreshes_due: register(
+                registry,
+                "refreshes_due",
+                "Connections whose refresh ahead is due and has not begun",
+                Family::default(),
+            ),
+            refresh_lateness: register_seconds(
+                registry,
+                "refresh_lateness",
+                "From the time a refresh ahead was due to its beginning",
+                Family::new_with_constructor(|| Histogram::new(LATENESS_BUCKETS)),
+            ),
+            grants_ending: register(
+                registry,
+                "grants_ending",
+                "Announcements that a grant ends unless its owner consents again",
+                Family::default(),
+            ),
             store_commit_duration: register_seconds(
                 registry,
                 "store_commit_duration",
@@ -211,6 +242,28 @@ impl Metrics {
     pub fn refresh_took(&self, provider: &str, duration: Duration) {
         let label = ProviderLabel { provider: provider.to_owned() };
         self.refresh_duration.get_or_create(&label).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a refresh that succeeded before anybody had to wait for it.
+    pub fn refreshed_ahead(&self, provider: &str) {
+        self.refreshes_ahead.get_or_create(&ProviderLabel { provider: provider.to_owned() }).inc();
+    }
+
+    /// How many connections of `provider` are due to be refreshed ahead and wait for their turn.
+    pub fn set_refreshes_due(&self, provider: &str, count: usize) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        self.refreshes_due.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how long after it was due a refresh ahead began.
+    pub fn refresh_lateness(&self, provider: &str, lateness: Duration) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        self.refresh_lateness.get_or_create(&label).observe(lateness.as_secs_f64());
+    }
+
+    /// Counts an announcement that a grant of `provider` ends for good.
+    pub fn grant_ending(&self, provider: &str) {
+        self.grants_ending.get_or_create(&ProviderLabel { provider: provider.to_owned() }).inc();
     }
 
     /// How many connections of `provider` have `status`. The broker counts; this tells.
@@ -317,6 +370,10 @@ mod tests {
         metrics.failed("google", &Error::ShuttingDown);
         metrics.refreshed("google", None);
         metrics.refresh_took("google", Duration::from_millis(40));
+        metrics.refreshed_ahead("google");
+        metrics.set_refreshes_due("google", 7);
+        metrics.refresh_lateness("google", Duration::from_millis(40));
+        metrics.grant_ending("google");
         metrics.set_connections("google", Status::Active, 3);
         metrics.set_soonest_grant_expiry("google", Some(Timestamp::from_millis(1_790_000_000_500)));
         metrics.provider_requested("google", "token", Some(200));
@@ -335,6 +392,10 @@ mod tests {
             "token_broker_errors_total{provider=\"google\",reason=\"SHUTTING_DOWN\"} 1",
             "token_broker_refreshes_total{provider=\"google\",outcome=\"success\"} 1",
             "token_broker_refresh_duration_seconds_bucket{le=\"0.05\",provider=\"google\"} 1",
+            "token_broker_refreshes_ahead_total{provider=\"google\"} 1",
+            "token_broker_refreshes_due{provider=\"google\"} 7",
+            "token_broker_refresh_lateness_seconds_bucket{le=\"0.1\",provider=\"google\"} 1",
+            "token_broker_grants_ending_total{provider=\"google\"} 1",
             "token_broker_connections{provider=\"google\",status=\"ACTIVE\"} 3",
             "token_broker_soonest_grant_expiry_timestamp_seconds{provider=\"google\"} 1790000000.5",
             "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"2xx\"} 1",

@@ -102,7 +102,7 @@ fn each_kind_of_mistake_says_where_it_is_and_what_is_accepted() {
     let mut differences = Vec::new();
     for (text, place, sentence) in [
         // Keys.
-        ("colour: red", "1:1 colour", "known here: http, log, providers, seal, server, store"),
+        ("colour: red", "1:1 colour", "known here: http, log, providers, refresh, seal, server, store"),
         ("server: {threads: 1, threads: 2}", "1:22 server.threads", "already written on line 1"),
         ("log:\n  level: info\nlog:\n  level: info\n", "3:1 log", "already written on line 1"),
         ("<<: {a: 1}", "1:5 a", "unknown key"),

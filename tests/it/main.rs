@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod access_token;
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;
