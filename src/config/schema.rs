@@ -91,6 +91,12 @@ impl<'s> Shape<'s> {
         keys.into_iter().collect()
     }
 
+    /// The words that are accepted, where only certain ones are.
+    pub(super) fn words(&self) -> Vec<String> {
+        let listed = self.each("enum").filter_map(Value::as_array).flatten();
+        listed.chain(self.each("const")).filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+    }
+
     /// Whether a value of JSON type `name` is accepted.
     pub(super) fn accepts(&self, name: &str) -> bool {
         self.each("type").any(|types| match types {

@@ -6,9 +6,7 @@ mod sentence;
 use std::mem;
 use std::sync::LazyLock;
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::paths::LocationSegment;
-use jsonschema::{ValidationError, Validator};
+use boon::{Compiler, ErrorKind, Format, InstanceToken, SchemaIndex, Schemas, Types, ValidationError};
 use serde_json::Value;
 
 use super::finding::Found;
@@ -18,18 +16,22 @@ use super::suggest;
 use super::tree::Node;
 use super::value::FORMATS;
 
-static VALIDATOR: LazyLock<Result<Validator, String>> =
-    LazyLock::new(|| validator(json_schema()).map_err(|error| error.to_string()));
+/// The schema, ready to check with; the text is why it does not compile.
+static SCHEMA: LazyLock<Result<(Schemas, SchemaIndex), String>> =
+    LazyLock::new(|| compiled(json_schema()).map_err(|error| error.to_string()));
+
+/// Names the schema inside itself; nothing is ever read from there.
+const SCHEMA_URL: &str = "schema:configuration";
 
 /// Checks `value` (the document as JSON) against the schema, of which `shape` is the root, and takes out what breaks it.
 pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, found: &mut Found) {
-    let validator = match &*VALIDATOR {
-        Ok(validator) => validator,
+    let (schemas, schema) = match &*SCHEMA {
+        Ok((schemas, schema)) => (schemas, *schema),
         // The schema is made from our own types and every test builds it; a broken one must not pass silently.
         Err(error) => return found.mistake("", format!("the schema is broken, which is a bug: {error}")),
     };
     let mut breaches = Vec::new();
-    for error in validator.iter_errors(value) {
+    if let Err(error) = schemas.validate(value, schema) {
         collect(&error, &mut breaches);
     }
     // One sentence a value: of several breaches at one place the first says enough.
@@ -47,14 +49,16 @@ pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, fo
     drop_holes(value);
 }
 
-fn validator(schema: &Value) -> Result<Validator, ValidationError<'static>> {
-    let options = jsonschema::draft202012::options().should_validate_formats(true);
-    FORMATS
-        .iter()
-        .fold(options, |options, (name, check)| {
-            options.with_format(*name, move |text: &str| check(text).is_ok())
-        })
-        .build(schema)
+fn compiled(schema: &Value) -> Result<(Schemas, SchemaIndex), boon::CompileError> {
+    let mut compiler = Compiler::new();
+    compiler.enable_format_assertions();
+    for (name, _, func) in FORMATS {
+        compiler.register_format(Format { name, func: *func });
+    }
+    compiler.add_resource(SCHEMA_URL, schema.clone())?;
+    let mut schemas = Schemas::new();
+    let index = compiler.compile(SCHEMA_URL, &mut schemas)?;
+    Ok((schemas, index))
 }
 
 /// One value that the schema does not accept.
@@ -74,49 +78,72 @@ enum What {
     Other(String),
 }
 
-fn collect(error: &ValidationError<'_>, breaches: &mut Vec<Breach>) {
+fn collect(error: &ValidationError<'_, '_>, breaches: &mut Vec<Breach>) {
+    for error in leaves(error) {
+        collect_one(error, breaches);
+    }
+}
+
+/// The breaches that a breach is made of, down to those of one rule or one choice.
+fn leaves<'e, 's, 'v>(error: &'e ValidationError<'s, 'v>) -> Vec<&'e ValidationError<'s, 'v>> {
+    match error.kind {
+        ErrorKind::Schema { .. } | ErrorKind::Group | ErrorKind::Reference { .. } | ErrorKind::AllOf => {
+            error.causes.iter().flat_map(leaves).collect()
+        }
+        _ => vec![error],
+    }
+}
+
+fn collect_one(error: &ValidationError<'_, '_>, breaches: &mut Vec<Breach>) {
     let path = path_of(error);
     let mut add = |path: KeyPath, rank: u8, what: What| breaches.push(Breach { path, what, rank });
-    match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected }
-        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-            for key in unexpected {
+    match &error.kind {
+        ErrorKind::AdditionalProperties { got } => {
+            for key in got {
                 add(path.key(key), 0, What::UnknownKey);
             }
         }
-        ValidationErrorKind::Required { property } => {
-            add(path.key(property.as_str().unwrap_or_default()), 0, What::MissingKey);
+        // What `unevaluatedProperties: false` says of a key that no part of the schema knows.
+        ErrorKind::FalseSchema => add(path, 0, What::UnknownKey),
+        ErrorKind::Required { want } => {
+            for key in want {
+                add(path.key(key), 0, What::MissingKey);
+            }
         }
-        ValidationErrorKind::Type { kind } => add(path, 1, What::WrongType(types(kind))),
-        ValidationErrorKind::Enum { options } => add(path, 2, What::NotOneOf(words(options))),
-        ValidationErrorKind::Constant { expected_value } => {
-            add(path, 2, What::NotOneOf(words(expected_value)))
+        ErrorKind::Type { want, .. } => add(path, 1, What::WrongType(types(*want))),
+        ErrorKind::Enum { want } => add(path, 2, What::NotOneOf(want.iter().map(word).collect())),
+        ErrorKind::Const { want } => add(path, 2, What::NotOneOf(vec![word(want)])),
+        ErrorKind::Format { .. } => add(path, 3, What::Format),
+        ErrorKind::AnyOf | ErrorKind::OneOf(None) => {
+            let branches: Vec<_> = error.causes.iter().map(leaves).collect();
+            collect_choice(&path, &branches, breaches);
         }
-        ValidationErrorKind::Format { .. } => add(path, 3, What::Format),
-        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
-            collect_choice(&path, context, breaches);
+        ErrorKind::Minimum { want, .. } => add(path, 4, What::Other(format!("the least is {want}"))),
+        ErrorKind::Maximum { want, .. } => add(path, 4, What::Other(format!("the most is {want}"))),
+        ErrorKind::Pattern { want, .. } => add(path, 5, What::Other(format!("it must match {want}"))),
+        ErrorKind::MinLength { want, .. } => {
+            add(path, 5, What::Other(format!("it must have at least {want} characters")));
         }
-        ValidationErrorKind::Minimum { limit } => add(path, 4, What::Other(format!("the least is {limit}"))),
-        ValidationErrorKind::Maximum { limit } => add(path, 4, What::Other(format!("the most is {limit}"))),
-        ValidationErrorKind::Pattern { pattern } => {
-            add(path, 5, What::Other(format!("it must match {pattern}")))
+        ErrorKind::MaxLength { want, .. } => {
+            add(path, 5, What::Other(format!("it must have at most {want} characters")));
         }
-        ValidationErrorKind::MinLength { limit } => {
-            add(path, 5, What::Other(format!("it must have at least {limit} characters")));
+        ErrorKind::MinItems { want, .. } => {
+            add(path, 5, What::Other(format!("it must have at least {want} entries")));
         }
-        ValidationErrorKind::MaxLength { limit } => {
-            add(path, 5, What::Other(format!("it must have at most {limit} characters")));
+        ErrorKind::MaxItems { want, .. } => {
+            add(path, 5, What::Other(format!("it must have at most {want} entries")));
         }
-        other => add(path, 6, What::Other(format!("the schema's rule {} is broken", other.keyword()))),
+        // Rules that our schema has nowhere today. Their own words may quote the value, so they are not repeated.
+        _ => add(path, 6, What::Other("a rule of the schema is broken".to_owned())),
     }
 }
 
 /// Of a choice, the one branch that was meant: the branch whose type and tag fit. If none does, what would.
-fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], breaches: &mut Vec<Breach>) {
-    let fits = |branch: &&Vec<ValidationError<'static>>| {
-        !branch.iter().any(|error| match error.kind() {
-            ValidationErrorKind::Type { .. } => path_of(error) == *path,
-            ValidationErrorKind::Constant { .. } | ValidationErrorKind::Enum { .. } => {
+fn collect_choice(path: &KeyPath, branches: &[Vec<&ValidationError<'_, '_>>], breaches: &mut Vec<Breach>) {
+    let fits = |branch: &&Vec<&ValidationError<'_, '_>>| {
+        !branch.iter().any(|error| match error.kind {
+            ErrorKind::Type { .. } => path_of(error) == *path,
+            ErrorKind::Const { .. } | ErrorKind::Enum { .. } => {
                 let at = path_of(error);
                 at == *path || at.parent().as_ref() == Some(path)
             }
@@ -124,10 +151,8 @@ fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], br
         })
     };
     let fitting: Vec<_> = branches.iter().filter(fits).collect();
-    let lacks_key = |branch: &&&Vec<ValidationError<'static>>| {
-        branch.iter().any(|error| {
-            matches!(error.kind(), ValidationErrorKind::Required { .. }) && path_of(error) == *path
-        })
+    let lacks_key = |branch: &&&Vec<&ValidationError<'_, '_>>| {
+        branch.iter().any(|error| matches!(error.kind, ErrorKind::Required { .. }) && path_of(error) == *path)
     };
     let mut whole = fitting.iter().filter(|branch| !lacks_key(branch));
     let chosen = match (fitting.as_slice(), whole.next(), whole.next()) {
@@ -136,14 +161,14 @@ fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], br
     };
     if let Some(branch) = chosen {
         for error in branch.iter() {
-            collect(error, breaches);
+            collect_one(error, breaches);
         }
         return;
     }
     // Several mappings might be meant: what all of them complain of is wrong in any case.
     let mut each = fitting.iter().map(|branch| {
         let mut of_branch = Vec::new();
-        branch.iter().for_each(|error| collect(error, &mut of_branch));
+        branch.iter().for_each(|error| collect_one(error, &mut of_branch));
         of_branch
     });
     let mut common = each.next().unwrap_or_default();
@@ -159,7 +184,7 @@ fn collect_choice(path: &KeyPath, branches: &[Vec<ValidationError<'static>>], br
     }
     let mut inner = Vec::new();
     for error in branches.iter().flatten() {
-        collect(error, &mut inner);
+        collect_one(error, &mut inner);
     }
     // Tags and words of all branches together are what is accepted.
     let mut accepted: Vec<(KeyPath, Vec<String>)> = Vec::new();
@@ -199,27 +224,30 @@ fn meant(path: &KeyPath, root: &Shape<'_>) -> Option<KeyPath> {
     Some(above.key(near))
 }
 
-fn path_of(error: &ValidationError<'_>) -> KeyPath {
-    error.instance_path().iter().fold(KeyPath::default(), |path, segment| match segment {
-        LocationSegment::Property(key) => path.key(&key),
-        LocationSegment::Index(index) => path.index(index),
+fn path_of(error: &ValidationError<'_, '_>) -> KeyPath {
+    error.instance_location.tokens.iter().fold(KeyPath::default(), |path, token| match token {
+        InstanceToken::Prop(key) => path.key(key),
+        InstanceToken::Item(index) => path.index(*index),
     })
 }
 
-fn types(kind: &TypeKind) -> Vec<&'static str> {
-    let all = ["string", "integer", "number", "boolean", "array", "object", "null"];
-    let named: Vec<String> = match kind {
-        TypeKind::Single(one) => vec![one.to_string()],
-        TypeKind::Multiple(many) => many.iter().map(|one| one.to_string()).collect(),
-    };
-    all.into_iter().filter(|name| named.iter().any(|one| one == name)).collect()
+fn types(wanted: Types) -> Vec<&'static str> {
+    let all = [
+        (boon::Type::String, "string"),
+        (boon::Type::Integer, "integer"),
+        (boon::Type::Number, "number"),
+        (boon::Type::Boolean, "boolean"),
+        (boon::Type::Array, "array"),
+        (boon::Type::Object, "object"),
+        (boon::Type::Null, "null"),
+    ];
+    all.into_iter().filter(|(one, _)| wanted.contains(*one)).map(|(_, name)| name).collect()
 }
 
-fn words(accepted: &Value) -> Vec<String> {
+fn word(accepted: &Value) -> String {
     match accepted {
-        Value::Array(all) => all.iter().flat_map(words).collect(),
-        Value::String(word) => vec![word.clone()],
-        other => vec![other.to_string()],
+        Value::String(word) => word.clone(),
+        other => other.to_string(),
     }
 }
 

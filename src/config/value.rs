@@ -13,6 +13,10 @@ pub use mode::FileMode;
 pub use size::ByteSize;
 pub use url::{Authority, BaseUrl, RedirectUri, ReturnUrl};
 
+use std::error::Error;
+
+use serde_json::Value;
+
 use crate::provider::spec::span::Span;
 
 /// The text is not what is accepted here; displays as the sentence that says so.
@@ -23,19 +27,22 @@ pub struct Refused(String);
 /// Checks one text.
 type Check = fn(&str) -> Result<(), String>;
 
+/// The same as the schema's check calls it, with any value; what is no text breaks another rule.
+type SchemaCheck = fn(&Value) -> Result<(), Box<dyn Error>>;
+
 /// Every format and its parser.
-pub(super) const FORMATS: &[(&str, Check)] = &[
-    ("span", check::<Span>),
-    (Listen::FORMAT, check::<Listen>),
-    (SocketPath::FORMAT, check::<SocketPath>),
-    (FileMode::FORMAT, check::<FileMode>),
-    (ByteSize::FORMAT, check::<ByteSize>),
-    (BaseUrl::FORMAT, check::<BaseUrl>),
-    (ReturnUrl::FORMAT, check::<ReturnUrl>),
-    (RedirectUri::FORMAT, check::<RedirectUri>),
-    (Authority::FORMAT, check::<Authority>),
-    (LogFilter::FORMAT, check::<LogFilter>),
-    (PATH, path),
+pub(super) const FORMATS: &[(&str, Check, SchemaCheck)] = &[
+    ("span", check::<Span>, schema_check::<Span>),
+    (Listen::FORMAT, check::<Listen>, schema_check::<Listen>),
+    (SocketPath::FORMAT, check::<SocketPath>, schema_check::<SocketPath>),
+    (FileMode::FORMAT, check::<FileMode>, schema_check::<FileMode>),
+    (ByteSize::FORMAT, check::<ByteSize>, schema_check::<ByteSize>),
+    (BaseUrl::FORMAT, check::<BaseUrl>, schema_check::<BaseUrl>),
+    (ReturnUrl::FORMAT, check::<ReturnUrl>, schema_check::<ReturnUrl>),
+    (RedirectUri::FORMAT, check::<RedirectUri>, schema_check::<RedirectUri>),
+    (Authority::FORMAT, check::<Authority>, schema_check::<Authority>),
+    (LogFilter::FORMAT, check::<LogFilter>, schema_check::<LogFilter>),
+    (PATH, path, schema_check_path),
 ];
 
 /// The format of a path in the file system.
@@ -43,6 +50,14 @@ pub(super) const PATH: &str = "path";
 
 fn check<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {
     text.parse::<T>().map(drop).map_err(|error| error.to_string())
+}
+
+fn schema_check<T: std::str::FromStr<Err: std::fmt::Display>>(value: &Value) -> Result<(), Box<dyn Error>> {
+    value.as_str().map_or(Ok(()), |text| check::<T>(text).map_err(Into::into))
+}
+
+fn schema_check_path(value: &Value) -> Result<(), Box<dyn Error>> {
+    value.as_str().map_or(Ok(()), |text| path(text).map_err(Into::into))
 }
 
 fn path(text: &str) -> Result<(), String> {

@@ -27,25 +27,15 @@ impl Breach {
                 return found.mistake_at(origin, self.path.clone(), message);
             }
             What::MissingKey => "is missing".to_owned(),
-            What::WrongType(types) => wrong_type(types, node, at(value, &self.path)),
-            What::NotOneOf(words) => {
-                // The branches that are mappings are known by their key.
-                let keys = root.at(&self.path).map(|shape| shape.keys()).unwrap_or_default();
-                let keyed: Vec<String> = keys.iter().map(|key| format!("{{{key}: …}}")).collect();
-                let mut words: Vec<&str> = words.iter().chain(&keyed).map(String::as_str).collect();
-                words.dedup();
-                let (written, near) = match at(value, &self.path) {
-                    Some(Value::String(text)) => {
-                        (quoted(text), suggest::nearest(text, words.iter().copied()))
-                    }
-                    _ => (node.map_or("this", Node::noun).to_owned(), None),
-                };
-                let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-                format!("{written} is not accepted here; write {}{near}", list(&words))
-            }
+            What::WrongType(types) => match root.at(&self.path).map(|shape| shape.words()) {
+                Some(words) if !words.is_empty() => self.not_one_of(&words, root, node, value),
+                _ => wrong_type(types, node, at(value, &self.path)),
+            },
+            What::NotOneOf(words) => self.not_one_of(words, root, node, value),
             What::Format => {
                 let format = root.at(&self.path).and_then(|shape| shape.format());
-                let check = FORMATS.iter().find(|(name, _)| Some(*name) == format).map(|(_, check)| check);
+                let check =
+                    FORMATS.iter().find(|(name, ..)| Some(*name) == format).map(|(_, check, _)| check);
                 let text = at(value, &self.path).and_then(Value::as_str).unwrap_or_default();
                 match check.map(|check| check(text)) {
                     Some(Err(sentence)) => sentence,
@@ -59,6 +49,20 @@ impl Breach {
             },
         };
         found.mistake(self.path.clone(), message);
+    }
+
+    fn not_one_of(&self, words: &[String], root: &Shape<'_>, node: Option<&Node>, value: &Value) -> String {
+        // The branches that are mappings are known by their key.
+        let keys = root.at(&self.path).map(|shape| shape.keys()).unwrap_or_default();
+        let keyed: Vec<String> = keys.iter().map(|key| format!("{{{key}: …}}")).collect();
+        let mut words: Vec<&str> = words.iter().chain(&keyed).map(String::as_str).collect();
+        words.dedup();
+        let (written, near) = match at(value, &self.path) {
+            Some(Value::String(text)) => (quoted(text), suggest::nearest(text, words.iter().copied())),
+            _ => (node.map_or("this", Node::noun).to_owned(), None),
+        };
+        let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        format!("{written} is not accepted here; write {}{near}", list(&words))
     }
 }
 
