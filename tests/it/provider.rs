@@ -4,6 +4,7 @@ mod fault;
 mod flow;
 mod metadata;
 mod peer;
+mod restraint;
 mod tls;
 mod wire;
 

@@ -16,7 +16,7 @@ use super::{
     REDIRECT_URI, Renew as _, access_token, provider, provider_of, refresh_token_of, sandbox, token_set,
 };
 
-const VERIFIER: &str = "a-code-verifier-of-at-least-forty-three-characters";
+pub(super) const VERIFIER: &str = "a-code-verifier-of-at-least-forty-three-characters";
 
 fn authorization_request() -> AuthorizationRequest {
     AuthorizationRequest {
@@ -30,18 +30,18 @@ fn authorization_request() -> AuthorizationRequest {
 }
 
 /// Consents and gives what came back to the redirect URI.
-async fn consent(provider: &OAuthProvider) -> Vec<(String, String)> {
+pub(super) async fn consent(provider: &OAuthProvider) -> Vec<(String, String)> {
     let url = provider.authorization_url(&authorization_request()).await.unwrap();
     let back = Url::parse(&location_of(&url).await).unwrap();
     assert!(back.as_str().starts_with(REDIRECT_URI));
     back.query_pairs().into_owned().collect()
 }
 
-fn value<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
+pub(super) fn value<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
     pairs.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
 }
 
-fn code_grant(code: &str, verifier: &str) -> CodeGrant {
+pub(super) fn code_grant(code: &str, verifier: &str) -> CodeGrant {
     CodeGrant {
         code: Secret::new(code.to_owned()),
         code_verifier: Secret::new(verifier.to_owned()),
