@@ -17,8 +17,7 @@ use super::tree::Node;
 use super::value::FORMATS;
 
 /// The schema, ready to check with; the text is why it does not compile.
-static SCHEMA: LazyLock<Result<(Schemas, SchemaIndex), String>> =
-    LazyLock::new(|| compiled(json_schema()).map_err(|error| error.to_string()));
+static SCHEMA: LazyLock<Result<(Schemas, SchemaIndex), String>> = LazyLock::new(|| compiled(json_schema()));
 
 /// Names the schema inside itself; nothing is ever read from there.
 const SCHEMA_URL: &str = "schema:configuration";
@@ -49,15 +48,15 @@ pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, fo
     drop_holes(value);
 }
 
-fn compiled(schema: &Value) -> Result<(Schemas, SchemaIndex), boon::CompileError> {
+fn compiled(schema: &Value) -> Result<(Schemas, SchemaIndex), String> {
     let mut compiler = Compiler::new();
     compiler.enable_format_assertions();
     for (name, _, func) in FORMATS {
         compiler.register_format(Format { name, func: *func });
     }
-    compiler.add_resource(SCHEMA_URL, schema.clone())?;
+    compiler.add_resource(SCHEMA_URL, schema.clone()).map_err(|error| error.to_string())?;
     let mut schemas = Schemas::new();
-    let index = compiler.compile(SCHEMA_URL, &mut schemas)?;
+    let index = compiler.compile(SCHEMA_URL, &mut schemas).map_err(|error| error.to_string())?;
     Ok((schemas, index))
 }
 
