@@ -14,7 +14,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use tokio::sync::{oneshot, watch};
@@ -101,6 +101,7 @@ impl Sandbox {
             ledger: Mutex::new(ledger),
             log: Log::new(),
             script: Script::default(),
+            witness: Mutex::default(),
             clock,
             entropy,
             issuer: format!("http://{}", port.address),
@@ -136,6 +137,12 @@ impl Sandbox {
     /// The faults to come.
     pub fn script(&self) -> Script {
         self.world.script.clone()
+    }
+
+    /// Shows every request from now on to `look`, once it is in the log and before it has any effect. It may block: the
+    /// request waits.
+    pub fn witness(&self, look: impl Fn(&Exchange) + Send + Sync + 'static) {
+        *self.world.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(look));
     }
 
     /// What happened.

@@ -9,6 +9,7 @@ use crate::secret::Secret;
 
 use super::exchange::World;
 use super::grant::{End, Generation};
+use super::ledger::TokenRef;
 use super::record::GrantId;
 
 /// The grants of a sandbox. Clones share them.
@@ -93,6 +94,14 @@ impl Grants {
     pub fn expire_access_tokens(&self) {
         let now = self.world.clock.now();
         self.world.ledger().grants_mut().for_each(|grant| grant.family.expire_access(now));
+    }
+
+    /// The refresh token that an access token was last issued together with, by its number: who was served the one
+    /// holds the other. `None` for a token that is unknown, or beside which another was issued since.
+    pub fn issued_beside(&self, access_token: &str) -> Option<(GrantId, Generation)> {
+        let ledger = self.world.ledger();
+        let TokenRef::Access(id, serial) = ledger.token(access_token)? else { return None };
+        Some((id, ledger.grant(id)?.family.issued_beside(serial)?))
     }
 
     /// Whether the access token is good at this moment.

@@ -19,7 +19,7 @@ use super::fate::{Unanswered, answered, unanswered};
 use super::fault::Fault;
 use super::ledger::{Ledger, Moment, TokenRef};
 use super::log::{Log, Reader, Ticket};
-use super::record::{Endpoint, Fingerprint, GrantType, Subject};
+use super::record::{Endpoint, Exchange, Fingerprint, GrantType, Subject};
 use super::script::Script;
 
 /// Bytes of a request body that are read.
@@ -28,11 +28,16 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// What an endpoint does with a request.
 pub(super) type Process = fn(&mut Ledger, Moment<'_>, &Call) -> Reply;
 
+/// Somebody who looks at requests as they arrive. May block.
+pub(super) type Witness = Arc<dyn Fn(&Exchange) + Send + Sync>;
+
 /// What every request needs.
 pub(super) struct World {
     pub(super) ledger: Mutex<Ledger>,
     pub(super) log: Log,
     pub(super) script: Script,
+    /// Looks at every request when it has been entered in the log and has no effect yet.
+    pub(super) witness: Mutex<Option<Witness>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) issuer: String,
@@ -90,6 +95,15 @@ fn received(world: &World, endpoint: Endpoint, call: &Call) -> (Ticket, Fault) {
     (ticket, fault.unwrap_or_else(Fault::none))
 }
 
+/// Lets the witness look, if there is one, before anything else happens to the request.
+async fn witnessed(world: &World, ticket: &Ticket) {
+    let witness = world.witness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let (Some(witness), Some(exchange)) = (witness, ticket.exchange()) {
+        // A witness that panics has seen nothing, which is its own to report.
+        let _ = tokio::task::spawn_blocking(move || witness(&exchange)).await;
+    }
+}
+
 /// Does what the fault leaves of the work. `None` when the sandbox stops first.
 async fn worked(
     world: Arc<World>,
@@ -100,6 +114,7 @@ async fn worked(
 ) -> Option<(Option<Reply>, Fault)> {
     let mut stopped = world.stopped.clone();
     let work = async {
+        witnessed(&world, &ticket).await;
         fault.before.over().await;
         let reply = fault.is_processed.then(|| processed(&world, process, &call, &ticket));
         fault.after.over().await;

@@ -220,6 +220,11 @@ impl Family {
             .is_some_and(|token| token.spent_at.is_some() || token.superseded)
     }
 
+    /// The refresh token that the access token was last issued together with; `None` once another was.
+    pub fn issued_beside(&self, serial: AccessSerial) -> Option<Generation> {
+        self.refresh.iter().rposition(|token| token.companion == serial).map(generation)
+    }
+
     /// The newest refresh token's number; `None` when the family never had one.
     pub fn newest(&self) -> Option<Generation> {
         self.refresh.len().checked_sub(1).map(generation)

@@ -212,6 +212,11 @@ struct Open {
 }
 
 impl Ticket {
+    /// The record as it is now; `None` once it is forgotten.
+    pub(super) fn exchange(&self) -> Option<Exchange> {
+        self.0.log.state().exchange(self.0.id).cloned()
+    }
+
     /// The request took effect. `spent` says what was found of its refresh token just before.
     pub(super) fn processed(&self, effect: Effect, spent: bool) {
         self.0.log.change(|state| {

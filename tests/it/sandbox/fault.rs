@@ -303,3 +303,23 @@ async fn the_log_holds_no_token_code_or_secret() {
     assert!(!shown.contains("sbx_"), "{shown}");
     assert!(shown.contains(&Fingerprint::of(&code).to_string()));
 }
+
+#[tokio::test]
+async fn a_witness_sees_a_request_before_it_has_any_effect() {
+    let case = Case::new(Behavior::default());
+    let (refresh_token, _) = case.tokens();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let grants = case.sandbox.grants();
+    case.sandbox.witness(move |exchange| tell.send((exchange.clone(), grants.list()[0].newest)).unwrap());
+
+    let answer = case.refresh(&refresh_token).await.unwrap();
+
+    let (seen, newest) = told.recv().await.unwrap();
+    assert!(seen.is_refresh() && seen.processed.is_none());
+    assert_eq!((seen.subject.generation, newest), (Some(Generation(1)), Some(Generation(1))));
+    let grants = case.sandbox.grants();
+    assert_eq!(
+        grants.issued_beside(&answer.text("access_token")),
+        Some((grants.list()[0].id, Generation(2)))
+    );
+}
