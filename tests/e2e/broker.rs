@@ -53,10 +53,27 @@ pub(crate) struct Client<'a> {
 }
 
 impl Home {
-    /// Writes a config file with one provider.
+    /// Writes a config file with one provider: an OpenID provider.
     pub(crate) fn new(client: &Client<'_>) -> Self {
         let home = Self { directory: tempfile::tempdir().unwrap() };
         std::fs::write(home.path("client-secret"), client.secret).unwrap();
+        let secret = home.path("client-secret");
+        home.furnished(&serde_json::json!({
+            "key": PROVIDER,
+            "kind": "oidc",
+            "issuer": client.issuer,
+            "client_id": client.id,
+            "client_secret_file": secret,
+        }))
+    }
+
+    /// Writes a config file with this provider.
+    pub(crate) fn of(provider: &Value) -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }.furnished(provider)
+    }
+
+    fn furnished(self, provider: &Value) -> Self {
+        let home = self;
         let config = serde_json::json!({
             "server": {
                 "grpc": { "socket": home.path("run/broker.sock"), "tcp": "127.0.0.1:0" },
@@ -65,13 +82,7 @@ impl Home {
             },
             "store": { "path": home.path("store") },
             "seal": { "key_file": home.path("seal.key") },
-            "providers": [{
-                "key": PROVIDER,
-                "kind": "oidc",
-                "issuer": client.issuer,
-                "client_id": client.id,
-                "client_secret_file": home.path("client-secret"),
-            }],
+            "providers": [provider],
         });
         // JSON is YAML.
         std::fs::write(home.path("config.yaml"), serde_json::to_string_pretty(&config).unwrap()).unwrap();

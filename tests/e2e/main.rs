@@ -16,3 +16,7 @@ mod grpcurl;
 mod oidc;
 #[cfg(test)]
 mod process;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod survival;

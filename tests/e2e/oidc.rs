@@ -1,7 +1,7 @@
 //! End to end against node-oidc-provider, which rotates strictly: one refresh token used twice ends the whole grant,
 //! so that every broker which refreshes once too often is found out.
 
-mod provider;
+pub(crate) mod provider;
 mod secrecy;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,12 @@ fn begin(connection: &str) -> v1::BeginConnectRequest {
 }
 
 /// Connects `connection` as `login` by the app's own callback.
-async fn connect(broker: &Broker, provider: &Provider, connection: &str, login: &str) -> v1::Connection {
+pub(crate) async fn connect(
+    broker: &Broker,
+    provider: &Provider,
+    connection: &str,
+    login: &str,
+) -> v1::Connection {
     let mut connections = broker.connections().await;
     let request = v1::BeginConnectRequest { redirect_uri: APP_CALLBACK.to_owned(), ..begin(connection) };
     let begun = connections.begin_connect(request).await.unwrap().into_inner();
