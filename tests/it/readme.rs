@@ -76,7 +76,7 @@ fn the_test_command_takes_what_it_says() {
     let tests = sessions.iter().filter_map(|session| session.command.strip_prefix("tests/run.sh"));
     let flags: Vec<&str> =
         tests.filter_map(|rest| rest.split('#').next().unwrap().split_whitespace().next()).collect();
-    assert_eq!(flags.len(), 2, "{flags:?}");
+    assert_eq!(flags.len(), 3, "{flags:?}");
     for flag in flags {
         assert!(script.contains(&format!("        {flag})")), "{flag}");
     }

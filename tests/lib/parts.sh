@@ -58,7 +58,7 @@ part clippy everyday "cargo clippy" "lints, with every warning an error"
 part_clippy() {
     cargo clippy --all-targets -- -D warnings
     cargo clippy --test e2e --test crash -- -D warnings
-    cargo clippy --features failpoints --lib -- -D warnings
+    cargo clippy --features failpoints --lib --test torture -- -D warnings
 }
 
 part test everyday "cargo" "unit and integration tests"
@@ -93,6 +93,15 @@ part_crash() {
     some_tests cargo test --test crash -- --nocapture --test-threads=1
 }
 
+# torture ARGUMENT…: the kit, with the real binary built for it.
+torture() {
+    install_strace
+    cargo test --features failpoints --test torture -- "$@"
+}
+
+part torture all "cargo strace" "the whole broker killed and failed on purpose, held against what the provider knows: short"
+part_torture() { torture --rounds 3; }
+
 part slow all "cargo go" "tests marked as slow: printed commands, long searches"
 part_slow() {
     export GRPCURL
@@ -108,6 +117,14 @@ part_oidc() {
     export OIDC_PROVIDER_PACKAGES
     OIDC_PROVIDER_PACKAGES=$(tool_npm oidc-provider tests/e2e/oidc-provider)
     some_tests cargo test --test e2e -- oidc::
+}
+
+part survival all "cargo node npm python3 pip" "killed while it refreshes, at node-oidc-provider and django-oauth-toolkit"
+part_survival() {
+    export OIDC_PROVIDER_PACKAGES DJANGO_PACKAGES
+    OIDC_PROVIDER_PACKAGES=$(tool_npm oidc-provider tests/e2e/oidc-provider)
+    DJANGO_PACKAGES=$(tool_python django tests/e2e/django)
+    some_tests cargo test --test e2e -- survival:: --nocapture --test-threads=1
 }
 
 part grpcurl all "cargo go" "the real grpcurl, over TCP and the socket"

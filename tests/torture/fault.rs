@@ -1,0 +1,156 @@
+//! The faults (faults.md section 7.4), by number: what each does in a round.
+
+mod caller;
+mod clock;
+mod control;
+mod crash;
+mod disk;
+mod intent;
+mod random;
+mod restart;
+mod revoke;
+mod stop;
+mod sweep;
+mod wire;
+
+use super::profile::Profile;
+use super::tally::Row;
+
+/// A fault, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Control,
+    I2,
+    F1,
+    F2,
+    F8,
+    F9,
+    F11,
+    F12,
+    F13,
+    F14,
+    F15,
+    F16,
+    F17,
+    F18,
+    F23,
+    F24,
+    F28,
+    F30,
+    Random,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 19] = [
+        Self::Control,
+        Self::I2,
+        Self::F1,
+        Self::F2,
+        Self::F8,
+        Self::F9,
+        Self::F11,
+        Self::F12,
+        Self::F13,
+        Self::F14,
+        Self::F15,
+        Self::F16,
+        Self::F17,
+        Self::F18,
+        Self::F23,
+        Self::F24,
+        Self::F28,
+        Self::F30,
+        Self::Random,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::I2 => "I2",
+            Self::F1 => "F1",
+            Self::F2 => "F2",
+            Self::F8 => "F8",
+            Self::F9 => "F9",
+            Self::F11 => "F11",
+            Self::F12 => "F12",
+            Self::F13 => "F13",
+            Self::F14 => "F14",
+            Self::F15 => "F15",
+            Self::F16 => "F16",
+            Self::F17 => "F17",
+            Self::F18 => "F18",
+            Self::F23 => "F23",
+            Self::F24 => "F24",
+            Self::F28 => "F28",
+            Self::F30 => "F30",
+            Self::Random => "random",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Control => "a store that lies is found out",
+            Self::I2 => "intent on disk when the request arrives",
+            Self::F1 => "killed at a file call",
+            Self::F2 => "killed at a step of the refresh",
+            Self::F8 => "disk full before the request",
+            Self::F9 => "disk full or failing after the rotation",
+            Self::F11 => "each sync takes 5 s",
+            Self::F12 => "answer lost",
+            Self::F13 => "request lost",
+            Self::F14 => "provider slow, stuck, trickling",
+            Self::F15 => "errors and broken answers",
+            Self::F16 => "invalid_grant once, then fine",
+            Self::F17 => "1000 callers at once",
+            Self::F18 => "every caller hangs up",
+            Self::F23 => "the clock jumps, the machine stops",
+            Self::F24 => "revoked during a refresh",
+            Self::F28 => "SIGTERM under load",
+            Self::F30 => "restart after restart",
+            Self::Random => "faults and kills at random",
+        }
+    }
+
+    /// Whether it says anything about this provider.
+    pub(crate) fn is_for(self, profile: Profile) -> bool {
+        match self {
+            Self::Control => profile == Profile::Strict,
+            Self::F30 => profile != Profile::Strict,
+            _ => true,
+        }
+    }
+
+    /// `rounds` rounds of it.
+    pub(crate) async fn inflict(self, row: &mut Row, rounds: u64) {
+        match self {
+            Self::Control => control::inflict(row).await,
+            Self::I2 => intent::inflict(row, rounds).await,
+            Self::F1 => sweep::inflict(row, rounds).await,
+            Self::F2 => crash::inflict(row, rounds).await,
+            Self::F8 => disk::full_before(row, rounds).await,
+            Self::F9 => disk::failing_after(row, rounds).await,
+            Self::F11 => disk::slow(row, rounds).await,
+            Self::F12 => wire::answer_lost(row, rounds).await,
+            Self::F13 => wire::request_lost(row, rounds).await,
+            Self::F14 => wire::slow(row, rounds).await,
+            Self::F15 => wire::errors(row, rounds).await,
+            Self::F16 => wire::flaky(row, rounds).await,
+            Self::F17 => caller::crowd(row, rounds).await,
+            Self::F18 => caller::hung_up(row, rounds).await,
+            Self::F23 => clock::inflict(row, rounds).await,
+            Self::F24 => revoke::inflict(row, rounds).await,
+            Self::F28 => stop::inflict(row, rounds).await,
+            Self::F30 => restart::inflict(row, rounds).await,
+            Self::Random => random::inflict(row, rounds).await,
+        }
+    }
+}
+
+/// The next number of a sequence that a seed begins (splitmix64).
+pub(crate) fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

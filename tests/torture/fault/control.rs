@@ -1,0 +1,36 @@
+//! The negative control: the kit must be able to fail. A store that acknowledges what it never writes, and an app that
+//! presents a spent refresh token behind the broker's back, are both found out.
+
+use token_broker::sandbox::Fault;
+
+use crate::checker::{Fate, fate, needless};
+use crate::image::Camera;
+use crate::stage::Stage;
+use crate::tally::Row;
+
+pub(super) async fn inflict(row: &mut Row) {
+    row.rounds += 1;
+    let mut stage = Stage::new(row.profile).await;
+    let mut grant = stage.connected().await;
+    stage.home.order("store.commit.lie=error:EIO");
+    let camera = Camera::on(&stage.sandbox, stage.process().pid(), &stage.home);
+    let _ = stage.renew(&mut grant).await;
+    let _ = stage.renew(&mut grant).await;
+    stage.sandbox.witness(|_| {});
+    let (_, wrong) = camera.developed(&stage.home, &[(grant.id.0, grant.name.clone())].into()).await;
+    row.expect(!wrong.is_empty(), || "a request without a durable intent is not found".to_owned());
+    stage.kill().await;
+    let of_the_liar = fate(&mut stage, &mut grant).await;
+    row.expect(of_the_liar == Fate::Lost, || format!("a store that lies is not found out: {of_the_liar:?}"));
+    row.expect(!needless(&stage, &grant).is_empty(), || {
+        "a spent token presented again is not found".to_owned()
+    });
+
+    row.rounds += 1;
+    let mut stage = Stage::new(row.profile).await;
+    let mut grant = stage.connected().await;
+    stage.meet(&grant, Fault::oauth_error("invalid_grant"));
+    let _ = stage.renew(&mut grant).await;
+    let given_up = fate(&mut stage, &mut grant).await;
+    row.expect(given_up == Fate::FalseDeath, || format!("a false death is not found: {given_up:?}"));
+}

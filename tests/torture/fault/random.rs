@@ -1,0 +1,91 @@
+//! Faults and kills at random, all from one seed, while several connections are refreshed.
+
+use std::time::Duration;
+
+use token_broker::sandbox::Fault;
+use tokio::task::JoinSet;
+
+use super::draw;
+use crate::profile::Profile;
+use crate::stage::{Stage, renewal};
+use crate::tally::{Promise, Row};
+
+const CONNECTIONS: usize = 3;
+
+pub(super) async fn inflict(row: &mut Row, rounds: u64) {
+    let mut stage = Stage::new(row.profile).await;
+    let mut seed = row.seed;
+    for round in 0..rounds {
+        let state = seed;
+        stage.restart().await;
+        let mut grants = Vec::new();
+        for _ in 0..CONNECTIONS {
+            grants.push(stage.connected().await);
+        }
+        let mut faults = Vec::new();
+        for grant in &grants {
+            let (name, fault) = wire(draw(&mut seed));
+            faults.push(name);
+            if let Some(fault) = fault {
+                stage.meet(grant, fault);
+            }
+        }
+        let plan = plan(draw(&mut seed));
+        stage.home.order(plan);
+        let mut callers = JoinSet::new();
+        for grant in &grants {
+            let (mut tokens, renewal) = (stage.tokens(), renewal(grant));
+            callers.spawn(async move { tokens.get_access_token(renewal).await });
+        }
+        tokio::time::sleep(Duration::from_micros(draw(&mut seed) % 120_000)).await;
+        if plan.contains("kill") && stage.has_died().await {
+            stage.died().await;
+        } else {
+            stage.kill().await;
+        }
+        callers.join_all().await;
+        for (mut grant, name) in grants.into_iter().zip(faults) {
+            // Spent at the provider when the process died: nobody can tell whether the successor was durable yet.
+            let was_spent = stage.refreshes(&grant).iter().any(|exchange| {
+                matches!(exchange.effect, Some(token_broker::sandbox::Effect::Rotated { .. }))
+            });
+            let promise = match row.profile {
+                Profile::Strict if was_spent => Promise::MayBeLost,
+                _ => Promise::Survives,
+            };
+            let what = format!("round {round} (state {state}), {name}, {plan}");
+            row.judge(&mut stage, &mut grant, promise, &what).await;
+        }
+        row.rounds -= CONNECTIONS as u64 - 1;
+    }
+}
+
+/// A fault of the wire and its name.
+fn wire(draw: u64) -> (&'static str, Option<Fault>) {
+    let short = Duration::from_millis(draw / 16 % 150);
+    match draw % 8 {
+        0 => ("answer lost", Some(Fault::drop_answer())),
+        1 => ("request lost", Some(Fault::drop_request())),
+        2 => ("answer late", Some(Fault::delay_answer(short))),
+        3 => ("request late", Some(Fault::delay_request(short))),
+        4 => ("502 after the rotation", Some(Fault::html(502).after_processing())),
+        5 => ("503", Some(Fault::status(503))),
+        _ => ("nothing", None),
+    }
+}
+
+/// A fault of the process or the disk.
+fn plan(draw: u64) -> &'static str {
+    match draw % 10 {
+        0 => "refresh.intent.after=kill",
+        1 => "refresh.send.before=kill",
+        2 => "refresh.send.after=kill",
+        3 => "refresh.commit.before=kill",
+        4 => "refresh.commit.after=kill",
+        5 => "refresh.answer.before=kill",
+        6 => "store.commit.before=error:ENOSPC",
+        7 => "store.sync.before=error:EIO",
+        8 => "store.sync.before=delay:200ms",
+        _ => "",
+    }
+}

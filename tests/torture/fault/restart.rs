@@ -1,0 +1,68 @@
+//! F30: a crash loop with intents pending: the first thing a new process does is to recover them.
+
+use std::time::Duration;
+
+use serde_json::json;
+use token_broker::sandbox::On;
+use tokio::time::Instant;
+
+use crate::profile::Profile;
+use crate::stage::{LIFE, Stage, renewal, soon};
+use crate::tally::{Promise, Row, percentile};
+
+const CONNECTIONS: usize = 5;
+
+pub(super) async fn inflict(row: &mut Row, rounds: u64) {
+    let restarts = (rounds * 6).clamp(12, 100);
+    let more = match row.profile {
+        Profile::Reusable => json!({"token_timeout": "5s"}),
+        // The loop takes longer than any real grace: here it is about how soon, not about whether.
+        _ => json!({"token_timeout": "5s", "reuse": {"grace": {"seconds": 3600, "max_uses": 100_000}}}),
+    };
+    let mut stage = Stage::with(row.profile, LIFE, &more).await;
+    if row.profile != Profile::Reusable {
+        let grace = token_broker::sandbox::ReuseProfile::grace(Duration::from_secs(3600));
+        stage.sandbox.change(|behavior| behavior.reuse = grace);
+    }
+    let mut grants = Vec::new();
+    for _ in 0..CONNECTIONS {
+        grants.push(stage.connected().await);
+    }
+    let mut hold = stage.sandbox.script().hold_every_request(On::refresh());
+    for grant in &grants {
+        let (mut tokens, renewal) = (stage.tokens(), renewal(grant));
+        tokio::spawn(async move { tokens.get_access_token(renewal).await });
+    }
+    // As many as may be under way at a time.
+    soon("refreshes under way", hold.reached(4)).await;
+    stage.kill().await;
+    let (mut first, mut serving) = (Vec::new(), Vec::new());
+    for round in 0..restarts {
+        let known = stage.exchanges();
+        let began = Instant::now();
+        let process = stage.launch(&[]);
+        let retried = stage.sandbox.log();
+        let retried = retried.wait_for(|exchange| exchange.id >= known && exchange.is_refresh());
+        match tokio::time::timeout(Duration::from_secs(10), retried).await {
+            Ok(_) => first.push(u64::try_from(began.elapsed().as_millis()).unwrap()),
+            Err(_) => row.breach(format!("restart {round}: nothing was recovered within 10 s")),
+        }
+        let Some(_) = process.door().await else { panic!("it ended:\n{}", process.said()) };
+        serving.push(u64::try_from(began.elapsed().as_millis()).unwrap());
+        process.kill().await;
+        stage.note_death();
+        if first.is_empty() && round >= 2 {
+            break;
+        }
+    }
+    hold.release();
+    for mut grant in grants {
+        row.judge(&mut stage, &mut grant, Promise::Survives, "after the crash loop").await;
+    }
+    row.rounds = restarts;
+    for (name, values, part) in
+        [("first recovery p50 ms", &first, 0.5), ("p99 ms", &first, 0.99), ("serving p50 ms", &serving, 0.5)]
+    {
+        row.figures.push((name, percentile(values, part).unwrap_or_default() as f64));
+    }
+}

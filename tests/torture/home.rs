@@ -1,0 +1,111 @@
+//! What a broker keeps between two runs: its folder with configuration, key, store, and the kit's orders to it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+use token_broker::clock::Timestamp;
+use token_broker::entropy::OsEntropy;
+use token_broker::sandbox::Sandbox;
+use token_broker::store::keyring;
+
+use super::process::Process;
+use super::profile::Profile;
+
+/// The provider's key in the configuration.
+pub(crate) const PROVIDER: &str = "sandbox";
+
+pub(crate) struct Home {
+    folder: TempDir,
+}
+
+/// One line of the failpoint log.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    /// Microseconds since 1970.
+    pub(crate) at: u64,
+    pub(crate) point: String,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let home = Self { folder: tempfile::tempdir().unwrap() };
+        keyring::generate(&home.path("seal.key"), Timestamp::from_millis(0), &OsEntropy).unwrap();
+        home.order("");
+        home
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the configuration: one provider, which is the sandbox, of which the broker knows what `profile` says and
+    /// `more` on top.
+    pub(crate) fn configure(&self, sandbox: &Sandbox, profile: Profile, more: &serde_json::Value) {
+        let mut provider = json!({
+            "key": PROVIDER,
+            "kind": "sandbox",
+            "vars": {"port": sandbox.address().port().to_string()},
+            "client_id": sandbox.client_id(),
+            "client_secret": sandbox.client_secret().unwrap().expose().clone(),
+        });
+        for (key, value) in profile.configured().as_object().unwrap().iter().chain(more.as_object().unwrap())
+        {
+            provider[key] = value.clone();
+        }
+        let config = json!({
+            "server": {
+                "grpc": {"socket": "off", "tcp": "127.0.0.1:0"},
+                "public": {"listen": "127.0.0.1:0"},
+                "ops": {"listen": "off"},
+            },
+            "store": {"path": self.path("store"), "ephemeral": true},
+            "seal": {"key_file": self.path("seal.key")},
+            "providers": [provider],
+        });
+        // JSON is YAML.
+        std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
+    }
+
+    /// What the failpoints do from now on, in a running broker too.
+    pub(crate) fn order(&self, plan: &str) {
+        std::fs::write(self.path("plan.new"), plan).unwrap();
+        std::fs::rename(self.path("plan.new"), self.path("plan")).unwrap();
+    }
+
+    /// Starts a broker, under `wrapper` if there is one.
+    pub(crate) fn start(&self, clock: &Path, wrapper: &[&str]) -> Process {
+        let binary = env!("CARGO_BIN_EXE_token-broker");
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [tracer, rest @ ..] => {
+                let mut command = Command::new(tracer);
+                command.args(rest).arg(binary);
+                command
+            }
+        };
+        command.arg("serve").arg("--config").arg(self.path("config.yaml"));
+        command.env_clear().env("HOME", self.folder()).current_dir(self.folder());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("TOKEN_BROKER_LOG", std::env::var("TORTURE_LOG").unwrap_or_else(|_| "info".to_owned()));
+        command.env("TOKEN_BROKER_FAILPOINTS", format!("@{}", self.path("plan").display()));
+        command.env("TOKEN_BROKER_FAILPOINT_LOG", self.path("passed"));
+        command.env("TOKEN_BROKER_CLOCK_OFFSET", clock);
+        Process::start(command)
+    }
+
+    /// Every point that was passed, in all runs, in order.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        let text = std::fs::read_to_string(self.path("passed")).unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            Some(Passed { at: words.next()?.parse().ok()?, point: words.next()?.to_owned() })
+        };
+        text.lines().filter_map(line).collect()
+    }
+}
