@@ -12,6 +12,8 @@ mod listing;
 mod refresh;
 mod schedule;
 mod sweep;
+mod watch;
+mod watch_connections;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -27,6 +29,8 @@ pub use cache::ServedToken;
 pub use connect::AllowedUrls;
 pub use keep::Change;
 pub use schedule::Ahead;
+pub use watch::{TokenEvent, TokenWatch, WatchRequest};
+pub use watch_connections::{ConnectionEvent, ConnectionWatch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, Holder, Profile, ProviderKey};
@@ -290,6 +294,8 @@ pub struct ConnectionPage {
     pub profiles: Vec<Profile>,
     /// Opaque; empty after the last page.
     pub next_page_token: String,
+    /// Records of this page that could not be read, selected or not.
+    pub unreadable: usize,
 }
 
 /// What an answer looks like on the wire, made once per token by the door that needs it.

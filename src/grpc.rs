@@ -21,6 +21,7 @@ mod server;
 pub(crate) mod setup;
 mod status;
 mod token_broker;
+mod watch;
 mod webhook;
 mod wire;
 

@@ -38,6 +38,11 @@ impl Broker {
         });
     }
 
+    /// How many connections have something to be done for them ahead of time, now or later.
+    pub fn scheduled_connections(&self) -> usize {
+        self.schedule().as_ref().map_or(0, Schedule::len)
+    }
+
     /// A successor of the tokens of `generation`; nothing is sent where there is one already.
     ///
     /// # Errors
@@ -61,7 +66,7 @@ impl Broker {
                 let (now, reuse) = (self.clock.now(), provider.reuse_profile());
                 let moment = Moment { now, holder: self.holder, others: Others::Gone, reuse: &reuse };
                 let may_try_at = profile.next_attempt_at(&moment);
-                let asked_at = self.cache.asked_at(&profile.id);
+                let asked_at = self.cache.asked_at(&profile.id, now);
                 schedule.note(profile, &provider.lifetimes(), may_try_at, asked_at, now);
             }
             None => schedule.forget(&profile.id),
@@ -144,7 +149,7 @@ impl Broker {
     }
 
     fn next_job(&self, now: Timestamp) -> Option<Job> {
-        self.schedule().as_mut()?.take(now, |id| self.cache.asked_at(id))
+        self.schedule().as_mut()?.take(now, |id| self.cache.asked_at(id, now))
     }
 
     fn start(self: &Arc<Self>, job: Job) {

@@ -107,12 +107,16 @@ pub(super) struct Turn {
 impl Turn {
     /// Serves `token` from now on. Call it only with what is durable.
     pub(super) fn publish(&self, token: Arc<ServedToken>) {
-        self.slot.state().token = Some(token);
+        let mut state = self.slot.state();
+        state.token = Some(token);
+        state.tell_watchers();
     }
 
     /// Serves nothing from memory from now on.
     pub(super) fn withdraw(&self) {
-        self.slot.state().token = None;
+        let mut state = self.slot.state();
+        state.token = None;
+        state.tell_watchers();
     }
 
     /// Which connection this is about.
@@ -135,8 +139,23 @@ struct State {
     flight: Option<watch::Receiver<Option<Landing>>>,
     /// Until then nothing better than `token` is to be had.
     rests_until: Option<Instant>,
+    /// Those who want to hear of every change of `token`; each hears at least of the last.
+    watchers: Option<watch::Sender<()>>,
     /// Taken off the map: whoever still holds the slot must fetch the present one.
     is_retired: bool,
+}
+
+impl State {
+    fn tell_watchers(&mut self) {
+        if let Some(watchers) = self.watchers.take_if(|watchers| watchers.send(()).is_err()) {
+            // Nobody listens any more.
+            drop(watchers);
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watchers.as_ref().is_some_and(|watchers| watchers.receiver_count() > 0)
+    }
 }
 
 impl Slot {
@@ -169,10 +188,26 @@ impl Cache {
         slot.state().token.clone()
     }
 
-    /// When a caller last asked for a connection, as far as memory goes.
-    pub(super) fn asked_at(&self, id: &ConnectionId) -> Option<Timestamp> {
-        let asked_at = self.slots.pin().get(id)?.asked_at.load(Ordering::Relaxed);
+    /// When a caller last asked for a connection, as far as memory goes. One that is watched is asked for all the time.
+    pub(super) fn asked_at(&self, id: &ConnectionId, now: Timestamp) -> Option<Timestamp> {
+        let slots = self.slots.pin();
+        let slot = slots.get(id)?;
+        if slot.state().is_watched() {
+            return Some(now);
+        }
+        let asked_at = slot.asked_at.load(Ordering::Relaxed);
         (asked_at != 0).then(|| Timestamp::from_millis(asked_at))
+    }
+
+    /// Hears of every change of a connection's published token; closed when the connection is no more.
+    pub(super) fn watch(&self, id: &ConnectionId) -> watch::Receiver<()> {
+        loop {
+            let slot = self.slot(id);
+            let mut state = slot.state();
+            if !state.is_retired {
+                return state.watchers.get_or_insert_with(|| watch::Sender::new(())).subscribe();
+            }
+        }
     }
 
     /// Nothing better than the published token can be had for a while.
@@ -222,6 +257,7 @@ impl Cache {
     pub(super) fn retire(&self, turn: Turn) {
         let mut state = turn.slot.state();
         state.token = None;
+        state.watchers = None;
         state.is_retired = true;
         self.slots.pin().remove(&turn.id);
     }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::access_token::Demand;
 use super::{Broker, ConnectionPage};
-use crate::connection::{ConnectionId, Profile};
+use crate::connection::{ConnectionId, History, Profile};
 use crate::error::Error;
 use crate::provider::{ProviderClient, ProviderInfo};
 use crate::store::{PageToken, Selection};
@@ -46,6 +46,17 @@ impl Broker {
         }
     }
 
+    /// What happened to a connection, oldest first.
+    ///
+    /// # Errors
+    /// `CONNECTION_NOT_FOUND`, or the store's.
+    pub async fn history(&self, id: &ConnectionId) -> Result<History, Error> {
+        match self.tokens.get(id).await? {
+            Some(stored) => Ok(stored.value.history),
+            None => Err(Error::ConnectionNotFound(id.clone())),
+        }
+    }
+
     /// A page of connections. `page_size` 0 means 100; at most 1000 are given.
     ///
     /// # Errors
@@ -66,7 +77,7 @@ impl Broker {
         let page = self.tokens.list(selection, after.as_ref(), limit).await?;
         let next_page_token =
             page.next.map(|PageToken(bytes)| URL_SAFE_NO_PAD.encode(bytes)).unwrap_or_default();
-        Ok(ConnectionPage { profiles: page.profiles, next_page_token })
+        Ok(ConnectionPage { profiles: page.profiles, next_page_token, unreadable: page.unreadable })
     }
 
     /// Refreshes a connection now, or only if it is still at `if_generation`. Safe under a stampede: all who ask

@@ -60,7 +60,8 @@ impl Broker {
         let moment = Moment { now: self.clock.now(), ..moment };
         let mut connection = connection.begun(self.dice(), &moment);
         // Which costs no write of its own.
-        connection.profile.asked_at = connection.profile.asked_at.max(self.cache.asked_at(turn.id()));
+        connection.profile.asked_at =
+            connection.profile.asked_at.max(self.cache.asked_at(turn.id(), moment.now));
         let Some(attempt) = connection.profile.intent.clone() else {
             return Err(Error::Internal("a refresh began without an intent"));
         };

@@ -1,17 +1,16 @@
 //! `ConnectionService`: consent, import, listing and the end of connections.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use super::Parts;
-use super::call::Call;
+use super::call::{Call, given_id};
 use super::proto::v1;
 use super::proto::v1::connection_service_server::ConnectionService;
 use super::status::About;
-use super::wire::{Mistakes, connection, disconnected, given, status_filter, timestamp};
+use super::watch::{self, Answers, Ending};
+use super::wire::{Mistakes, connection, disconnected, given, history_event, status_filter, timestamp};
 use crate::broker::{AuthorizationResponse, BeginConnect, Broker, ImportConnection};
 use crate::connection::{ConnectionId, Profile};
 use crate::error::Error;
@@ -26,8 +25,7 @@ pub(super) struct Connections {
 
 #[tonic::async_trait]
 impl ConnectionService for Connections {
-    type WatchConnectionsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::WatchConnectionsResponse, Status>> + Send>>;
+    type WatchConnectionsStream = Answers<v1::WatchConnectionsResponse>;
 
     async fn begin_connect(
         &self,
@@ -135,6 +133,23 @@ impl ConnectionService for Connections {
         answer_profile(call, Some(&id), outcome, |connection| v1::GetConnectionResponse { connection })
     }
 
+    async fn get_connection_history(
+        &self,
+        request: Request<v1::GetConnectionHistoryRequest>,
+    ) -> Result<Response<v1::GetConnectionHistoryResponse>, Status> {
+        let call = Call::with_caller(&self.parts, "GetConnectionHistory", &request);
+        let v1::GetConnectionHistoryRequest { provider, connection, tenant } = request.into_inner();
+        let id = self.named(&call, tenant, provider, connection)?;
+        let outcome = match self.parts.broker.provider(id.provider.as_str()) {
+            Ok(_) => self.parts.broker.history(&id).await,
+            Err(error) => Err(error),
+        };
+        let answer = outcome.map(|history| v1::GetConnectionHistoryResponse {
+            events: history.events().iter().map(history_event).collect(),
+        });
+        call.answer(About::from(&id), None, answer)
+    }
+
     async fn list_connections(
         &self,
         request: Request<v1::ListConnectionsRequest>,
@@ -150,6 +165,7 @@ impl ConnectionService for Connections {
         let answer = outcome.map(|page| v1::ListConnectionsResponse {
             connections: page.profiles.into_iter().map(connection).collect(),
             next_page_token: page.next_page_token,
+            unreadable_count: u32::try_from(page.unreadable).unwrap_or(u32::MAX),
         });
         call.answer(about, None, answer)
     }
@@ -159,7 +175,22 @@ impl ConnectionService for Connections {
         request: Request<v1::WatchConnectionsRequest>,
     ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
         let call = Call::with_caller(&self.parts, "WatchConnections", &request);
-        Err(call.unimplemented("call ListConnections from time to time"))
+        let ending = Ending {
+            parts: self.parts.clone(),
+            rpc: "WatchConnections",
+            caller: request.extensions().get().copied(),
+            request_id: given_id(request.metadata().as_ref()).cloned(),
+        };
+        let request = request.into_inner();
+        let listing = v1::ListConnectionsRequest {
+            provider: request.provider.clone(),
+            connection_prefix: request.connection_prefix,
+            tenant: request.tenant.clone(),
+            ..v1::ListConnectionsRequest::default()
+        };
+        let about = About { provider: &request.provider, tenant: &request.tenant, connection: "" };
+        let watch = selection(&listing).map(|(selected, _)| self.parts.broker.watch_connections(selected));
+        call.answer(about, None, watch.map(|watch| watch::connections(watch, ending)))
     }
 
     async fn disconnect(

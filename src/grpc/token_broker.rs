@@ -1,13 +1,11 @@
 //! `TokenBrokerService`: the hit path, and what becomes of it when there is no hit.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
-use super::call::Call;
+use super::call::{Call, given_id};
 use super::caller::Caller;
 use super::proto::v1::token_broker_service_server::TokenBrokerService;
 use super::proto::v1::{
@@ -16,8 +14,9 @@ use super::proto::v1::{
 };
 use super::reply::TokenReply;
 use super::status::About;
+use super::watch::{self, Answers, Ending};
 use super::wire::Mistakes;
-use crate::broker::{Broker, TokenRequest};
+use crate::broker::{Broker, TokenRequest, WatchRequest};
 use crate::error::Error;
 
 /// One for each connection: who calls is part of it, so that a hit looks nothing up.
@@ -25,8 +24,6 @@ pub(super) struct TokenBroker {
     pub(super) parts: Arc<Parts>,
     pub(super) caller: Caller,
 }
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl TokenBrokerService for TokenBroker {
@@ -57,8 +54,22 @@ impl TokenBrokerService for TokenBroker {
         &self,
         request: Request<WatchAccessTokenRequest>,
     ) -> Result<Response<Self::WatchAccessTokenStream>, Status> {
-        let call = Call::new(&self.parts, "WatchAccessToken", self.caller, &request);
-        Err(call.unimplemented("call GetAccessToken before each use, a hit costs next to nothing"))
+        let mut call = Call::new(&self.parts, "WatchAccessToken", self.caller, &request);
+        let ending = Ending {
+            parts: self.parts.clone(),
+            rpc: "WatchAccessToken",
+            caller: Some(self.caller),
+            request_id: given_id(request.metadata().as_ref()).cloned(),
+        };
+        let asked = match watch_request(&self.parts.broker, request.into_inner()) {
+            Ok(asked) => asked,
+            Err(error) => return Err(call.refuse(About::default(), &error)),
+        };
+        call.waits();
+        let id = asked.id.clone();
+        let outcome = self.parts.broker.watch_access_token(asked).await;
+        let about = About::from(&id);
+        call.answer(about, None, outcome.map(|watch| watch::tokens(watch, id.clone(), ending)))
     }
 
     async fn call_provider(
@@ -78,16 +89,29 @@ impl TokenBrokerService for TokenBroker {
     }
 }
 
+/// What the watcher asks for, or everything that is wrong with it.
+fn watch_request(broker: &Broker, request: WatchAccessTokenRequest) -> Result<WatchRequest, Error> {
+    let mut mistakes = Mistakes::default();
+    let id = mistakes.connection_id(broker, request.tenant, request.provider, request.connection);
+    check_target(&mut mistakes, &request.audience, &request.resources);
+    let min_ttl = mistakes.span("min_ttl", request.min_ttl);
+    mistakes.none_or(id.map(|id| WatchRequest { id, scopes: request.scopes, min_ttl }))
+}
+
+fn check_target(mistakes: &mut Mistakes, audience: &str, resources: &[String]) {
+    if !audience.is_empty() {
+        mistakes.add("audience", "must be empty: no provider here mints a token for each audience");
+    }
+    if !resources.is_empty() {
+        mistakes.add("resources", "must be empty: no provider here mints a token for each resource");
+    }
+}
+
 /// What the caller asks for, or everything that is wrong with it.
 fn token_request(broker: &Broker, request: GetAccessTokenRequest) -> Result<TokenRequest, Error> {
     let mut mistakes = Mistakes::default();
     let id = mistakes.connection_id(broker, request.tenant, request.provider, request.connection);
-    if !request.audience.is_empty() {
-        mistakes.add("audience", "must be empty: no provider here mints a token for each audience");
-    }
-    if !request.resources.is_empty() {
-        mistakes.add("resources", "must be empty: no provider here mints a token for each resource");
-    }
+    check_target(&mut mistakes, &request.audience, &request.resources);
     let min_ttl = mistakes.span("min_ttl", request.min_ttl);
     let if_not_equal_to = mistakes.sha256("if_not_equal_to", &request.if_not_equal_to);
     mistakes.none_or(id.map(|id| TokenRequest {

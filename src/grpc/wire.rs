@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::proto::v1;
 use crate::broker::{Broker, Durability, RevocationState, Source};
 use crate::clock::Timestamp;
+use crate::connection::history::Event;
 use crate::connection::{ConnectionId, Profile, ProviderKey, Status, Tenant};
 use crate::error::{Error, Mistake};
 
@@ -168,6 +169,17 @@ pub(super) fn connection(profile: Profile) -> v1::Connection {
         create_time: Some(timestamp(profile.created_at)),
         update_time: Some(timestamp(profile.updated_at)),
         consent_time: profile.consented_at.map(timestamp),
+    }
+}
+
+pub(super) fn history_event(event: &Event) -> v1::HistoryEvent {
+    v1::HistoryEvent {
+        event: event.what.as_str().to_owned(),
+        time: Some(timestamp(event.at)),
+        last_time: event.last_at.map(timestamp),
+        count: event.times,
+        generation: event.generation,
+        why: event.why.clone().unwrap_or_default(),
     }
 }
 

@@ -27,6 +27,7 @@ async fn works_at_both_doors(client: impl Fn() -> Command) {
             json!({
                 "accessToken": TOKEN,
                 "tokenType": "Bearer",
+                "watched": TOKEN,
                 "error": {
                     "code": "NOT_FOUND",
                     "reason": "CONNECTION_NOT_FOUND",

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::broker::{Broker, Home, NOBODY, PROVIDER};
-use crate::process::{output, place};
+use crate::process::{Running, output, place};
 
 const TOKEN: &str = "an-access-token-for-grpcurl";
 
@@ -148,4 +148,27 @@ async fn health_says_serving() {
         assert!(said.out.contains("SERVING"), "{}{}", said.out, said.err);
         assert!(!said.out.contains("NOT_SERVING"), "{}", said.out);
     }
+}
+
+#[tokio::test]
+async fn watches_until_the_broker_stops() {
+    let home = Home::new(&NOBODY);
+    let broker = broker(&home).await;
+    let [tcp, _] = doors(&broker);
+    let asked = format!(r#"{{"provider": "{PROVIDER}", "connection": "user-42"}}"#);
+    let watch = |service: &str, sign: &'static str, asked: &str| {
+        let mut command = Command::new(place("GRPCURL"));
+        command.args(["-plaintext", "-d", asked]).args(&tcp).arg(format!("tokenbroker.v1.{service}"));
+        Running::start(command, move |line| line.contains(sign).then_some(())).0
+    };
+    let mut token = watch("TokenBrokerService/WatchAccessToken", TOKEN, &asked);
+    let mut all = watch("ConnectionService/WatchConnections", "snapshotEnd", "{}");
+    let log = broker.stop();
+    for watching in [&mut token, &mut all] {
+        let (status, said) = watching.ended();
+        assert!(!status.success());
+        assert!(said.contains("Unavailable"), "{said}");
+        assert!(said.contains("SHUTTING_DOWN"), "{said}");
+    }
+    assert!(!log.contains(TOKEN), "the log holds the token");
 }

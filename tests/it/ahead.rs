@@ -16,10 +16,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Moves the wall clock along with tokio's paused time, which jumps to the next timer as soon as all wait.
-struct Hand(AbortHandle);
+pub(crate) struct Hand(AbortHandle);
 
 impl Hand {
-    fn of(clock: &Arc<ManualClock>) -> Self {
+    pub(crate) fn of(clock: &Arc<ManualClock>) -> Self {
         let clock = clock.clone();
         let moving = tokio::spawn(async move {
             loop {

@@ -12,6 +12,7 @@ use token_broker::broker::{
     TokenRequest,
 };
 use token_broker::clock::{Clock, ManualClock, Timestamp};
+use token_broker::connection::lifetimes::Lifetimes;
 use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
     AccessToken, Account, Connection, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
@@ -189,6 +190,7 @@ pub(crate) struct FakeProvider {
     pub(crate) revocation: Mutex<Result<Revocation, ProviderError>>,
     revoked: watch::Sender<usize>,
     issued: AtomicUsize,
+    pub(crate) lifetimes: Mutex<Lifetimes>,
 }
 
 pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
@@ -218,6 +220,7 @@ impl FakeProvider {
             revocation: Mutex::new(Ok(Revocation::Revoked)),
             revoked: watch::Sender::new(0),
             issued: AtomicUsize::new(0),
+            lifetimes: Mutex::default(),
         }
     }
 
@@ -285,6 +288,10 @@ impl ProviderClient for FakeProvider {
 
     fn is_enabled(&self) -> bool {
         true
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        *self.lifetimes.lock().unwrap()
     }
 
     fn default_scopes(&self) -> &Scopes {

@@ -33,6 +33,8 @@ mod shutdown;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod watch;
+#[cfg(test)]
 mod web;
 #[cfg(test)]
 mod whole;

@@ -32,6 +32,19 @@ function getAccessToken(provider, connection) {
   });
 }
 
+// The first event of a watch, which then is hung up.
+function firstWatched(provider, connection) {
+  return new Promise((resolve, reject) => {
+    const watch = broker.watchAccessToken({ provider, connection });
+    watch.on('error', reject);
+    watch.once('data', (event) => {
+      resolve(event.token.accessToken);
+      watch.removeAllListeners('error').on('error', () => {});
+      watch.cancel();
+    });
+  });
+}
+
 function told(error) {
   const root = new protobuf.Root();
   root.resolvePath = (_origin, file) => `${proto}/${file}`;
@@ -47,6 +60,7 @@ function told(error) {
 
 const [provider, connection, unknown] = process.argv.slice(2);
 const { accessToken, tokenType } = await getAccessToken(provider, connection);
+const watched = await firstWatched(provider, connection);
 const error = await getAccessToken(provider, unknown).then(() => undefined, told);
 broker.close();
-console.log(JSON.stringify({ accessToken, tokenType, error }));
+console.log(JSON.stringify({ accessToken, tokenType, watched, error }));

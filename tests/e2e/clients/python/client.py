@@ -59,6 +59,10 @@ def main(provider, connection, unknown):
         request = token_broker_pb2.GetAccessTokenRequest(provider=provider, connection=connection)
         token = stub.GetAccessToken(request, timeout=30)
         answer = {"accessToken": token.access_token, "tokenType": token.token_type}
+        request = token_broker_pb2.WatchAccessTokenRequest(provider=provider, connection=connection)
+        watch = stub.WatchAccessToken(request)
+        answer["watched"] = next(watch).token.access_token
+        watch.cancel()
         try:
             request = token_broker_pb2.GetAccessTokenRequest(provider=provider, connection=unknown)
             stub.GetAccessToken(request, timeout=30)

@@ -1,0 +1,223 @@
+//! Those who watch: over one token, and over all connections.
+
+use std::time::Duration;
+
+use token_broker::broker::{Ahead, ConnectionEvent, ConnectionWatch, TokenEvent, TokenWatch, WatchRequest};
+use token_broker::clock::Clock as _;
+use token_broker::connection::lifetimes::Lifetimes;
+use token_broker::connection::{ConnectionId, Status};
+use token_broker::error::{Error, OAuthCode, ProviderError, Reason, Unsent};
+use token_broker::store::Selection;
+
+use crate::ahead::Hand;
+use crate::kit::{LIFE, Stage, consented, id};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn asked(id: &ConnectionId) -> WatchRequest {
+    WatchRequest { id: id.clone(), scopes: Vec::new(), min_ttl: None }
+}
+
+async fn watching(stage: &Stage, id: &ConnectionId) -> TokenWatch {
+    stage.broker.watch_access_token(asked(id)).await.unwrap()
+}
+
+async fn token(watch: &mut TokenWatch) -> String {
+    match watch.next().await.unwrap() {
+        TokenEvent::Token(answer) => answer.token.access.value.expose().clone(),
+        event @ TokenEvent::ConsentNeeded { .. } => panic!("{event:?}"),
+    }
+}
+
+fn dead() -> ProviderError {
+    ProviderError::Denied(OAuthCode::new("invalid_grant"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_successor_comes_before_the_token_before_it_dies() {
+    for is_ahead in [true, false] {
+        let stage = Stage::new();
+        let id = stage.imported("user-42").await;
+        let _hand = Hand::of(&stage.clock);
+        if is_ahead {
+            stage.broker.start_ahead(Ahead { idle_after: SECOND, ..Ahead::default() });
+        }
+        let mut watch = watching(&stage, &id).await;
+        let mut dies_at = None;
+        for n in 0..5 {
+            let TokenEvent::Token(answer) = watch.next().await.unwrap() else { panic!("a token") };
+            let now = stage.clock.now();
+            assert_eq!(*answer.token.access.value.expose(), format!("at-{n}"));
+            assert!(dies_at.is_none_or(|dies_at| now + 50 * SECOND < dies_at), "ahead: {is_ahead}");
+            dies_at = answer.token.access.expires_at;
+        }
+        assert_eq!(stage.provider.presented().len(), 4, "as many as were told, ahead: {is_ahead}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_grant_is_told_once_and_the_token_after_consent() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let hand = Hand::of(&stage.clock);
+    let mut watch = watching(&stage, &id).await;
+    assert_eq!(token(&mut watch).await, "at-0");
+    stage.provider.next(Err(dead()));
+    let TokenEvent::ConsentNeeded { reason, oauth_error, .. } = watch.next().await.unwrap() else {
+        panic!("consent is needed")
+    };
+    assert_eq!(reason, Reason::ReauthRequired);
+    assert_eq!(oauth_error, Some(OAuthCode::new("invalid_grant")));
+    drop(hand);
+    let broker = stage.broker.clone();
+    let again = stage.begun_by_app("user-42").await.1;
+    let waiting = tokio::spawn(async move { (token(&mut watch).await, watch) });
+    broker.complete_connect(consented(&again)).await.unwrap();
+    assert_eq!(waiting.await.unwrap().0, "at-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_finds_the_latest_token_and_no_queue() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let mut watch = watching(&stage, &id).await;
+    assert_eq!(token(&mut watch).await, "at-0");
+    for _ in 0..10 {
+        stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+        stage.clock.advance(SECOND);
+    }
+    assert_eq!(token(&mut watch).await, "at-10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_cannot_be_reached_is_no_event() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let _hand = Hand::of(&stage.clock);
+    let mut watch = watching(&stage, &id).await;
+    assert_eq!(token(&mut watch).await, "at-0");
+    for _ in 0..3 {
+        stage.provider.next(Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }));
+    }
+    assert_eq!(token(&mut watch).await, "at-1");
+    assert!(stage.provider.presented().len() >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_when_its_connection_does_and_when_the_broker_drains() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let other = stage.imported("user-43").await;
+    let (mut gone, mut drained) = (watching(&stage, &id).await, watching(&stage, &other).await);
+    let mut all = stage.broker.watch_connections(Selection::default());
+    token(&mut gone).await;
+    token(&mut drained).await;
+    stage.broker.disconnect(id.clone()).await.unwrap();
+    assert!(matches!(gone.next().await, Err(Error::ConnectionNotFound(_))));
+    stage.broker.drain().await;
+    assert!(matches!(drained.next().await, Err(Error::ShuttingDown)));
+    while let Ok(event) = all.next().await {
+        assert!(!matches!(event, ConnectionEvent::SnapshotStart));
+    }
+    assert!(matches!(stage.broker.watch_access_token(asked(&id)).await, Err(Error::ConnectionNotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_watches_a_name_that_does_not_exist_is_told_so() {
+    let stage = Stage::new();
+    let error = stage.broker.watch_access_token(asked(&id("nobody"))).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ConnectionNotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_does_not_print_its_token() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let watch = watching(&stage, &id).await;
+    let printed = format!("{watch:?} {:?}", stage.broker.watch_connections(Selection::default()));
+    assert!(!printed.contains("at-0") && !printed.contains("rt-0"), "{printed}");
+}
+
+/// What a reader that applies every event has in the end.
+async fn applied(
+    watch: &mut ConnectionWatch,
+    until: impl Fn(&ConnectionEvent) -> bool,
+) -> Vec<(String, Status)> {
+    let mut known = std::collections::BTreeMap::new();
+    loop {
+        let event = watch.next().await.unwrap();
+        let is_last = until(&event);
+        match event {
+            ConnectionEvent::Connection(profile) => {
+                known.insert(profile.id.name.to_string(), profile.status);
+            }
+            ConnectionEvent::Removed(id) => {
+                known.remove(id.name.as_str());
+            }
+            ConnectionEvent::SnapshotStart => known.clear(),
+            ConnectionEvent::SnapshotEnd | ConnectionEvent::Ending { .. } => {}
+        }
+        if is_last {
+            return known.into_iter().collect();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_told_as_they_are_and_then_as_they_change() {
+    let stage = Stage::new();
+    for name in ["user-1", "user-2", "org-7/user-3"] {
+        stage.imported(name).await;
+    }
+    let selection = Selection { name_prefix: Some("user-".into()), ..Selection::default() };
+    let mut watch = stage.broker.watch_connections(selection);
+    let first = applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    assert_eq!(first, [("user-1".to_owned(), Status::Active), ("user-2".to_owned(), Status::Active)]);
+
+    stage.provider.next(Err(dead()));
+    let _ = stage.broker.refresh_connection(id("user-1"), None).await.unwrap_err();
+    let ConnectionEvent::Connection(profile) = watch.next().await.unwrap() else { panic!("a connection") };
+    assert_eq!((profile.id, profile.status), (id("user-1"), Status::ReauthRequired));
+
+    stage.broker.disconnect(id("org-7/user-3")).await.unwrap();
+    stage.broker.disconnect(id("user-2")).await.unwrap();
+    let ConnectionEvent::Connection(profile) = watch.next().await.unwrap() else { panic!("a connection") };
+    assert_eq!((&profile.id, profile.status), (&id("user-2"), Status::Revoking));
+    let ConnectionEvent::Removed(gone) = watch.next().await.unwrap() else { panic!("gone") };
+    assert_eq!(gone, id("user-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_fell_behind_is_told_everything_anew() {
+    let stage = Stage::new();
+    stage.imported("user-1").await;
+    stage.imported("user-2").await;
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    stage.broker.disconnect(id("user-2")).await.unwrap();
+    for _ in 0..1024 {
+        stage.broker.refresh_connection(id("user-1"), None).await.unwrap();
+    }
+    assert!(matches!(watch.next().await.unwrap(), ConnectionEvent::SnapshotStart));
+    let known = applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    assert_eq!(known, [("user-1".to_owned(), Status::Active)], "also what was removed meanwhile is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_grant_is_told_to_those_who_watch_connections() {
+    let stage = Stage::new();
+    *stage.provider.lifetimes.lock().unwrap() =
+        Lifetimes { refresh_absolute: Some(240 * LIFE), ..Lifetimes::default() };
+    let state = stage.begun_by_app("user-42").await.1;
+    stage.broker.complete_connect(consented(&state)).await.unwrap();
+    let _hand = Hand::of(&stage.clock);
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    stage.broker.start_ahead(Ahead::default());
+    loop {
+        if let ConnectionEvent::Ending { id: whose, ends_at } = watch.next().await.unwrap() {
+            assert_eq!(whose, id("user-42"));
+            assert!(stage.clock.now() < ends_at);
+            return;
+        }
+    }
+}
