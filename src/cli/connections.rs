@@ -1,10 +1,12 @@
 //! `connections`: see, take over, refresh and end grants. Owns how a connection looks, which `connect` shares.
 
 pub(crate) mod disconnect;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod refresh;
 pub(crate) mod show;
+pub(crate) mod watch;
 
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
@@ -32,6 +34,10 @@ pub(crate) enum Connections {
     Disconnect(disconnect::Disconnect),
     /// Refresh a token now
     Refresh(refresh::Refresh),
+    /// Show what happened to one connection
+    History(history::History),
+    /// Follow every change of connections
+    Watch(watch::Watch),
 }
 
 /// Names one connection on the command line.
@@ -63,6 +69,8 @@ impl Connections {
             Self::Import(import) => import.run(console, client).await,
             Self::Disconnect(disconnect) => disconnect.run(console, client).await,
             Self::Refresh(refresh) => refresh.run(console, client).await,
+            Self::History(history) => history.run(console, client).await,
+            Self::Watch(watch) => watch.run(console, client).await,
         }
     }
 }

@@ -153,6 +153,16 @@ impl Console {
         self.output.stdout.write(&text)
     }
 
+    /// One of several results: text, or JSON on one line.
+    pub(crate) fn line(&mut self, report: &impl Report) -> io::Result<()> {
+        let text = if self.output.is_json {
+            serde_json::to_string(report).map_err(io::Error::other)? + "\n"
+        } else {
+            report.text(&Page::new(&self.output.stdout, self.clock.now(), &self.program))
+        };
+        self.output.stdout.write(&text)
+    }
+
     /// A line beside the result.
     pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
         self.output.stderr.write(&format!("{line}\n"))

@@ -51,6 +51,17 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
             "token-broker connections refresh google user-42 --if-generation 3",
         ],
     ),
+    (
+        "connections history",
+        [
+            "token-broker connections history google user-42",
+            "token-broker connections history google user-42 --json",
+        ],
+    ),
+    (
+        "connections watch",
+        ["token-broker connections watch --provider google", "token-broker connections watch --once --json"],
+    ),
     ("providers", ["token-broker providers list", "token-broker providers show google"]),
     ("providers list", ["token-broker providers list", "token-broker providers list --json"]),
     ("providers show", ["token-broker providers show google", "token-broker providers show github --json"]),

@@ -3,6 +3,8 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::connections::history::Timeline;
+use super::connections::watch::WatchLine;
 use super::connections::{ConnectionView, disconnect::Disconnected, list::ConnectionList};
 use super::dev::Banner;
 use super::providers::{list::ProviderList, show::Setup};
@@ -20,6 +22,8 @@ fn document() -> Value {
     let shows_one = ["connect", "connections show", "connections import", "connections refresh"];
     add::<ConnectionView>(&mut generator, &mut commands, &shows_one);
     add::<ConnectionList>(&mut generator, &mut commands, &["connections list"]);
+    add::<Timeline>(&mut generator, &mut commands, &["connections history"]);
+    add::<WatchLine>(&mut generator, &mut commands, &["connections watch"]);
     add::<Disconnected>(&mut generator, &mut commands, &["connections disconnect"]);
     add::<ProviderList>(&mut generator, &mut commands, &["providers list"]);
     add::<Setup>(&mut generator, &mut commands, &["providers show"]);

@@ -69,6 +69,8 @@ impl From<StatusWord> for ConnectionStatus {
 pub(crate) struct ConnectionList {
     /// In order of tenant, provider and connection.
     pub(crate) connections: Vec<ConnectionView>,
+    /// Records that do not open, whatever was asked for: what they are about cannot be known.
+    pub(crate) unreadable_count: u32,
 }
 
 impl List {
@@ -96,6 +98,7 @@ pub(crate) async fn all(console: &Console, client: &Client, list: &List) -> Resu
             Ok(page) => page.into_inner(),
             Err(status) => return Err(client.failure(status, None, console.now()).await),
         };
+        found.unreadable_count = found.unreadable_count.saturating_add(page.unreadable_count);
         found.connections.extend(page.connections.into_iter().map(ConnectionView::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -110,8 +113,13 @@ pub(crate) async fn all(console: &Console, client: &Client, list: &List) -> Resu
 
 impl Report for ConnectionList {
     fn text(&self, page: &Page<'_>) -> String {
+        let unreadable = match self.unreadable_count {
+            0 => String::new(),
+            1 => "1 record cannot be read; the broker's log says why\n".to_owned(),
+            many => format!("{many} records cannot be read; the broker's log says why\n"),
+        };
         if self.connections.is_empty() {
-            return "no connections\n".to_owned();
+            return "no connections\n".to_owned() + &unreadable;
         }
         let rows: Vec<Vec<String>> = self
             .connections
@@ -129,6 +137,6 @@ impl Report for ConnectionList {
             })
             .collect();
         let header = ["TENANT", "PROVIDER", "CONNECTION", "STATUS", "ACCOUNT", "TOKEN EXPIRES", "LAST ERROR"];
-        page.table(&header, &rows)
+        page.table(&header, &rows) + &unreadable
     }
 }
