@@ -17,7 +17,7 @@ use url::Url;
 pub use address::Addresses;
 pub use error::StartError;
 
-use crate::broker::{Ahead, AllowedUrls, Broker, Deps, Settings};
+use crate::broker::{Ahead, AllowedUrls, Broker, Deps, Settings, Trust};
 use crate::clock::Clock;
 use crate::config::{Config, Engine};
 use crate::entropy::{Entropy, OsEntropy};
@@ -147,6 +147,7 @@ impl Bound {
     /// # Errors
     /// A door that could not be served at all.
     pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), StartError> {
+        self.heed_rollback().await?;
         let closing = CancellationToken::new();
         let parts = grpc::Parts {
             broker: self.broker.clone(),
@@ -218,6 +219,20 @@ impl Bound {
                 Ok(())
             }
         }
+    }
+}
+
+impl Bound {
+    /// Where the store was put back to an older state, nothing may be refreshed before its grants are marked. Until
+    /// that is durable every start finds the rollback anew.
+    async fn heed_rollback(&self) -> Result<(), StartError> {
+        let Some(store) = self.store.as_ref().filter(|store| store.opened().rollback.is_some()) else {
+            return Ok(());
+        };
+        let marked = self.broker.recover(Trust::RolledBack).await;
+        marked.map_err(|error| StartError::Serve(format!("marking grants after a rollback: {error}")))?;
+        let settled = store.settle_rollback().await;
+        settled.map_err(|error| StartError::Serve(format!("settling a rollback: {error}")))
     }
 }
 

@@ -4,11 +4,14 @@
 
 mod access_token;
 mod ahead;
+mod attempt;
 mod cache;
 mod connect;
 mod disconnect;
+mod escrow;
 mod keep;
 mod listing;
+mod recovery;
 mod refresh;
 mod schedule;
 mod sweep;
@@ -28,6 +31,7 @@ use url::Url;
 pub use cache::ServedToken;
 pub use connect::AllowedUrls;
 pub use keep::Change;
+pub use recovery::{Recovery, Trust};
 pub use schedule::Ahead;
 pub use watch::{TokenEvent, TokenWatch, WatchRequest};
 pub use watch_connections::{ConnectionEvent, ConnectionWatch};
@@ -79,6 +83,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     changes: broadcast::Sender<Change>,
     cache: cache::Cache,
+    escrow: escrow::Escrow,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
     /// Tells what this run has written from what others have.
@@ -108,6 +113,7 @@ impl Broker {
             metrics: deps.metrics,
             changes: broadcast::Sender::new(keep::BACKLOG),
             cache: cache::Cache::default(),
+            escrow: escrow::Escrow::default(),
             revocations: Mutex::default(),
             schedule: Mutex::default(),
             scheduled: Notify::new(),
@@ -280,10 +286,14 @@ pub enum RevocationState {
     Revoked,
     /// The provider has no revocation: the connection is forgotten here, and its owner must remove the app there.
     Unsupported,
+    /// There was nothing to revoke: no token was held.
+    NotNeeded,
     /// The provider could not be reached; the broker keeps trying. The connection serves nothing meanwhile.
     Pending {
         /// Why not.
         error: Error,
+        /// When it is tried again; `None`: soon.
+        next_attempt_at: Option<Timestamp>,
     },
 }
 

@@ -185,6 +185,12 @@ pub enum SessionFlaw {
     /// The connection belongs to a known account, and whose consent this is could not be told.
     #[error("whose account consented could not be told, and this connection belongs to a known one")]
     AccountUnknown,
+    /// The connection is being disconnected, and the provider has not confirmed yet.
+    #[error(
+        "the connection is being disconnected and its provider has not confirmed the revocation yet; \
+         begin again when it is gone, or under another name"
+    )]
+    Disconnecting,
     /// Neither a code nor an error came back.
     #[error("the answer carries neither a code nor an error")]
     Empty,

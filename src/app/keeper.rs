@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Ahead, Broker};
+use crate::broker::{Ahead, Broker, Trust};
 use crate::readiness::ReadinessGuard;
 
 /// How often consents that ran out of time are swept away and connections are counted.
@@ -19,6 +19,7 @@ pub(super) async fn keep(
     ahead: Option<Ahead>,
     closing: CancellationToken,
 ) {
+    let mut is_recovered = recover(&broker).await;
     let mut is_resumed = resume(&broker).await;
     drop(starting);
     if let Some(ahead) = ahead {
@@ -32,7 +33,19 @@ pub(super) async fn keep(
             () = tokio::time::sleep(EVERY) => {}
             () = closing.cancelled() => return,
         }
+        is_recovered = is_recovered || recover(&broker).await;
         is_resumed = is_resumed || resume(&broker).await;
+    }
+}
+
+/// Refreshes that were left unfinished come first: the time in which they can be saved may be running out.
+async fn recover(broker: &Arc<Broker>) -> bool {
+    match broker.recover(Trust::Sound).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::error!(%error, reason = %error.reason(), "unfinished refreshes wait; tried again");
+            false
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::{Joined, Landing};
+use super::refresh::REST;
 use super::{Broker, Durability, ServedToken, Source, TokenAnswer, TokenRequest};
 use crate::clock::Timestamp;
 use crate::connection::{AccessToken, ConnectionId, Profile, Status};
@@ -12,9 +13,6 @@ use crate::provider::ProviderClient;
 
 /// How long a caller that holds no opinion waits for a better token while an older one still lives.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// For how long after nothing better could be had those who have a living token do not ask for it again.
-const REST: Duration = Duration::from_secs(5);
 
 /// What a token must be for a caller to take it.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +25,10 @@ pub(super) struct Demand {
     pub(super) not: Option<[u8; 32]>,
     /// It is of a later generation than this.
     pub(super) newer_than: Option<u64>,
+    /// Nobody waits for it.
+    pub(super) is_ahead: bool,
+    /// An operator wants a dead grant tried once more.
+    pub(super) revives: bool,
 }
 
 impl Demand {
@@ -43,6 +45,11 @@ impl Demand {
             && self.not.is_none_or(|refused| access.value.digest() != refused)
     }
 
+    /// Whether this is the token that the caller was refused with.
+    pub(super) fn refuses(&self, access: Option<&AccessToken>) -> bool {
+        self.not.is_some_and(|refused| access.is_some_and(|access| access.value.digest() == refused))
+    }
+
     fn is_met_by_served(&self, token: &ServedToken, now: Timestamp) -> bool {
         self.is_met_by(&token.access, token.generation, now)
     }
@@ -54,7 +61,7 @@ impl From<&TokenRequest> for Demand {
             min_ttl: request.min_ttl,
             allow_stale: request.allow_stale,
             not: request.if_not_equal_to,
-            newer_than: None,
+            ..Self::default()
         }
     }
 }
@@ -93,7 +100,8 @@ impl Broker {
             return Err(Error::ScopeNotGranted { connection: request.id, missing });
         }
         self.metrics.tokens_served(request.id.provider.as_str(), source.as_str()).inc();
-        Ok(TokenAnswer { token, source, durability: Durability::Durable })
+        let durability = token.durability;
+        Ok(TokenAnswer { token, source, durability })
     }
 
     /// A token that meets the request, or, where the caller prefers that to an error or a long wait, an older one
@@ -126,11 +134,14 @@ impl Broker {
         demand: &Demand,
     ) -> Landing {
         loop {
-            let flight = match self.cache.join(id) {
+            let flight = match self.cache.join(id, demand.is_ahead) {
                 Joined::Started(pilot, flight) => {
                     let (broker, provider) = (self.clone(), provider.clone());
                     let (id, demand) = (id.clone(), demand.clone());
-                    self.tasks.spawn(async move { pilot.land(broker.fly(&*provider, &id, &demand).await) });
+                    self.tasks.spawn(async move {
+                        let landing = broker.fly(&provider, &id, &demand, &pilot).await;
+                        pilot.land(landing);
+                    });
                     return flight.landed().await;
                 }
                 Joined::Shared(flight) => flight,
@@ -143,39 +154,6 @@ impl Broker {
                 return Ok((token, source));
             }
         }
-    }
-
-    /// One flight: alone with the connection, read again what is stored, and only then refresh.
-    async fn fly(&self, provider: &dyn ProviderClient, id: &ConnectionId, demand: &Demand) -> Landing {
-        let turn = self.cache.turn(id).await;
-        let Some(stored) = self.tokens.get(id).await? else {
-            self.cache.retire(turn);
-            return Err(Error::ConnectionNotFound(id.clone()));
-        };
-        let Some(tokens) = stored.value.serving() else {
-            turn.withdraw();
-            return Err(not_serving(&stored.value.profile));
-        };
-        let is_met = tokens.access.as_ref().is_some_and(|access| {
-            demand.is_met_by(access, stored.value.profile.generation, self.clock.now())
-        });
-        if is_met {
-            let token = self.served(stored.value)?;
-            turn.publish(token.clone());
-            return Ok((token, Source::Store));
-        }
-        // What still lives is durable, so it may be fallen back on; after a restart memory does not know it yet.
-        if let Some(access) = tokens.access.as_ref().filter(|access| access.is_alive(self.clock.now())) {
-            turn.publish(self.served_copy(access, &stored.value.profile));
-        }
-        let landing = self.refresh(&turn, provider, stored, demand).await;
-        if matches!(
-            landing,
-            Err(Error::Provider { .. } | Error::ConnectionAmbiguous { .. }) | Ok((_, Source::Stale))
-        ) {
-            self.cache.rest(id, REST);
-        }
-        landing
     }
 
     /// The token to fall back on, if this caller prefers a living one to an error.

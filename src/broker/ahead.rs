@@ -53,7 +53,7 @@ impl Broker {
         generation: u64,
     ) -> Result<Source, Error> {
         let provider = self.enabled_provider(id.provider.as_str())?.clone();
-        let demand = Demand { newer_than: Some(generation), ..Demand::default() };
+        let demand = Demand { newer_than: Some(generation), is_ahead: true, ..Demand::default() };
         self.fetch(&provider, id, &demand).await.map(|(_, source)| source)
     }
 

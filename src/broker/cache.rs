@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
-use super::Source;
+use super::{Durability, Source};
 use crate::clock::Timestamp;
 use crate::connection::{AccessToken, ConnectionId, Scopes};
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub struct ServedToken {
     pub scopes: Scopes,
     /// Which of the connection's token sets it belongs to.
     pub generation: u64,
+    /// Whether it would survive a crash. Only what does is published; what does not is answered and not kept.
+    pub durability: Durability,
     encoded: OnceLock<Bytes>,
     hits: Count,
 }
@@ -32,7 +34,13 @@ pub struct ServedToken {
 impl ServedToken {
     /// A token that counts each hit in `hits`.
     pub fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
-        Self { access, scopes, generation, encoded: OnceLock::new(), hits }
+        let durability = Durability::Durable;
+        Self { access, scopes, generation, durability, encoded: OnceLock::new(), hits }
+    }
+
+    /// The same token, said to be lost if the process ends now.
+    pub(super) fn degraded(self) -> Self {
+        Self { durability: Durability::Degraded, ..self }
     }
 
     /// What the asking door writes beside the token, made by `encode` the first time and shared from then on. It must
@@ -70,9 +78,15 @@ impl Flight {
 pub(super) struct Pilot {
     slot: Arc<Slot>,
     sender: watch::Sender<Option<Landing>>,
+    hurry: Arc<Notify>,
 }
 
 impl Pilot {
+    /// Returns when somebody waits for a flight that was begun for nobody.
+    pub(super) async fn is_awaited(&self) {
+        self.hurry.notified().await;
+    }
+
     /// Ends the flight. It is taken off the map before waiters wake, so that none of them joins it again.
     pub(super) fn land(self, landing: Landing) {
         self.slot.state().flight = None;
@@ -83,7 +97,7 @@ impl Pilot {
 impl Drop for Pilot {
     fn drop(&mut self) {
         let mut state = self.slot.state();
-        if state.flight.as_ref().is_some_and(|flight| flight.same_channel(&self.sender.subscribe())) {
+        if state.flight.as_ref().is_some_and(|(flight, _)| flight.same_channel(&self.sender.subscribe())) {
             state.flight = None;
         }
     }
@@ -136,7 +150,7 @@ struct Slot {
 #[derive(Default)]
 struct State {
     token: Option<Arc<ServedToken>>,
-    flight: Option<watch::Receiver<Option<Landing>>>,
+    flight: Option<(watch::Receiver<Option<Landing>>, Arc<Notify>)>,
     /// Until then nothing better than `token` is to be had.
     rests_until: Option<Instant>,
     /// Those who want to hear of every change of `token`; each hears at least of the last.
@@ -223,21 +237,32 @@ impl Cache {
         slots.get(id).is_some_and(|slot| slot.state().rests_until.is_some_and(|until| Instant::now() < until))
     }
 
-    /// Joins the flight under way, or starts one.
-    pub(super) fn join(&self, id: &ConnectionId) -> Joined {
+    /// The flight under way.
+    pub(super) fn flight(&self, id: &ConnectionId) -> Option<Flight> {
+        let slots = self.slots.pin();
+        let state = slots.get(id)?.state();
+        state.flight.as_ref().map(|(flight, _)| Flight(flight.clone()))
+    }
+
+    /// Joins the flight under way, or starts one. Unless it `is_ahead`, a flight that nobody waited for makes haste.
+    pub(super) fn join(&self, id: &ConnectionId, is_ahead: bool) -> Joined {
         loop {
             let slot = self.slot(id);
             let mut state = slot.state();
             if state.is_retired {
                 continue;
             }
-            if let Some(flight) = &state.flight {
+            if let Some((flight, hurry)) = &state.flight {
+                if !is_ahead {
+                    hurry.notify_one();
+                }
                 return Joined::Shared(Flight(flight.clone()));
             }
             let (sender, receiver) = watch::channel(None);
-            state.flight = Some(receiver.clone());
+            let hurry = Arc::new(Notify::new());
+            state.flight = Some((receiver.clone(), hurry.clone()));
             drop(state);
-            return Joined::Started(Pilot { slot, sender }, Flight(receiver));
+            return Joined::Started(Pilot { slot, sender, hurry }, Flight(receiver));
         }
     }
 

@@ -13,13 +13,12 @@ use url::Url;
 pub use request::AllowedUrls;
 
 use super::keep::Weight;
-use super::refresh::Persistence;
 use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
     CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
     Scopes, Status,
 };
-use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
+use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw};
 use crate::provider::{AuthorizationRequest, CodeGrant, ProviderClient};
 use crate::secret::Secret;
 use crate::store::{Expected, SessionKey};
@@ -249,7 +248,7 @@ impl Broker {
         let now = self.clock.now();
         let (before, expected) = match self.tokens.get(id).await? {
             Some(stored) if stored.value.profile.status == Status::Revoking => {
-                return Err(StoreError::Conflict.into());
+                return Err(being_disconnected(id));
             }
             Some(stored) => (stored.value, Expected::At(stored.revision)),
             None => (Connection::pending(id.clone(), now), Expected::Absent),
@@ -259,7 +258,7 @@ impl Broker {
         let connection = before
             .connected(consent, now)
             .map_err(|why| Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why })?;
-        self.commit(&turn, &connection, expected, Persistence::Brief).await?;
+        self.commit(&turn, &connection, expected).await?;
         let profile = connection.profile.clone();
         turn.publish(self.served(connection)?);
         tracing::info!(connection = %id, "connected");
@@ -273,7 +272,7 @@ impl Broker {
         let expected = match &stored {
             None => Expected::Absent,
             Some(stored) => match stored.value.profile.status {
-                Status::Revoking => return Err(StoreError::Conflict.into()),
+                Status::Revoking => return Err(being_disconnected(id)),
                 // Begun again: the time in which it is swept away starts anew.
                 Status::Pending => Expected::At(stored.revision),
                 _ => return Ok(()),
@@ -291,6 +290,11 @@ struct Awaited {
     connection: ConnectionId,
     allow_account_change: bool,
     wait: CodeWait,
+}
+
+/// Until the grant before it is revoked, nothing takes a connection's place: the revocation could end the new one too.
+fn being_disconnected(id: &ConnectionId) -> Error {
+    Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why: SessionFlaw::Disconnecting }
 }
 
 fn key_of(secret: &Secret<String>) -> SessionKey {

@@ -1,4 +1,5 @@
-//! Disconnect: say no to callers first, revoke at the provider, then forget.
+//! Disconnect: say no to callers first, revoke at the provider, then forget. A workflow that a restart goes on with: its
+//! state is the record's, REVOKING, with the time of the next try.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -9,12 +10,18 @@ use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
 use crate::connection::{Connection, ConnectionId, Profile, Status};
 use crate::error::{Error, ProviderError};
+use crate::failpoint;
 use crate::provider::{ProviderClient, Revocation};
 use crate::store::{Expected, Revision, Selection};
 
-/// How long after a failed revocation the next is tried, at first and at most.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(300);
+/// The shortest time between two tries.
+const SHORTEST: Duration = Duration::from_millis(200);
+
+/// The longest time without a look: the clock may have been set meanwhile.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What a refresh under way is given beyond its deadline to be stored, before its connection is revoked without it.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Whether a revocation is asked for now, or was asked for earlier and is only to be carried on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +52,8 @@ impl Broker {
             let page = self.tokens.list(&selection, after.as_ref(), 1000).await?;
             resumed += page.profiles.len();
             for profile in page.profiles {
-                self.keep_revoking(profile.id);
+                let pause = self.pause_of(&profile);
+                self.keep_revoking(profile.id, pause);
             }
             after = page.next;
             if after.is_none() {
@@ -57,9 +65,10 @@ impl Broker {
     async fn revoke_and_forget(self: Arc<Self>, id: ConnectionId) -> Result<Disconnected, Error> {
         let provider = self.configured_provider(id.provider.as_str())?.clone();
         let (profile, revocation) = self.try_revoke(&provider, &id, Intent::Begin).await?;
-        if let RevocationState::Pending { error } = &revocation {
+        if let RevocationState::Pending { error, .. } = &revocation {
             tracing::warn!(connection = %id, %error, "the grant is not revoked yet; trying on");
-            self.keep_revoking(id);
+            let pause = self.pause_of(&profile);
+            self.keep_revoking(id, pause);
         }
         Ok(Disconnected { profile, revocation })
     }
@@ -70,32 +79,85 @@ impl Broker {
         id: &ConnectionId,
         intent: Intent,
     ) -> Result<(Profile, RevocationState), Error> {
+        let profile = self.mark_revoking(id, intent).await?;
+        if profile.status != Status::Revoking {
+            // Forgotten meanwhile and connected anew under the same name: none of our business.
+            return Ok((profile, RevocationState::Revoked));
+        }
+        failpoint::hit("disconnect.revoking.after").await;
+        if let Some(error) = self.await_surplus(provider, &profile).await {
+            return Ok((profile, RevocationState::Pending { error, next_attempt_at: None }));
+        }
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else {
+            self.cache.retire(turn);
+            return Ok((profile, RevocationState::Revoked));
+        };
+        let (connection, revision) = (stored.value, stored.revision);
+        if connection.profile.status != Status::Revoking {
+            return Ok((connection.profile, RevocationState::Revoked));
+        }
+        let mut state = RevocationState::NotNeeded;
+        for tokens in connection.revocable() {
+            match (provider.revoke(&tokens).await, &state) {
+                (Ok(Revocation::Unsupported), _) => state = RevocationState::Unsupported,
+                (Ok(Revocation::Revoked), RevocationState::Unsupported) => {}
+                (Ok(Revocation::Revoked), _) => state = RevocationState::Revoked,
+                (Err(error), _) => return Ok(self.put_off(&turn, connection, revision, error).await),
+            }
+        }
+        failpoint::hit("disconnect.revoked.after").await;
+        self.forget(turn, connection, revision, state).await
+    }
+
+    /// From the moment this has returned the connection serves nothing, and no refresh can store anything but what is
+    /// to be revoked with it.
+    async fn mark_revoking(&self, id: &ConnectionId, intent: Intent) -> Result<Profile, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else {
             self.cache.retire(turn);
             return Err(Error::ConnectionNotFound(id.clone()));
         };
-        let (mut connection, mut revision) = (stored.value, stored.revision);
+        let mut connection = stored.value;
         if connection.profile.status != Status::Revoking {
             if intent == Intent::Resume {
-                // Forgotten meanwhile and connected anew under the same name: none of our business.
-                return Ok((connection.profile, RevocationState::Revoked));
+                return Ok(connection.profile);
             }
             connection = connection.revoking(self.clock.now());
-            revision = self.keep(&turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
+            self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
         turn.withdraw();
-        let revocation = match &connection.tokens {
-            None => Ok(Revocation::Revoked),
-            Some(tokens) => provider.revoke(tokens).await,
-        };
-        match revocation {
-            Ok(outcome) => self.forget(turn, connection, revision, outcome).await,
-            Err(error) => {
-                let error = Error::Provider { provider: id.provider.clone(), error };
-                Ok((connection.profile, RevocationState::Pending { error }))
-            }
+        Ok(connection.profile)
+    }
+
+    /// Lets a refresh under way land, so that what it brings is revoked too. Answers why that must be waited for longer.
+    async fn await_surplus(&self, provider: &Arc<dyn ProviderClient>, profile: &Profile) -> Option<Error> {
+        let is_ours = profile.intent.as_ref().is_some_and(|intent| intent.holder == self.holder);
+        if let Some(flight) = self.cache.flight(&profile.id).filter(|_| is_ours) {
+            let longest = provider.reuse_profile().token_timeout + SETTLING;
+            let _ = tokio::time::timeout(longest, flight.landed()).await;
         }
+        self.escrow.holds(&profile.id).then(|| {
+            crate::error::StoreError::Unavailable("tokens of this connection are not durable yet".to_owned())
+                .into()
+        })
+    }
+
+    /// Notes a try that failed, with the time of the next.
+    async fn put_off(
+        &self,
+        turn: &Turn,
+        connection: Connection,
+        revision: Revision,
+        error: ProviderError,
+    ) -> (Profile, RevocationState) {
+        let connection = connection.revocation_failed(&error, self.clock.now(), self.dice());
+        if let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await {
+            tracing::warn!(connection = %turn.id(), %error, "a failed revocation could not be recorded");
+        }
+        let next_attempt_at = connection.profile.backoff.as_ref().map(|backoff| backoff.until);
+        let error = Error::Provider { provider: turn.id().provider.clone(), error };
+        (connection.profile, RevocationState::Pending { error, next_attempt_at })
     }
 
     async fn forget(
@@ -103,22 +165,23 @@ impl Broker {
         turn: Turn,
         connection: Connection,
         revision: Revision,
-        outcome: Revocation,
+        state: RevocationState,
     ) -> Result<(Profile, RevocationState), Error> {
         self.forget_record(&turn, Expected::At(revision)).await?;
         self.cache.retire(turn);
         let profile = Profile { status: Status::Revoked, updated_at: self.clock.now(), ..connection.profile };
-        let state = match outcome {
-            Revocation::Revoked => RevocationState::Revoked,
-            Revocation::Unsupported => RevocationState::Unsupported,
-        };
         tracing::info!(connection = %profile.id, "disconnected");
         Ok((profile, state))
     }
 
+    fn pause_of(&self, profile: &Profile) -> Duration {
+        let now = self.clock.now();
+        profile.backoff.as_ref().map_or(SHORTEST, |backoff| now.until(backoff.until)).clamp(SHORTEST, LONGEST)
+    }
+
     /// Tries again until the provider has answered, the connection was brought back, or the broker drains. The
     /// record says REVOKING, so a restart goes on from there.
-    fn keep_revoking(self: &Arc<Self>, id: ConnectionId) {
+    fn keep_revoking(self: &Arc<Self>, id: ConnectionId, pause: Duration) {
         // However often it is asked for, one task tries.
         if !self.revocations().insert(id.clone()) {
             return;
@@ -127,13 +190,13 @@ impl Broker {
         let draining = self.draining.clone();
         self.tasks.spawn(async move {
             let trying = async {
-                let mut wait = FIRST_RETRY;
+                let mut pause = pause;
                 loop {
-                    tokio::time::sleep(wait).await;
-                    if broker.is_revoked(&id).await {
-                        return;
+                    tokio::time::sleep(pause).await;
+                    match broker.carry_on(&id).await {
+                        Some(next) => pause = next,
+                        None => return,
                     }
-                    wait = (wait * 2).min(LAST_RETRY);
                 }
             };
             tokio::select! {
@@ -148,27 +211,23 @@ impl Broker {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn is_revoked(&self, id: &ConnectionId) -> bool {
+    /// One more try; answers when the next is due, or nothing where none is.
+    async fn carry_on(&self, id: &ConnectionId) -> Option<Duration> {
         let Ok(provider) = self.configured_provider(id.provider.as_str()) else {
             tracing::error!(connection = %id, "cannot be revoked: its provider is no longer configured");
-            return true;
+            return None;
         };
         match self.try_revoke(provider, id, Intent::Resume).await {
-            Ok((_, RevocationState::Revoked | RevocationState::Unsupported))
-            | Err(Error::ConnectionNotFound(_)) => true,
-            Ok((
-                _,
-                RevocationState::Pending {
-                    error: Error::Provider { error: ProviderError::Misconfigured(code), .. },
-                },
-            )) => {
-                tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
-                false
+            Ok((profile, RevocationState::Pending { error, .. })) => {
+                if let Error::Provider { error: ProviderError::Misconfigured(code), .. } = &error {
+                    tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
+                }
+                Some(self.pause_of(&profile))
             }
-            Ok((_, RevocationState::Pending { .. })) => false,
+            Ok(_) | Err(Error::ConnectionNotFound(_)) => None,
             Err(error) => {
                 tracing::warn!(connection = %id, %error, "a revocation could not be completed; trying on");
-                false
+                Some(Duration::from_secs(1))
             }
         }
     }

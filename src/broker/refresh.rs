@@ -1,154 +1,177 @@
-//! The refresh: one request, then durable, then published. Runs in a task of the cache, alone with its connection.
+//! One flight: what is stored is read again, and only then is the provider asked, as often as its habits allow. Knows
+//! what a caller gets; what is sent and stored is decided in `attempt.rs` and in the pure core.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::access_token::{Demand, not_serving};
-use super::cache::{Landing, Turn};
+use super::attempt::Flown;
+use super::cache::{Landing, Pilot, Turn};
 use super::keep::Weight;
 use super::{Broker, ServedToken, Source};
 use crate::clock::Timestamp;
-use crate::connection::{AccessToken, Connection, Landed, Moment, Others, Profile, Step, Verdict, Waiting};
-use crate::error::{Error, ProviderError, StoreError};
-use crate::provider::{ProviderClient, Urgency};
+use crate::connection::reuse::{Reuse, ReuseProfile};
+use crate::connection::{
+    AccessToken, Connection, ConnectionId, Moment, Others, Profile, Status, Step, Waiting,
+};
+use crate::error::{Error, StoreError};
+use crate::failpoint;
+use crate::provider::{Admission, ProviderClient, Urgency};
 use crate::store::{Expected, Revision, Stored};
+
+/// For how long after nothing better could be had those who have a living token do not ask for it again.
+pub(super) const REST: Duration = Duration::from_secs(5);
+
+/// The longest pause before a denial is asked to be confirmed for which callers are kept waiting.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after a failed write the next is tried, at first and at most; each wait is twice the one before.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// How long to go on trying to make tokens durable while the store is down.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Persistence {
-    /// About three seconds: somebody waits, and can begin again.
-    Brief,
-    /// Until the process ends: the tokens' predecessors are spent, so to drop them may be to lose the grant.
-    Endless,
+/// What stands when a flight looks.
+enum Ground {
+    /// A token that will do.
+    Met(Landing),
+    /// The way to the provider is free.
+    Clear(Urgency),
+    /// It will be in a moment.
+    Soon(Duration),
 }
 
 impl Broker {
-    /// Spends the refresh token of `stored` and keeps what comes.
-    pub(super) async fn refresh(
-        &self,
-        turn: &Turn,
-        provider: &dyn ProviderClient,
-        stored: Stored<Connection>,
+    /// One flight. It ends with a token, or with what those are told who wait for one.
+    pub(super) async fn fly(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
         demand: &Demand,
+        pilot: &Pilot,
     ) -> Landing {
-        if self.draining.is_cancelled() {
-            return Err(Error::ShuttingDown);
+        let landing = self.fly_on(provider, id, demand, pilot).await;
+        if matches!(
+            landing,
+            Err(Error::Provider { .. } | Error::ConnectionAmbiguous { .. }) | Ok((_, Source::Stale))
+        ) {
+            self.cache.rest(id, REST);
         }
-        let Stored { value: connection, revision } = stored;
-        let reuse = provider.reuse_profile();
-        let moment =
-            Moment { now: self.clock.now(), holder: self.holder, others: Others::Gone, reuse: &reuse };
-        let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
-        let is_refused =
-            demand.not.is_some_and(|refused| access.is_some_and(|at| at.value.digest() == refused));
-        match connection.profile.step(&moment, is_refused) {
-            Step::Send => {}
-            Step::Unrefreshable => return self.keep_unrefreshable(turn, connection, revision, demand).await,
-            Step::NotServing => return Err(not_serving(&connection.profile)),
-            Step::Wait { until, why } => return Err(self.waits(&connection.profile, until, why)),
-        }
-        let admission = match provider.admit(Urgency::Waiting).await {
-            Ok(admission) => admission,
-            Err(error) => return Err(Error::Provider { provider: turn.id().provider.clone(), error }),
-        };
-        let moment = Moment { now: self.clock.now(), ..moment };
-        let mut connection = connection.begun(self.dice(), &moment);
-        // Which costs no write of its own.
-        connection.profile.asked_at =
-            connection.profile.asked_at.max(self.cache.asked_at(turn.id(), moment.now));
-        let Some(attempt) = connection.profile.intent.clone() else {
-            return Err(Error::Internal("a refresh began without an intent"));
-        };
-        // Durable before the request leaves: whoever comes after us must know that it may have been sent.
-        let revision = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
-        let Some(refresh) = connection.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) else {
-            return Err(Error::Internal("a refresh began without a refresh token"));
-        };
-        let started = Instant::now();
-        let outcome = provider.refresh(admission, refresh).await;
-        self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
-        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
-        let moment = Moment { now: self.clock.now(), ..moment };
-        let landed = connection.landed(&attempt, &outcome, &moment, self.dice());
-        if let Err(error) = outcome {
-            return Err(self.note_failure(turn, landed, revision, error).await);
-        }
-        let connection = landed.connection;
-        self.commit(turn, &connection, Expected::At(revision), Persistence::Endless).await?;
-        tracing::info!(connection = %turn.id(), generation = connection.profile.generation, "refreshed");
-        let token = self.served(connection)?;
-        turn.publish(token.clone());
-        Ok((token, Source::Refreshed))
+        failpoint::hit("refresh.answer.before").await;
+        landing
     }
 
-    /// Makes tokens durable that a provider has just given and that exist nowhere else yet.
-    pub(super) async fn commit(
-        &self,
-        turn: &Turn,
-        connection: &Connection,
-        expected: Expected,
-        persistence: Persistence,
-    ) -> Result<Revision, Error> {
-        let mut wait = FIRST_RETRY;
+    async fn fly_on(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        demand: &Demand,
+        pilot: &Pilot,
+    ) -> Landing {
+        let mut has_sent = false;
         loop {
-            match self.keep(turn, connection, expected, Weight::Rescue).await {
-                Err(StoreError::Unavailable(why))
-                    if persistence == Persistence::Endless || wait < LAST_RETRY / 2 =>
-                {
-                    tracing::error!(connection = %connection.profile.id, why, "new tokens are not durable yet");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LAST_RETRY);
+            if let Some(landing) = self.escrowed(id, demand) {
+                return landing;
+            }
+            let urgency = match self.look(&**provider, id, demand).await? {
+                Ground::Met(landing) => return landing,
+                Ground::Soon(pause) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
                 }
-                outcome => return Ok(outcome?),
+                Ground::Clear(urgency) => urgency,
+            };
+            // What was begun is seen to its end: a grace period may be over before the next start.
+            if self.draining.is_cancelled() && !has_sent {
+                return Err(Error::ShuttingDown);
+            }
+            let admission = self.admit(&**provider, urgency, pilot).await?;
+            has_sent = true;
+            match self.attempt(provider, id, demand, admission).await? {
+                Flown::Landed(token) => return Ok((token, Source::Refreshed)),
+                Flown::Again => {}
             }
         }
     }
 
-    /// What is served of a connection, consuming it: the refresh token is wiped here.
-    pub(super) fn served(&self, connection: Connection) -> Result<Arc<ServedToken>, Error> {
-        let Connection { profile, tokens, .. } = connection;
-        let access = tokens
-            .and_then(|tokens| tokens.access)
-            .ok_or(Error::Internal("a connection without a token was served"))?;
-        let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
-        Ok(Arc::new(ServedToken::new(access, profile.scopes, profile.generation, hits)))
-    }
-
-    /// What is served of a connection whose refresh token is still needed.
-    pub(super) fn served_copy(&self, access: &AccessToken, profile: &Profile) -> Arc<ServedToken> {
-        let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
-        Arc::new(ServedToken::new(access.copy(), profile.scopes.clone(), profile.generation, hits))
-    }
-
-    /// Remembers a failed refresh, and says what the caller is told. Only the provider's word ends the grant.
-    async fn note_failure(
+    /// Alone with the connection: what is stored, and what may be done.
+    async fn look(
         &self,
-        turn: &Turn,
-        landed: Landed,
-        revision: Revision,
-        error: ProviderError,
-    ) -> Error {
-        let Landed { connection, verdict } = landed;
-        if verdict == Verdict::Dead {
+        provider: &dyn ProviderClient,
+        id: &ConnectionId,
+        demand: &Demand,
+    ) -> Result<Ground, Error> {
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else {
+            self.cache.retire(turn);
+            return Err(Error::ConnectionNotFound(id.clone()));
+        };
+        let now = self.clock.now();
+        if demand.revives && stored.value.profile.status == Status::ReauthRequired {
+            let is_possible = stored.value.profile.is_refreshable;
+            return if is_possible {
+                Ok(Ground::Clear(Urgency::Waiting))
+            } else {
+                Err(not_serving(&stored.value.profile))
+            };
+        }
+        let Some(tokens) = stored.value.serving() else {
             turn.withdraw();
+            return Err(not_serving(&stored.value.profile));
+        };
+        if let Some(access) = &tokens.access {
+            if demand.is_met_by(access, stored.value.profile.generation, now) {
+                let token = self.served(stored.value)?;
+                turn.publish(token.clone());
+                return Ok(Ground::Met(Ok((token, Source::Store))));
+            }
+            // What still lives is durable, so it may be fallen back on; after a restart memory does not know it yet.
+            if access.is_alive(now) {
+                turn.publish(self.served_copy(access, &stored.value.profile));
+            }
         }
-        if let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await {
-            tracing::warn!(connection = %turn.id(), %error, "a failed refresh could not be recorded");
+        let reuse = provider.reuse_profile();
+        let profile = &stored.value.profile;
+        let moment = self.moment(&reuse);
+        match profile.step(&moment, demand.refuses(tokens.access.as_ref())) {
+            Step::Send => Ok(Ground::Clear(urgency(profile, &moment, demand))),
+            Step::NotServing => Err(not_serving(profile)),
+            Step::Unrefreshable => {
+                self.keep_unrefreshable(&turn, stored, demand).await.map(|landed| Ground::Met(Ok(landed)))
+            }
+            // Denied and not believed yet: who waits for the answer waits for its confirmation too.
+            Step::Wait { until, why: Waiting::Pause }
+                if profile.denials > 0 && now.until(until) <= SHORT_PAUSE =>
+            {
+                Ok(Ground::Soon(now.until(until)))
+            }
+            Step::Wait { until, why } => Err(self.waits(profile, until, why)),
         }
-        if verdict == Verdict::Dead {
-            return not_serving(&connection.profile);
-        }
-        Error::Provider { provider: turn.id().provider.clone(), error }
+    }
+
+    /// Leave to ask the provider. A flight that nobody waited for is put forward when somebody does.
+    async fn admit(
+        &self,
+        provider: &dyn ProviderClient,
+        urgency: Urgency,
+        pilot: &Pilot,
+    ) -> Result<Admission, Error> {
+        let admitted = match urgency {
+            Urgency::Ahead => tokio::select! {
+                admitted = provider.admit(Urgency::Ahead) => admitted,
+                () = pilot.is_awaited() => provider.admit(Urgency::Waiting).await,
+            },
+            urgency => provider.admit(urgency).await,
+        };
+        admitted.map_err(|error| Error::Provider { provider: provider.key().clone(), error })
+    }
+
+    /// What is known besides a record. On one node every other holder is an earlier run on a volume that we hold
+    /// locked.
+    pub(super) fn moment<'a>(&self, reuse: &'a ReuseProfile) -> Moment<'a> {
+        Moment { now: self.clock.now(), holder: self.holder, others: Others::Gone, reuse }
     }
 
     /// What those are told who must wait until then.
-    fn waits(&self, profile: &Profile, until: Timestamp, why: Waiting) -> Error {
+    pub(super) fn waits(&self, profile: &Profile, until: Timestamp, why: Waiting) -> Error {
         let now = self.clock.now();
         match why {
             Waiting::Outcome => {
@@ -161,6 +184,45 @@ impl Broker {
         }
     }
 
+    /// Makes tokens durable that were given to somebody who waits, and can begin again.
+    pub(super) async fn commit(
+        &self,
+        turn: &Turn,
+        connection: &Connection,
+        expected: Expected,
+    ) -> Result<Revision, Error> {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.keep(turn, connection, expected, Weight::Rescue).await {
+                Err(StoreError::Unavailable(why)) if wait < LAST_RETRY => {
+                    tracing::error!(connection = %connection.profile.id, why, "new tokens are not durable yet");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// What is served of a connection, consuming it: the refresh token is wiped here.
+    pub(super) fn served(&self, connection: Connection) -> Result<Arc<ServedToken>, Error> {
+        let Connection { profile, tokens, .. } = connection;
+        let access = tokens
+            .and_then(|tokens| tokens.access)
+            .ok_or(Error::Internal("a connection without a token was served"))?;
+        Ok(Arc::new(self.serving(access, &profile)))
+    }
+
+    /// What is served of a connection whose refresh token is still needed.
+    pub(super) fn served_copy(&self, access: &AccessToken, profile: &Profile) -> Arc<ServedToken> {
+        Arc::new(self.serving(access.copy(), profile))
+    }
+
+    pub(super) fn serving(&self, access: AccessToken, profile: &Profile) -> ServedToken {
+        let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
+        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits)
+    }
+
     /// Chance, for names that must not repeat and for pauses.
     pub(super) fn dice(&self) -> u64 {
         u64::from_be_bytes(self.entropy.bytes())
@@ -171,10 +233,10 @@ impl Broker {
     async fn keep_unrefreshable(
         &self,
         turn: &Turn,
-        connection: Connection,
-        revision: Revision,
+        stored: Stored<Connection>,
         demand: &Demand,
-    ) -> Landing {
+    ) -> Result<(Arc<ServedToken>, Source), Error> {
+        let Stored { value: connection, revision } = stored;
         let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
         if let Some(access) = access.filter(|access| access.is_alive(self.clock.now())) {
             if !demand.is_content_with(access) {
@@ -186,5 +248,19 @@ impl Broker {
         let connection = connection.expired(self.clock.now());
         self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
         Err(not_serving(&connection.profile))
+    }
+}
+
+/// How pressing a refresh is. The retry of an unanswered one may race against the end of a grace period.
+fn urgency(profile: &Profile, moment: &Moment<'_>, demand: &Demand) -> Urgency {
+    let is_rescue = profile.intent.as_ref().is_some_and(|intent| match moment.reuse.reuse {
+        Reuse::Grace { window, .. } => moment.now < intent.first_sent_at + window,
+        Reuse::Count { max_uses, .. } => intent.tries < max_uses,
+        Reuse::Reusable | Reuse::Strict => false,
+    });
+    match (is_rescue, demand.is_ahead) {
+        (true, _) => Urgency::Rescue,
+        (false, true) => Urgency::Ahead,
+        (false, false) => Urgency::Waiting,
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Broker;
+use super::keep::Weight;
 use crate::clock::Timestamp;
-use crate::connection::{Profile, ProviderKey, SESSION_TTL, Status};
+use crate::connection::{Profile, ProviderKey, QUARANTINE, SESSION_TTL, Status};
 use crate::error::Error;
 use crate::store::{Expected, Selection};
 
@@ -29,6 +30,9 @@ impl Broker {
         loop {
             let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
             for profile in page.profiles {
+                if is_out_of_quarantine(&profile, self.clock.now()) {
+                    self.wipe(&profile).await?;
+                }
                 if is_forgotten(&profile, self.clock.now()) {
                     swept += usize::from(self.forget_pending(&profile).await?);
                 } else {
@@ -50,6 +54,16 @@ impl Broker {
         Ok(swept)
     }
 
+    /// Wipes the tokens of a grant that has been dead for long.
+    async fn wipe(&self, listed: &Profile) -> Result<(), Error> {
+        let turn = self.cache.turn(&listed.id).await;
+        let Some(stored) = self.tokens.get(&listed.id).await? else { return Ok(()) };
+        if let Some(wiped) = stored.value.wiped(self.clock.now()) {
+            self.keep(&turn, &wiped, Expected::At(stored.revision), Weight::Ordinary).await?;
+        }
+        Ok(())
+    }
+
     async fn forget_pending(&self, listed: &Profile) -> Result<bool, Error> {
         let turn = self.cache.turn(&listed.id).await;
         let Some(stored) = self.tokens.get(&listed.id).await? else { return Ok(false) };
@@ -69,6 +83,10 @@ impl Census {
         // min of two options, where none means no end is known.
         self.soonest_end = self.soonest_end.into_iter().chain(profile.refresh_expires_at).min();
     }
+}
+
+fn is_out_of_quarantine(profile: &Profile, now: Timestamp) -> bool {
+    profile.quarantined_at.is_some_and(|since| since + QUARANTINE <= now)
 }
 
 fn is_forgotten(profile: &Profile, now: Timestamp) -> bool {

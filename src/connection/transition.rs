@@ -156,6 +156,10 @@ impl Connection {
         self.profile.generation += 1;
         self.profile.fence += 1;
         self.profile.backoff = None;
+        // Spent long ago. From here on only tokens that come too late are kept beside the present ones.
+        if let Some(tokens) = self.tokens.as_mut() {
+            tokens.previous = None;
+        }
         self.profile.updated_at = now;
         self.note(Happening::Revoking, None, now);
         self

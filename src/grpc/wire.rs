@@ -185,16 +185,19 @@ pub(super) fn history_event(event: &Event) -> v1::HistoryEvent {
 
 /// What a disconnection came to.
 pub(super) fn disconnected(profile: &Profile, revocation: &RevocationState) -> v1::DisconnectResponse {
-    let (revocation, pending_reason) = match revocation {
-        RevocationState::Revoked => (v1::Revocation::Done, String::new()),
-        RevocationState::Unsupported => (v1::Revocation::NotSupported, String::new()),
-        RevocationState::Pending { error } => (v1::Revocation::Pending, error.reason().to_string()),
+    let (revocation, pending_reason, next_attempt_at) = match revocation {
+        RevocationState::Revoked => (v1::Revocation::Done, String::new(), None),
+        RevocationState::Unsupported => (v1::Revocation::NotSupported, String::new(), None),
+        RevocationState::NotNeeded => (v1::Revocation::NotNeeded, String::new(), None),
+        RevocationState::Pending { error, next_attempt_at } => {
+            (v1::Revocation::Pending, error.reason().to_string(), *next_attempt_at)
+        }
     };
     v1::DisconnectResponse {
         revocation: revocation.into(),
         status: connection_status(profile.status).into(),
         pending_reason,
-        next_attempt_time: None,
+        next_attempt_time: next_attempt_at.map(timestamp),
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Metrics {
     store_rolled_back: Gauge,
     store_records_missing: Gauge,
     store_records_unreadable: Gauge,
+    escrowed_connections: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -202,6 +203,12 @@ impl Default for Metrics {
                 "Records that did not open when the store was opened",
                 Gauge::default(),
             ),
+            escrowed_connections: register(
+                registry,
+                "escrowed_connections",
+                "Connections whose newest tokens are held in memory because the store does not take them",
+                Gauge::default(),
+            ),
             registry: std::mem::take(registry),
         }
     }
@@ -326,6 +333,11 @@ impl Metrics {
     pub fn set_store_losses(&self, missing: u64, unreadable: u64) {
         self.store_records_missing.set(i64::try_from(missing).unwrap_or(i64::MAX));
         self.store_records_unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+    }
+
+    /// How many connections have tokens that are not durable.
+    pub fn set_escrowed(&self, count: usize) {
+        self.escrowed_connections.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Everything, in the OpenMetrics text format.

@@ -227,19 +227,6 @@ async fn a_refused_token_is_never_given_back_as_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_are_durable_before_anyone_sees_them() {
-    let stage = Stage::new();
-    let id = stage.expired("user-42").await;
-    stage.store.fail_writes_after(1, usize::MAX);
-    let asking = stage.broker.access_token(request(&id));
-    assert!(tokio::time::timeout(Duration::from_secs(600), asking).await.is_err(), "nothing to answer yet");
-    assert!(stage.broker.cached(&request(&id)).is_none());
-    stage.store.fail_writes_after(0, 0);
-    assert_eq!(stage.token(&id).await.unwrap(), "at-1", "and nothing was dropped");
-    assert_eq!(stage.provider.presented(), ["rt-0"]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_store_that_comes_back_within_seconds_loses_no_rotation() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;

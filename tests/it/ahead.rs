@@ -125,8 +125,8 @@ async fn a_caller_shares_the_refresh_that_was_begun_ahead() {
     let (stage, id, _hand) = running(Ahead::default()).await;
     stage.provider.hold();
     stage.provider.requests_reach(1).await;
-    reach(&stage, stage.clock.now() + LIFE).await;
-    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let demanding = token_broker::broker::TokenRequest { min_ttl: Some(LIFE / 2), ..request(&id) };
+    let (broker, asked) = (stage.broker.clone(), demanding);
     let caller = tokio::spawn(async move { broker.access_token(asked).await });
     stage.provider.release();
     assert_eq!(caller.await.unwrap().unwrap().source, Source::SharedRefresh);

@@ -403,6 +403,30 @@ async fn however_often_a_disconnect_is_asked_for_one_task_tries_again() {
     for _ in 0..5 {
         stage.broker.disconnect(id.clone()).await.unwrap();
     }
-    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
-    assert_eq!(stage.provider.revocations(), 5 + 3, "after 1, 3 and 7 seconds");
+    // The one task was set off by the first failure, and goes by what is stored from its own first try on.
+    stage.provider.revocations_reach(6).await;
+    for tries in 7..12 {
+        // The clock stands still, so what is left of the pause is all of it.
+        let backoff = stage.broker.connection(&id).await.unwrap().backoff.unwrap();
+        let since = tokio::time::Instant::now();
+        stage.provider.revocations_reach(tries).await;
+        assert!(since.elapsed() >= stage.clock.now().until(backoff.until), "nobody else tried before");
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_disconnected_is_not_begun_anew_and_says_why() {
+    let stage = Stage::new();
+    *stage.provider.revocation.lock().unwrap() =
+        Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
+    let id = stage.imported("user-42").await;
+    stage.broker.disconnect(id.clone()).await.unwrap();
+    let begin = BeginConnect { return_url: Some(crate::kit::RETURN_URL.into()), ..begin("user-42") };
+    assert_eq!(flaw(stage.broker.begin_connect(begin).await.unwrap_err()), SessionFlaw::Disconnecting);
+    let import = token_broker::broker::ImportConnection {
+        refresh_token: Some(Secret::new("rt-x".into())),
+        replace: true,
+        ..import("user-42")
+    };
+    assert_eq!(flaw(stage.broker.import_connection(import).await.unwrap_err()), SessionFlaw::Disconnecting);
 }

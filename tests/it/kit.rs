@@ -38,6 +38,8 @@ pub(crate) struct Stage {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<FaultyStore>,
     sessions: Arc<MemoryStore>,
+    /// Which run of the broker this is: each draws other numbers.
+    run: u64,
 }
 
 impl Stage {
@@ -45,12 +47,13 @@ impl Stage {
         let memory = Arc::new(MemoryStore::default());
         let store = Arc::new(FaultyStore::new(memory.clone()));
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
-        Self::joined(store, memory, Arc::new(FakeProvider::new("sandbox")), clock)
+        Self::joined(store, memory, Arc::new(FakeProvider::new("sandbox")), clock, 42)
     }
 
     /// The same store and provider behind a new broker: what a restart is.
     pub(crate) fn restarted(&self) -> Self {
-        Self::joined(self.store.clone(), self.sessions.clone(), self.provider.clone(), self.clock.clone())
+        let (store, sessions) = (self.store.clone(), self.sessions.clone());
+        Self::joined(store, sessions, self.provider.clone(), self.clock.clone(), self.run + 1)
     }
 
     fn joined(
@@ -58,10 +61,11 @@ impl Stage {
         sessions: Arc<MemoryStore>,
         provider: Arc<FakeProvider>,
         clock: Arc<ManualClock>,
+        run: u64,
     ) -> Self {
         let deps = Deps {
             clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(42)),
+            entropy: Arc::new(SeededEntropy::new(run)),
             tokens: store.clone(),
             sessions: sessions.clone(),
             providers: vec![provider.clone()],
@@ -72,7 +76,7 @@ impl Stage {
             return_urls: AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false },
             redirect_uris: AllowedUrls { exact: vec![APP_CALLBACK.into()], is_loopback_allowed: false },
         };
-        Self { broker: Broker::new(deps, settings), provider, clock, store, sessions }
+        Self { broker: Broker::new(deps, settings), provider, clock, store, sessions, run }
     }
 
     /// A connection named `name` that holds `at-0` and `rt-0`.
@@ -186,6 +190,9 @@ pub(crate) struct FakeProvider {
     arrived: watch::Sender<usize>,
     gate: Semaphore,
     is_held: AtomicBool,
+    pub(crate) reuse: Mutex<ReuseProfile>,
+    /// The refresh tokens that were presented for revocation.
+    pub(crate) ended: Mutex<Vec<String>>,
     pub(crate) account: Mutex<Result<Option<Account>, ProviderError>>,
     pub(crate) revocation: Mutex<Result<Revocation, ProviderError>>,
     revoked: watch::Sender<usize>,
@@ -216,6 +223,8 @@ impl FakeProvider {
             arrived: watch::Sender::new(0),
             gate: Semaphore::new(0),
             is_held: AtomicBool::new(false),
+            reuse: Mutex::default(),
+            ended: Mutex::default(),
             account: Mutex::new(Ok(Some(Account { id: "alice".into(), email: None }))),
             revocation: Mutex::new(Ok(Revocation::Revoked)),
             revoked: watch::Sender::new(0),
@@ -325,7 +334,7 @@ impl ProviderClient for FakeProvider {
     }
 
     fn reuse_profile(&self) -> ReuseProfile {
-        ReuseProfile::default()
+        self.reuse.lock().unwrap().clone()
     }
 
     async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
@@ -341,7 +350,9 @@ impl ProviderClient for FakeProvider {
         self.answer().await
     }
 
-    async fn revoke(&self, _tokens: &TokenSet) -> Result<Revocation, ProviderError> {
+    async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {
+        let presented = tokens.refresh.as_ref().map(|refresh| refresh.value.expose().clone());
+        self.ended.lock().unwrap().extend(presented);
         let outcome = self.revocation.lock().unwrap().clone();
         self.revoked.send_modify(|n| *n += 1);
         outcome

@@ -23,6 +23,8 @@ mod provider;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod refresh;
+#[cfg(test)]
 mod rooms;
 #[cfg(test)]
 mod sandbox;

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use crate::broker::access_token::Demand;
 use crate::broker::keep::Weight;
-use crate::broker::refresh::Persistence;
 use crate::broker::{Broker, ImportConnection};
 use crate::connection::{
     AccessToken, Connection, ConnectionId, Profile, RefreshToken, Scopes, Status, TokenSet,
 };
-use crate::error::{Error, StoreError};
+use crate::error::Error;
 use crate::provider::ProviderClient;
 use crate::store::Expected;
 
@@ -52,7 +51,7 @@ impl Broker {
         let (before, expected) = match self.tokens.get(&import.id).await? {
             None => (Connection::pending(import.id, now), Expected::Absent),
             Some(stored) => match stored.value.profile.status {
-                Status::Revoking => return Err(StoreError::Conflict.into()),
+                Status::Revoking => return Err(super::being_disconnected(&import.id)),
                 Status::Pending => (stored.value, Expected::At(stored.revision)),
                 _ if import.replace => (stored.value, Expected::At(stored.revision)),
                 _ => {
@@ -74,7 +73,7 @@ impl Broker {
         });
         let tokens = TokenSet { access, refresh, previous: None };
         let connection = before.imported(tokens, scopes, now);
-        self.commit(&turn, &connection, expected, Persistence::Brief).await?;
+        self.commit(&turn, &connection, expected).await?;
         turn.withdraw();
         Ok(())
     }

@@ -106,6 +106,8 @@ impl Report for Disconnected {
             format!("serves nothing any more; revocation is pending ({why}), the broker keeps trying")
         } else if is(Revocation::NotSupported) {
             "forgotten; the provider has no revocation, its owner may remove the app there".to_owned()
+        } else if is(Revocation::NotNeeded) {
+            "forgotten; there was nothing to revoke".to_owned()
         } else {
             "revoked at the provider and forgotten".to_owned()
         };

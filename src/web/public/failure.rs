@@ -62,6 +62,7 @@ impl Failure {
             SessionFlaw::Refused(code) => Self::of_refusal(code),
             SessionFlaw::CodeRejected(_) => Self::Refused,
             SessionFlaw::AccountChanged | SessionFlaw::AccountUnknown => Self::OtherAccount,
+            SessionFlaw::Disconnecting => Self::Unavailable,
             SessionFlaw::Empty => Self::Malformed,
         }
     }

@@ -1,0 +1,277 @@
+//! One attempt at a token endpoint: the intent durable, then one request, then its outcome durable. Owns the order of
+//! these; what each means is decided in the pure core. Invariant: no request leaves without an intent that names it,
+//! none leaves after its deadline, and tokens that came are never dropped while they may be the only ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::access_token::{Demand, not_serving};
+use super::keep::Weight;
+use super::{Broker, ServedToken};
+use crate::connection::{Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, TokenSet, Verdict};
+use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
+use crate::failpoint;
+use crate::provider::{Admission, ProviderClient};
+use crate::store::Expected;
+
+/// What an attempt came to.
+pub(super) enum Flown {
+    /// New tokens, durable and published, or answered as degraded.
+    Landed(Arc<ServedToken>),
+    /// Look again: somebody else has changed the record, or the same token may be sent once more at once.
+    Again,
+}
+
+/// What the provider answered.
+pub(super) type Outcome = Result<IssuedTokens, ProviderError>;
+
+/// What an outcome did to the record.
+pub(super) enum Settled {
+    /// Durable and published.
+    Token(Arc<ServedToken>),
+    /// Durable: the grant is dead.
+    Dead(Profile),
+    /// Durable: no tokens.
+    Failed(Profile),
+    /// The connection is being revoked or was forgotten.
+    Gone,
+    /// Somebody else's outcome stands.
+    Superseded,
+}
+
+impl Broker {
+    /// One request, with the leave that `admission` is.
+    pub(super) async fn attempt(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        demand: &Demand,
+        admission: Admission,
+    ) -> Result<Flown, Error> {
+        let reuse = provider.reuse_profile();
+        // The deadline runs on a clock that nobody sets, and from before the intent is written: a disk that takes its
+        // time takes it from the request, never from those who wait for the intent's end.
+        let deadline = Instant::now() + reuse.token_timeout;
+        let Some(begun) = self.begin(&**provider, id, demand).await? else { return Ok(Flown::Again) };
+        let (Some(attempt), Some(refresh)) =
+            (&begun.profile.intent, begun.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()))
+        else {
+            return Err(Error::Internal("a refresh began without an intent"));
+        };
+        failpoint::hit("refresh.send.before").await;
+        if deadline.duration_since(Instant::now()) < reuse.token_timeout / 4 {
+            return Err(self.give_up(id, attempt).await);
+        }
+        let started = Instant::now();
+        let outcome = match timeout_at(deadline, provider.refresh(admission, refresh)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }),
+        };
+        failpoint::hit("refresh.send.after").await;
+        self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
+        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        let attempt = attempt.clone();
+        match outcome {
+            Ok(issued) => self.land(provider, begun, attempt, issued).await,
+            Err(error) => self.land_failure(&**provider, id, &attempt, error).await,
+        }
+    }
+
+    /// Writes the intent. `None` where something has changed while we waited for our turn at the provider.
+    async fn begin(
+        &self,
+        provider: &dyn ProviderClient,
+        id: &ConnectionId,
+        demand: &Demand,
+    ) -> Result<Option<Connection>, Error> {
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
+        let reuse = provider.reuse_profile();
+        let moment = self.moment(&reuse);
+        let (connection, revision) = (stored.value, stored.revision);
+        let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
+        let is_met = connection.serving().is_some()
+            && access
+                .is_some_and(|access| demand.is_met_by(access, connection.profile.generation, moment.now));
+        let is_refused = demand.refuses(access);
+        let connection = match connection.profile.step(&moment, is_refused) {
+            _ if is_met => return Ok(None),
+            Step::Send => connection,
+            Step::NotServing if demand.revives => match connection.retried(moment.now) {
+                Some(connection) => connection,
+                None => return Ok(None),
+            },
+            Step::Wait { .. } | Step::Unrefreshable | Step::NotServing => return Ok(None),
+        };
+        let mut begun = connection.begun(self.dice(), &moment);
+        // Which costs no write of its own.
+        begun.profile.asked_at = begun.profile.asked_at.max(self.cache.asked_at(id, moment.now));
+        failpoint::hit("refresh.intent.before").await;
+        self.keep(&turn, &begun, Expected::At(revision), Weight::Ordinary).await?;
+        failpoint::hit("refresh.intent.after").await;
+        // From here on others may change the record: a hanging provider must not keep an owner from disconnecting.
+        drop(turn);
+        Ok(Some(begun))
+    }
+
+    /// Takes an intent back whose request never left.
+    async fn give_up(&self, id: &ConnectionId, attempt: &Intent) -> Error {
+        tracing::error!(connection = %id, "writing a refresh down took too long; it was not sent");
+        let error = ProviderError::Unavailable { cause: Unsent::TooLate, retry_after: None };
+        let turn = self.cache.turn(id).await;
+        if let Ok(Some(stored)) = self.tokens.get(id).await {
+            let landed = stored.value.unsent(attempt, self.clock.now());
+            if landed.verdict.is_change()
+                && let Err(error) = self
+                    .keep(&turn, &landed.connection, Expected::At(stored.revision), Weight::Ordinary)
+                    .await
+            {
+                tracing::warn!(connection = %id, %error, "an intent could not be taken back; it is let settle");
+            }
+        }
+        Error::Provider { provider: id.provider.clone(), error }
+    }
+
+    /// Makes new tokens durable, or sees to it that they will be.
+    async fn land(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        begun: Connection,
+        attempt: Intent,
+        issued: IssuedTokens,
+    ) -> Result<Flown, Error> {
+        let id = begun.profile.id.clone();
+        let outcome = Ok(issued);
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match self.settle(&**provider, &id, &attempt, &outcome).await {
+                Ok(Settled::Token(token)) => {
+                    tracing::info!(connection = %id, generation = token.generation, "refreshed");
+                    return Ok(Flown::Landed(token));
+                }
+                Ok(Settled::Gone) => {
+                    if let Ok(issued) = outcome {
+                        self.revoke_stray(provider, &id, issued, &attempt).await;
+                    }
+                    return Err(Error::ConnectionNotFound(id));
+                }
+                Ok(Settled::Dead(_) | Settled::Failed(_) | Settled::Superseded) => return Ok(Flown::Again),
+                // A short trouble is over before anybody need hear of it.
+                Err(StoreError::Unavailable(why)) if wait < Duration::from_millis(400) => {
+                    tracing::error!(connection = %id, why, "new tokens are not durable yet");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(error) => {
+                    return self.put_in_escrow(provider, begun, attempt, outcome, &error).map(Flown::Landed);
+                }
+            }
+        }
+    }
+
+    /// Writes down what failed, and says what those are told who wait.
+    async fn land_failure(
+        &self,
+        provider: &dyn ProviderClient,
+        id: &ConnectionId,
+        attempt: &Intent,
+        error: ProviderError,
+    ) -> Result<Flown, Error> {
+        let is_denied = matches!(error, ProviderError::Denied(_));
+        let is_retriable = is_denied || matches!(error, ProviderError::Ambiguous { .. });
+        let told = Error::Provider { provider: id.provider.clone(), error: error.clone() };
+        let profile = match self.settle(provider, id, attempt, &Err(error)).await {
+            Ok(Settled::Failed(profile)) => profile,
+            Ok(Settled::Dead(profile)) => return Err(not_serving(&profile)),
+            Ok(Settled::Gone) => return Err(Error::ConnectionNotFound(id.clone())),
+            Ok(Settled::Token(_) | Settled::Superseded) => return Ok(Flown::Again),
+            Err(failure) => {
+                // The intent stands, so nothing is forgotten: the outcome counts as unknown from now on.
+                tracing::warn!(connection = %id, error = %failure, "a failed refresh could not be recorded");
+                return Err(if is_retriable { failure.into() } else { told });
+            }
+        };
+        let reuse = provider.reuse_profile();
+        match profile.step(&self.moment(&reuse), false) {
+            // Look again: it may be sent once more at once, or after a pause that is worth waiting for.
+            _ if is_denied => Ok(Flown::Again),
+            Step::Send if is_retriable => Ok(Flown::Again),
+            Step::Wait { until, why } if is_retriable => Err(self.waits(&profile, until, why)),
+            Step::Send | Step::Wait { .. } | Step::Unrefreshable | Step::NotServing => Err(told),
+        }
+    }
+
+    /// Does to the record, as it is now, what the outcome means.
+    pub(super) async fn settle(
+        &self,
+        provider: &dyn ProviderClient,
+        id: &ConnectionId,
+        attempt: &Intent,
+        outcome: &Outcome,
+    ) -> Result<Settled, StoreError> {
+        let reuse = provider.reuse_profile();
+        loop {
+            let turn = self.cache.turn(id).await;
+            let Some(stored) = self.tokens.get(id).await? else {
+                self.cache.retire(turn);
+                return Ok(Settled::Gone);
+            };
+            let landed = stored.value.landed(attempt, outcome, &self.moment(&reuse), self.dice());
+            let (connection, verdict) = (landed.connection, landed.verdict);
+            if verdict.is_change() {
+                let weight = if verdict.has_tokens() { Weight::Rescue } else { Weight::Ordinary };
+                if verdict.has_tokens() {
+                    failpoint::hit("refresh.commit.before").await;
+                }
+                match self.keep(&turn, &connection, Expected::At(stored.revision), weight).await {
+                    Err(StoreError::Conflict) => continue,
+                    kept => kept?,
+                };
+                if verdict.has_tokens() {
+                    failpoint::hit("refresh.commit.after").await;
+                }
+            }
+            return Ok(match verdict {
+                Verdict::Refreshed => {
+                    failpoint::hit("refresh.publish.before").await;
+                    match self.served(connection) {
+                        Ok(token) => {
+                            turn.publish(token.clone());
+                            Settled::Token(token)
+                        }
+                        Err(_) => Settled::Superseded,
+                    }
+                }
+                Verdict::Surplus => Settled::Gone,
+                Verdict::Superseded => Settled::Superseded,
+                Verdict::Failed => Settled::Failed(connection.profile),
+                Verdict::Dead => {
+                    turn.withdraw();
+                    tracing::warn!(connection = %id, "the grant is dead; its owner must consent again");
+                    Settled::Dead(connection.profile)
+                }
+            });
+        }
+    }
+
+    /// Revokes tokens that came for a connection which exists no more, as far as one request can: there is no record
+    /// left to remember it by.
+    async fn revoke_stray(
+        &self,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        issued: IssuedTokens,
+        attempt: &Intent,
+    ) {
+        // While it is being revoked its record holds them, and the disconnection sees to them.
+        if !matches!(self.tokens.get(id).await, Ok(None)) {
+            return;
+        }
+        let stray: TokenSet = issued.into_set(None, attempt.sent_at);
+        if let Err(error) = provider.revoke(&stray).await {
+            tracing::error!(connection = %id, %error, "tokens of a forgotten connection were not revoked");
+        }
+    }
+}

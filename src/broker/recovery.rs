@@ -1,0 +1,151 @@
+//! What a restart does first: finds out what became of the refreshes that an earlier run left unfinished, the most
+//! pressing first. Invariant: nothing of a store that was put back is refreshed before its grants are marked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Broker;
+use super::access_token::Demand;
+use super::keep::Weight;
+use crate::clock::Timestamp;
+use crate::connection::{ConnectionId, Profile, Status};
+use crate::error::Error;
+use crate::provider::ProviderClient;
+use crate::store::{Expected, Selection};
+
+/// What can be found out within this time of the start is; what must wait longer is left to the schedule.
+const HORIZON: Duration = Duration::from_secs(60);
+
+/// The shortest time between two looks at one connection.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// Whether the store is what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It holds what was last acknowledged.
+    Sound,
+    /// It was put back to an older state: what it holds may have been spent since.
+    RolledBack,
+}
+
+/// What was found at start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Refreshes that an earlier run left unfinished, and that are being seen to.
+    pub unfinished: usize,
+    /// Grants that were marked AMBIGUOUS because the store was put back.
+    pub marked: usize,
+}
+
+impl Broker {
+    /// Takes up the refreshes that an earlier run left unfinished. Returns when all of them are under way, in the order
+    /// in which their time runs out; they go on in tasks of their own. Call it before anything is refreshed ahead, and
+    /// before anything is served where the store was rolled back. May be called again.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recover(self: &Arc<Self>, trust: Trust) -> Result<Recovery, Error> {
+        let mut recovery = Recovery::default();
+        let mut unfinished: Vec<(Timestamp, Profile)> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
+            for profile in page.profiles {
+                let Ok(provider) = self.configured_provider(profile.id.provider.as_str()) else { continue };
+                if trust == Trust::RolledBack {
+                    recovery.marked += usize::from(self.mark(&**provider, &profile.id).await?);
+                } else if profile.intent.is_some() && profile.status != Status::Revoking {
+                    unfinished.push((profile.recovery_deadline(&provider.reuse_profile()), profile));
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if trust == Trust::RolledBack {
+            tracing::error!(
+                marked = recovery.marked,
+                "the store was put back to an older state; grants whose tokens may be spent are AMBIGUOUS"
+            );
+        }
+        unfinished.sort_by_key(|(deadline, _)| *deadline);
+        recovery.unfinished = unfinished.len();
+        for (_, profile) in unfinished {
+            let broker = self.clone();
+            self.tasks.spawn(async move {
+                let draining = broker.draining.clone();
+                tokio::select! {
+                    () = broker.find_out(profile) => {}
+                    () = draining.cancelled() => {}
+                }
+            });
+        }
+        if recovery.unfinished > 0 {
+            tracing::warn!(unfinished = recovery.unfinished, "refreshes were left unfinished; finding out");
+        }
+        Ok(recovery)
+    }
+
+    /// When a connection's refresh token may be presented next, for a schedule; `None`: never by itself.
+    pub fn may_try_at(&self, profile: &Profile) -> Option<Timestamp> {
+        let provider = self.configured_provider(profile.id.provider.as_str()).ok()?;
+        profile.next_attempt_at(&self.moment(&provider.reuse_profile()))
+    }
+
+    /// Tries a grant once more that the provider called dead, on an operator's word. One that is not dead is refreshed.
+    ///
+    /// # Errors
+    /// `REAUTH_REQUIRED` where it is still dead or nothing is left to try with; else as [`Broker::access_token`].
+    pub async fn retry_refused(self: &Arc<Self>, id: ConnectionId) -> Result<Profile, Error> {
+        let provider = self.enabled_provider(id.provider.as_str())?.clone();
+        let before = self.connection(&id).await?;
+        // Who shares somebody else's flight shares its answer, and that one was not told to try.
+        while let Some(flight) = self.cache.flight(&id) {
+            let _ = flight.landed().await;
+        }
+        let demand = Demand { newer_than: Some(before.generation), revives: true, ..Demand::default() };
+        self.fetch(&provider, &id, &demand).await?;
+        self.connection(&id).await
+    }
+
+    /// Tries until the outcome is known, or until it is clear that it will not be known for a while.
+    async fn find_out(self: &Arc<Self>, profile: Profile) {
+        let id = profile.id;
+        let Ok(provider) = self.enabled_provider(id.provider.as_str()).cloned() else { return };
+        let demand = Demand { newer_than: Some(profile.generation), ..Demand::default() };
+        loop {
+            let next = match self.connection(&id).await {
+                Ok(profile) if profile.intent.is_none() => return,
+                Ok(profile) => self.may_try_at(&profile),
+                Err(Error::Store(_)) => Some(self.clock.now() + SHORTEST),
+                Err(_) => return,
+            };
+            let Some(pause) = next.map(|next| self.clock.now().until(next)) else { return };
+            if pause > HORIZON {
+                return;
+            }
+            if !pause.is_zero() {
+                tokio::time::sleep(pause.max(SHORTEST)).await;
+            }
+            let mut rest = SHORTEST;
+            if let Err(error) = self.fetch(&provider, &id, &demand).await {
+                tracing::info!(connection = %id, reason = %error.reason(), "not found out yet");
+                rest = error.retry_after().unwrap_or(SHORTEST).clamp(SHORTEST, HORIZON);
+            }
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    async fn mark(&self, provider: &dyn ProviderClient, id: &ConnectionId) -> Result<bool, Error> {
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
+        match stored.value.rolled_back(&provider.reuse_profile(), self.clock.now()) {
+            Some(marked) => {
+                self.keep(&turn, &marked, Expected::At(stored.revision), Weight::Ordinary).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The refresh protocol through the broker: what is durable when, what each outcome does, what a restart does first.
+
+use std::time::Duration;
+
+use token_broker::broker::{Durability, Recovery, Source, TokenRequest, Trust};
+use token_broker::clock::Clock as _;
+use token_broker::connection::history::Happening;
+use token_broker::connection::reuse::{Reuse, ReuseProfile};
+use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
+use token_broker::error::{AmbiguousCause, Error, OAuthCode, ProviderError, Reason, Unsent};
+use token_broker::provider::Revocation;
+use token_broker::store::TokenStore as _;
+
+use crate::kit::{LIFE, Stage, issued, request};
+
+fn lost() -> ProviderError {
+    ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }
+}
+
+fn denied() -> ProviderError {
+    ProviderError::Denied(OAuthCode::new("invalid_grant"))
+}
+
+fn grace(seconds: u64) -> Reuse {
+    Reuse::Grace { window: Duration::from_secs(seconds), max_uses: 2, is_same_pair: false }
+}
+
+fn stage(reuse: Reuse) -> Stage {
+    let stage = Stage::new();
+    *stage.provider.reuse.lock().unwrap() = ReuseProfile { reuse, ..ReuseProfile::default() };
+    stage
+}
+
+async fn happened(stage: &Stage, id: &ConnectionId) -> Vec<Happening> {
+    let history = stage.broker.history(id).await.unwrap();
+    history.events().iter().map(|event| event.what).collect()
+}
+
+#[tokio::test]
+async fn a_refresh_is_written_down_before_it_is_sent() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.hold();
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    let stored = stage.store.get(&id).await.unwrap().unwrap().value;
+    let intent = stored.profile.intent.expect("the intent is durable when the request arrives");
+    let presented = stored.tokens.unwrap().refresh.unwrap();
+    assert_eq!(intent.fingerprint, presented.fingerprint());
+    assert_eq!((intent.generation, intent.tries), (1, 1));
+    stage.provider.release();
+    caller.await.unwrap().unwrap();
+    let after = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((after.intent, after.generation), (None, 2));
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_sent() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.store.fail_writes_after(0, usize::MAX);
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(answer.source, Source::Stale, "the living token is served");
+    stage.clock.advance(LIFE);
+    let error = stage.broker.access_token(request(&id)).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::StoreUnavailable);
+    assert!(stage.provider.presented().is_empty());
+}
+
+#[tokio::test]
+async fn an_unanswered_refresh_is_repeated_at_once_inside_a_grace_period() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(lost()));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1", "the caller notices nothing");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    assert_eq!(
+        happened(&stage, &id).await.split_off(2),
+        [Happening::Ambiguous, Happening::Resumed, Happening::Recovered]
+    );
+}
+
+#[tokio::test]
+async fn a_strict_provider_is_asked_exactly_once_more_and_late() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.advance(LIFE - Duration::from_secs(300));
+    stage.provider.next(Err(lost()));
+    let served = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!((served.source, served.token.access.value.expose().as_str()), (Source::Stale, "at-0"));
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous);
+    let demanding = TokenRequest { min_ttl: Some(Duration::from_secs(600)), ..request(&id) };
+    for _ in 0..20 {
+        assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    }
+    let error = stage.broker.access_token(demanding).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ConnectionAmbiguous);
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(300) - LATE_PROBE));
+    assert_eq!(stage.provider.presented().len(), 1);
+    // After a restart it is as late.
+    let stage = stage.restarted();
+    assert_eq!(stage.broker.recover(Trust::Sound).await.unwrap(), Recovery { unfinished: 1, marked: 0 });
+    assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    stage.clock.advance(Duration::from_secs(300) - LATE_PROBE);
+    let demanding = TokenRequest { min_ttl: Some(Duration::from_secs(600)), ..request(&id) };
+    let answer = stage.broker.access_token(demanding).await.unwrap();
+    assert_eq!(answer.token.access.value.expose(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}
+
+#[tokio::test]
+async fn a_reported_401_brings_the_late_probe_forward() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    let refused = stage.broker.access_token(request(&id)).await.unwrap().token.access.value.digest();
+    let report = || TokenRequest { if_not_equal_to: Some(refused), ..request(&id) };
+    stage.provider.next(Err(lost()));
+    let error = stage.broker.access_token(report()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ConnectionAmbiguous);
+    // What is under way must settle first.
+    stage.clock.advance(error.retry_after().unwrap());
+    let answer = stage.broker.access_token(report()).await.unwrap();
+    assert_eq!(answer.token.access.value.expose(), "at-1");
+}
+
+#[tokio::test]
+async fn a_pause_after_failures_survives_a_restart() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    let limited = ProviderError::RateLimited { retry_after: Some(Duration::from_secs(120)) };
+    stage.provider.next(Err(limited));
+    stage.token(&id).await.unwrap_err();
+    let stage = stage.restarted();
+    let error = stage.token(&id).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ProviderRateLimited);
+    assert!(error.retry_after().unwrap() >= Duration::from_secs(120));
+    assert_eq!(stage.provider.presented().len(), 1);
+    stage.clock.advance(Duration::from_secs(140));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flaky_denial_is_confirmed_before_it_is_believed() {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().invalid_grant_confirmations = 2;
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(denied()));
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    tokio::task::yield_now().await;
+    // The hand of the clock is ours: while the caller waits for the pause to end, move it.
+    stage.clock.advance(Duration::from_secs(2));
+    assert_eq!(caller.await.unwrap().unwrap().token.access.value.expose(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    assert!(happened(&stage, &id).await.contains(&Happening::Denied));
+}
+
+#[tokio::test]
+async fn a_wrong_client_secret_leaves_connections_as_they_are() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(ProviderError::Misconfigured(OAuthCode::new("invalid_client"))));
+    let error = stage.token(&id).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ProviderRejectedClient);
+    let profile = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((profile.status, profile.intent, profile.backoff), (Status::Active, None, None));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+}
+
+#[tokio::test]
+async fn an_operator_may_have_a_dead_grant_tried_once_more() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(denied()));
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    stage.provider.next(Err(denied()));
+    let error = stage.broker.retry_refused(id.clone()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ReauthRequired);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    assert_eq!(stage.provider.presented().len(), 2, "once each time it is told to");
+    // The user was switched on again.
+    let profile = stage.broker.retry_refused(id.clone()).await.unwrap();
+    assert_eq!((profile.status, profile.generation), (Status::Active, 2));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+}
+
+#[tokio::test]
+async fn a_disconnect_does_not_wait_for_a_hanging_refresh_to_say_no() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.advance(LIFE);
+    stage.provider.hold();
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    let (broker, ended) = (stage.broker.clone(), id.clone());
+    let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
+    // REVOKING is durable while the refresh still hangs.
+    while stage.broker.connection(&id).await.unwrap().status != Status::Revoking {
+        tokio::task::yield_now().await;
+    }
+    assert!(stage.broker.cached(&request(&id)).is_none());
+    assert!(stage.provider.ended.lock().unwrap().is_empty(), "nothing is revoked before what comes is known");
+    stage.provider.release();
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ConnectionNotFound);
+    disconnect.await.unwrap().unwrap();
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1", "rt-0"], "what came too late is revoked too");
+    assert!(stage.store.get(&id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_consent_that_comes_during_a_refresh_stands_and_nothing_is_revoked() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.hold();
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    let import = token_broker::broker::ImportConnection {
+        access_token: Some(token_broker::secret::Secret::new("at-new".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        replace: true,
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(import).await.unwrap();
+    stage.provider.release();
+    let answer = caller.await.unwrap().unwrap();
+    assert_eq!(answer.token.access.value.expose(), "at-new");
+    assert!(stage.provider.ended.lock().unwrap().is_empty(), "to revoke the surplus may end the new grant");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_cannot_be_stored_are_answered_as_degraded_and_never_dropped() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    for _ in 0..3 {
+        let answer = stage.broker.access_token(request(&id)).await.unwrap();
+        assert_eq!(answer.token.access.value.expose(), "at-1");
+        assert_eq!(answer.durability, Durability::Degraded);
+    }
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    assert!(stage.broker.cached(&request(&id)).is_none(), "nothing is published that is not durable");
+    stage.store.fail_writes_after(0, 0);
+    // Draining sees to what is held before anything else.
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.escrowed_count(), 0);
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(answer.durability, Durability::Durable);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    let stage = stage.restarted();
+    stage.clock.advance(LIFE);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-2");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_tokens_are_held_an_old_one_that_survives_is_served_first() {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().old_at_survives = true;
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    stage.store.fail_writes_after(1, usize::MAX);
+    stage.token(&id).await.unwrap();
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!((answer.source, answer.durability), (Source::Stale, Durability::Durable));
+    assert_eq!(answer.token.access.value.expose(), "at-0");
+    stage.clock.advance(Duration::from_secs(30));
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(
+        (answer.token.access.value.expose().as_str(), answer.durability),
+        ("at-1", Durability::Degraded)
+    );
+    stage.store.fail_writes_after(0, 0);
+    stage.broker.drain().await;
+}
+
+#[tokio::test]
+async fn an_unfinished_refresh_is_taken_up_at_start_where_there_is_a_grace_period() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    let mut profile = stage.store.get(&id).await.unwrap().unwrap();
+    let reuse = stage.provider.reuse.lock().unwrap().clone();
+    let theirs = token_broker::connection::Moment {
+        now: stage.clock.now(),
+        holder: token_broker::connection::Holder(7),
+        others: token_broker::connection::Others::Gone,
+        reuse: &reuse,
+    };
+    profile.value = profile.value.begun(1, &theirs);
+    stage.store.put(&profile.value, token_broker::store::Expected::At(profile.revision)).await.unwrap();
+    let stage = stage.restarted();
+    let found = stage.broker.recover(Trust::Sound).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
+    stage.provider.requests_reach(1).await;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    assert!(happened(&stage, &id).await.contains(&Happening::Recovered));
+}
+
+#[tokio::test]
+async fn a_store_put_back_marks_its_rotating_grants_and_refreshes_none() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    let stage = stage.restarted();
+    let found = stage.broker.recover(Trust::RolledBack).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 0, marked: 1 });
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-0", "what lives is served");
+    assert!(stage.provider.presented().is_empty());
+    assert!(happened(&stage, &id).await.contains(&Happening::RolledBack));
+}
+
+#[tokio::test]
+async fn a_failed_revocation_says_when_it_is_tried_again_also_after_a_restart() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    let refused = ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None };
+    *stage.provider.revocation.lock().unwrap() = Err(refused);
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap();
+    let token_broker::broker::RevocationState::Pending { error, next_attempt_at } = answer.revocation else {
+        panic!("not pending")
+    };
+    assert!(matches!(error, Error::Provider { .. }));
+    let stage = stage.restarted();
+    let backoff = stage.broker.connection(&id).await.unwrap().backoff.unwrap();
+    assert_eq!(next_attempt_at, Some(backoff.until));
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    stage.provider.revocations_reach(2).await;
+    stage.broker.drain().await;
+    assert!(stage.store.get(&id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_grant_with_fewer_scopes_is_kept_and_says_so() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    let mut narrower = issued("at-n", Some("rt-n"));
+    narrower.scopes = Some(["none"].into_iter().collect());
+    stage.provider.next(Ok(narrower));
+    let asked = TokenRequest { scopes: vec!["read".into()], ..request(&id) };
+    let error = stage.broker.access_token(asked).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ScopeNotGranted);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-n");
+}
