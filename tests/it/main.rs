@@ -11,6 +11,8 @@ mod config;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod exploration;
+#[cfg(test)]
 mod failpoint;
 #[cfg(test)]
 mod grpc;
@@ -32,6 +34,8 @@ mod sandbox;
 mod secrecy;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

@@ -1,0 +1,365 @@
+//! Hours of a broker's life in milliseconds: many callers, a provider that breaks off, restarts, kills, a full disk, a
+//! clock that is set, disconnects. Each seed is one life and always the same one; the invariants of refresh.md section
+//! 2.8 are looked at all along. A seed that fails is printed: put it into `REGRESSIONS`.
+
+mod provider;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use provider::{Grant, Kind, LIFE, SimProvider, Truth, issued};
+use token_broker::broker::{AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
+use token_broker::clock::Clock as _;
+use token_broker::connection::{Connection, ConnectionId, ProviderKey, Scopes, Status};
+use token_broker::entropy::SeededEntropy;
+use token_broker::error::Reason;
+use token_broker::store::memory::MemoryStore;
+use token_broker::store::{Expected, TokenStore as _};
+use token_broker::telemetry::Metrics;
+use world::{Dice, Power, SimClock, SimStore};
+
+/// Seeds that failed once.
+const REGRESSIONS: &[u64] = &[];
+
+/// Seeds of an everyday run.
+const EVERYDAY: std::ops::Range<u64> = 1..13;
+const CONNECTIONS: u64 = 4;
+const CALLERS: u64 = 6;
+/// How long a life lasts.
+const SPAN: Duration = Duration::from_secs(3600);
+
+/// One life.
+struct Life {
+    seed: u64,
+    dice: Arc<Dice>,
+    truth: Arc<Truth>,
+    clock: Arc<SimClock>,
+    disk: Arc<MemoryStore>,
+    is_full: Arc<AtomicBool>,
+    run: Mutex<(Arc<Broker>, Power, u64)>,
+    /// Connections whose Disconnect has returned.
+    ended: Mutex<BTreeSet<String>>,
+    generations: Mutex<BTreeMap<String, u64>>,
+}
+
+fn id(name: &str) -> ConnectionId {
+    ConnectionId::parse(String::new(), "sim".into(), name.into()).unwrap()
+}
+
+/// The number of the refresh token that a record holds.
+fn held(connection: &Connection) -> Option<u32> {
+    let refresh = connection.tokens.as_ref()?.refresh.as_ref()?;
+    refresh.value.expose().rsplit_once('-')?.1.parse().ok()
+}
+
+impl Life {
+    async fn begin(seed: u64) -> Arc<Self> {
+        let dice = Arc::new(Dice::new(seed));
+        let disk = Arc::new(MemoryStore::new(Arc::new(SeededEntropy::new(seed))));
+        let kind = [Kind::Reusable, Kind::Grace, Kind::Strict][usize::try_from(seed % 3).unwrap()];
+        let truth = Arc::new(Truth::new(kind, dice.clone(), disk.clone()));
+        let clock = Arc::new(SimClock::new());
+        let is_full = Arc::new(AtomicBool::new(false));
+        for at in 0..CONNECTIONS {
+            let name = format!("c{at}");
+            truth.grants.lock().unwrap().insert(name.clone(), Grant::default());
+            let tokens = issued(&name, 0).into_set(None, clock.now());
+            let connection =
+                Connection::pending(id(&name), clock.now()).imported(tokens, Scopes::default(), clock.now());
+            disk.put(&connection, Expected::Absent).await.unwrap();
+        }
+        let (broker, power) = start(seed, 0, &truth, &clock, &disk, &is_full);
+        broker.recover(Trust::Sound).await.unwrap();
+        Arc::new(Self {
+            seed,
+            dice,
+            truth,
+            clock,
+            disk,
+            is_full,
+            run: Mutex::new((broker, power, 0)),
+            ended: Mutex::default(),
+            generations: Mutex::default(),
+        })
+    }
+
+    fn broker(&self) -> (Arc<Broker>, Power) {
+        let run = self.run.lock().unwrap();
+        (run.0.clone(), run.1.clone())
+    }
+
+    /// The next run over the same disk.
+    async fn restart(&self) {
+        let number = self.run.lock().unwrap().2 + 1;
+        let (broker, power) = start(self.seed, number, &self.truth, &self.clock, &self.disk, &self.is_full);
+        *self.run.lock().unwrap() = (broker.clone(), power, number);
+        broker.recover(Trust::Sound).await.unwrap();
+        broker.resume_revocations().await.unwrap();
+    }
+
+    async fn kill(&self) {
+        let (_, power) = self.broker();
+        power.cut();
+        self.truth.show_mercy();
+        for at in 0..CONNECTIONS {
+            let name = format!("c{at}");
+            let stored = self.disk.get(&id(&name)).await.unwrap();
+            self.truth.forget_unstored(&name, stored.as_ref().and_then(|stored| held(&stored.value)));
+        }
+        self.restart().await;
+    }
+
+    async fn call(&self) {
+        let name = format!("c{}", self.dice.below(CONNECTIONS));
+        let was_ended = self.ended.lock().unwrap().contains(&name);
+        let request = TokenRequest {
+            id: id(&name),
+            scopes: Vec::new(),
+            min_ttl: self.dice.one_in(4).then(|| Duration::from_secs(self.dice.below(400))),
+            if_not_equal_to: None,
+            allow_stale: self.dice.one_in(2),
+        };
+        let (broker, power) = self.broker();
+        let patience = self.dice.millis(20_000);
+        let asking = tokio::time::timeout(patience, broker.access_token(request)).await;
+        if power.is_cut() {
+            return;
+        }
+        let Ok(answer) = asking else { return };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let is_dead = self.truth.grants.lock().unwrap()[&name].is_dead;
+                if error.reason() == Reason::ReauthRequired && !is_dead {
+                    self.truth.breach(format!("false death of {name}: {error}"));
+                }
+                return;
+            }
+        };
+        let token = &answer.token;
+        if was_ended {
+            self.truth.breach(format!("I8: {name} was served after its disconnect"));
+        }
+        if !token.access.is_alive(self.clock.now()) {
+            self.truth.breach(format!("an expired token of {name} was served"));
+        }
+        let stored = self.disk.get(&id(&name)).await.unwrap().map(|stored| stored.value.profile.generation);
+        let is_durable = stored.is_none_or(|stored| stored >= token.generation);
+        if !is_durable && answer.durability == Durability::Durable {
+            self.truth.breach(format!("I3: generation {} of {name} is not durable", token.generation));
+        }
+        self.watch(&name, stored.unwrap_or(u64::MAX));
+    }
+
+    fn watch(&self, name: &str, generation: u64) {
+        let mut generations = self.generations.lock().unwrap();
+        let highest = generations.entry(name.to_owned()).or_default();
+        if generation < *highest {
+            self.truth.breach(format!("I4: {name} went from {highest} to {generation}"));
+        }
+        *highest = generation.max(*highest);
+    }
+
+    async fn disconnect(&self) {
+        let name = format!("c{}", self.dice.below(CONNECTIONS));
+        let (broker, power) = self.broker();
+        let outcome = broker.disconnect(id(&name)).await;
+        if !power.is_cut() && outcome.is_ok() {
+            self.ended.lock().unwrap().insert(name);
+        }
+    }
+
+    /// What befalls the broker, one thing at a time.
+    async fn befall(&self) {
+        // A disk that is full and a kill together can cost tokens that only memory holds: two faults.
+        let has_kills = self.seed % 2 == 0;
+        match self.dice.below(12) {
+            0..=4 if has_kills => {
+                if !self.truth.is_merciful() {
+                    self.kill().await;
+                }
+            }
+            5 | 6 => {
+                let (broker, _) = self.broker();
+                broker.drain().await;
+                self.restart().await;
+            }
+            0..=3 if !self.truth.is_merciful() => {
+                self.truth.show_mercy();
+                self.is_full.store(true, Ordering::SeqCst);
+                tokio::time::sleep(self.dice.millis(30_000)).await;
+                self.is_full.store(false, Ordering::SeqCst);
+            }
+            7 if self.truth.is_idle() && !self.truth.is_merciful() => {
+                let minutes = i64::try_from(self.dice.below(120)).unwrap() - 60;
+                self.clock.jump(minutes * 60_000);
+            }
+            8 if self.dice.one_in(6) => self.disconnect().await,
+            _ => {}
+        }
+    }
+
+    /// Calm weather at last: who still has a living grant gets a living token, and what was ended is ended.
+    async fn end(&self) {
+        self.truth.is_calm.store(true, Ordering::SeqCst);
+        // The longest pause, the longest lease, and the late probe before the end of the last token's life. A clock that
+        // was set back makes that token live the longer.
+        self.clock.jump(6 * 3_600_000);
+        tokio::time::sleep(Duration::from_secs(600) + LIFE * 2).await;
+        let (broker, _) = self.broker();
+        for at in 0..CONNECTIONS {
+            let name = format!("c{at}");
+            let request = |min_ttl| TokenRequest {
+                id: id(&name),
+                scopes: Vec::new(),
+                min_ttl,
+                if_not_equal_to: None,
+                allow_stale: false,
+            };
+            let Some(stored) = self.disk.get(&id(&name)).await.unwrap() else {
+                let grants = self.truth.grants.lock().unwrap();
+                let grant = &grants[&name];
+                if !grant.is_dead && !grant.revoked.contains(&grant.delivered) {
+                    self.truth.breach(format!("rt-{} of {name} was not revoked: {grant:?}", grant.delivered));
+                }
+                continue;
+            };
+            if stored.value.profile.status == Status::Revoking {
+                self.truth.breach(format!("{name} is still being revoked"));
+                continue;
+            }
+            let number = held(&stored.value).unwrap();
+            let is_alive = self.truth.would_take(&name, number);
+            let lost_an_answer = self.truth.grants.lock().unwrap()[&name].lost_an_answer;
+            if !is_alive && !(self.truth.kind == Kind::Strict && lost_an_answer) {
+                self.truth.breach(format!("I5/I6: the grant of {name} is lost"));
+            }
+            if !is_alive {
+                continue;
+            }
+            let mut answer = broker.access_token(request(Some(Duration::from_secs(100)))).await;
+            for _ in 0..40 {
+                if answer.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                answer = broker.access_token(request(Some(Duration::from_secs(100)))).await;
+            }
+            if let Err(error) = answer {
+                let profile = self.disk.get(&id(&name)).await.unwrap().unwrap().value.profile;
+                self.truth.breach(format!("I12: {name} lives and gets no token: {error}; {profile:?}"));
+            }
+        }
+    }
+}
+
+fn start(
+    seed: u64,
+    number: u64,
+    truth: &Arc<Truth>,
+    clock: &Arc<SimClock>,
+    disk: &Arc<MemoryStore>,
+    is_full: &Arc<AtomicBool>,
+) -> (Arc<Broker>, Power) {
+    let power = Power::default();
+    let provider = SimProvider {
+        key: ProviderKey::parse("sim").unwrap(),
+        scopes: Scopes::default(),
+        truth: truth.clone(),
+        power: power.clone(),
+    };
+    let tokens = SimStore { disk: disk.clone(), power: power.clone(), is_full: is_full.clone() };
+    let deps = Deps {
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(1000) + number + 1)),
+        tokens: Arc::new(tokens),
+        sessions: disk.clone(),
+        providers: vec![Arc::new(provider)],
+        metrics: Arc::new(Metrics::default()),
+    };
+    let settings = Settings {
+        public_url: url::Url::parse("http://127.0.0.1:7451").unwrap(),
+        return_urls: AllowedUrls::default(),
+        redirect_uris: AllowedUrls::default(),
+    };
+    (Broker::new(deps, settings), power)
+}
+
+/// Lives one life; answers every breach and the number of token requests.
+fn live(seed: u64) -> (Vec<String>, u64) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let life = Life::begin(seed).await;
+        let until = tokio::time::Instant::now() + SPAN;
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let life = life.clone();
+                tokio::spawn(async move {
+                    while tokio::time::Instant::now() < until {
+                        tokio::time::sleep(life.dice.millis(60_000)).await;
+                        life.call().await;
+                    }
+                })
+            })
+            .collect();
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(life.dice.millis(60_000)).await;
+            life.befall().await;
+        }
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        life.end().await;
+        let broken = life.truth.broken.lock().unwrap().clone();
+        let requests = *life.truth.requests.lock().unwrap();
+        (broken, requests)
+    })
+}
+
+fn live_all(seeds: impl Iterator<Item = u64>) {
+    let (mut lives, mut requests, mut failed) = (0, 0, Vec::new());
+    for seed in seeds {
+        let (broken, count) = live(seed);
+        lives += 1;
+        requests += count;
+        if !broken.is_empty() {
+            println!("seed {seed}: {broken:#?}");
+            failed.push(seed);
+        }
+    }
+    println!("simulation: {lives} lives of {SPAN:?}, {requests} token requests, {} breached", failed.len());
+    assert!(failed.is_empty(), "seeds that broke an invariant: {failed:?}");
+}
+
+#[test]
+fn no_life_breaks_an_invariant() {
+    live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
+}
+
+#[test]
+#[ignore = "slow: tests/run.sh --only slow"]
+fn no_life_of_many_breaks_an_invariant() {
+    let seed = std::env::var("TOKEN_BROKER_SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok());
+    match seed {
+        Some(seed) => live_all(std::iter::once(seed)),
+        None => live_all(1000..4000),
+    }
+}
+
+/// The check can fail: a provider that forgets its grants is found out.
+#[test]
+fn a_lost_grant_is_noticed() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let life = Life::begin(4).await;
+        life.truth.grants.lock().unwrap().get_mut("c1").unwrap().is_dead = true;
+        life.end().await;
+        let broken = life.truth.broken.lock().unwrap().clone();
+        assert_eq!(broken, ["I5/I6: the grant of c1 is lost"]);
+    });
+}
