@@ -15,6 +15,7 @@ pub mod health;
 pub mod http;
 mod identity;
 mod issuer;
+mod learned;
 pub mod oauth;
 mod reply;
 mod revocation;
@@ -34,7 +35,7 @@ use crate::connection::reuse::ReuseProfile;
 use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
 use crate::error::{Mistake, ProviderError};
 use crate::secret::Secret;
-use health::{Budget, Health};
+use health::{Budget, Health, Learned};
 
 /// One configured provider: where it is, what it is like, and the calls the broker makes to it. Every call sends
 /// at most one state-changing request, follows no redirect and repeats nothing.
@@ -209,4 +210,6 @@ pub struct ProviderInfo {
     pub health: Option<Health>,
     /// What is left of its budget; `None`: not counted.
     pub budget: Option<Budget>,
+    /// What it was seen to do; `None`: nobody looks.
+    pub learned: Option<Learned>,
 }

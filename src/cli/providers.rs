@@ -1,5 +1,6 @@
 //! `providers`: what the broker may connect to, and how to set one up. Owns how a provider looks.
 
+mod fare;
 pub(crate) mod list;
 pub(crate) mod show;
 
@@ -7,11 +8,13 @@ use clap::Subcommand;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::fare::{BudgetView, HealthView, LearnedView};
 use super::client::Client;
 use super::console::Console;
 use super::failure::Failure;
+use super::page::Page;
 use super::times;
-use crate::grpc::proto::v1::{BreakerState, Provider, ProviderEndpoints, ProviderHealth};
+use crate::grpc::proto::v1::{Provider, ProviderEndpoints};
 
 /// What to see of providers.
 #[derive(Debug, Subcommand)]
@@ -61,8 +64,12 @@ pub(crate) struct ProviderView {
     pub(crate) rotation: Option<String>,
     /// What using a spent refresh token again does: reusable, grace, count, strict.
     pub(crate) reuse: Option<String>,
-    /// Whether it answers; null where nothing was sent to it yet.
+    /// Whether it answers; null where it is not configured.
     pub(crate) health: Option<HealthView>,
+    /// How many requests its token endpoint may still get; null where it is not configured.
+    pub(crate) budget: Option<BudgetView>,
+    /// What it was seen to do since the broker started; null where it is not configured.
+    pub(crate) learned: Option<LearnedView>,
 }
 
 /// Where a provider's requests go.
@@ -78,23 +85,6 @@ pub(crate) struct EndpointsView {
     pub(crate) revocation_endpoint: Option<String>,
     /// Where the account is asked for.
     pub(crate) userinfo_endpoint: Option<String>,
-}
-
-/// How a provider fares.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(crate) struct HealthView {
-    /// CLOSED (traffic flows), OPEN (requests are refused) or HALF_OPEN.
-    pub(crate) breaker: String,
-    /// Failures in a row.
-    pub(crate) consecutive_failures: u32,
-    /// Reason of the last failure.
-    pub(crate) last_error_reason: Option<String>,
-    /// When that was.
-    pub(crate) last_error_time: Option<String>,
-    /// When it last answered.
-    pub(crate) last_success_time: Option<String>,
-    /// When the next request may be sent.
-    pub(crate) next_attempt_time: Option<String>,
 }
 
 fn filled(text: String) -> Option<String> {
@@ -116,6 +106,8 @@ impl From<Provider> for ProviderView {
             rotation: filled(wire.rotation),
             reuse: filled(wire.reuse),
             health: wire.health.map(HealthView::from),
+            budget: wire.budget.map(BudgetView::from),
+            learned: wire.learned.map(LearnedView::from),
         }
     }
 }
@@ -132,28 +124,20 @@ impl From<ProviderEndpoints> for EndpointsView {
     }
 }
 
-impl From<ProviderHealth> for HealthView {
-    fn from(wire: ProviderHealth) -> Self {
-        let time = |time| times::of_wire(time).map(|time| time.to_string());
-        let breaker = BreakerState::try_from(wire.breaker).unwrap_or_default();
-        Self {
-            breaker: breaker.as_str_name().trim_start_matches("BREAKER_STATE_").to_owned(),
-            consecutive_failures: wire.consecutive_failures,
-            last_error_time: time(wire.last_error_time),
-            last_success_time: time(wire.last_success_time),
-            next_attempt_time: time(wire.next_attempt_time),
-            last_error_reason: filled(wire.last_error_reason),
-        }
-    }
-}
-
 impl ProviderView {
+    /// When a request may be sent again; empty where it may be now.
+    fn next_attempt(&self, page: &Page<'_>) -> String {
+        let next = self.health.as_ref().and_then(|health| health.next_attempt_time.as_deref());
+        page.time(next.and_then(|next| times::parse_time(next).ok()), "")
+    }
+
     /// What there is to know of it in a word or two.
     pub(crate) fn state(&self) -> &str {
         match (&self.health, self.configured, self.enabled) {
             (_, false, _) => "not configured",
             (_, _, false) => "disabled",
             (Some(health), ..) if health.breaker == "OPEN" => "resting",
+            (Some(health), ..) if health.breaker == "HALF_OPEN" => "trying",
             (Some(health), ..) if health.consecutive_failures > 0 => "failing",
             _ => "ready",
         }

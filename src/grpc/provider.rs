@@ -12,7 +12,7 @@ use super::wire::{Mistakes, timestamp};
 use super::{Parts, setup};
 use crate::error::Error;
 use crate::provider::ProviderInfo;
-use crate::provider::health::{BreakerState, Budget, Health};
+use crate::provider::health::{BreakerState, Budget, Health, Learned, Spread};
 
 /// The service.
 #[derive(Clone)]
@@ -84,6 +84,7 @@ fn shown(info: ProviderInfo) -> v1::Provider {
         flows: vec![v1::ConnectFlow::AuthorizationCode.into()],
         health: info.health.map(health),
         budget: info.budget.map(budget),
+        learned: info.learned.map(learned),
         default_access_ttl: info.default_access_ttl.and_then(|ttl| ttl.try_into().ok()),
         refresh_margin: None,
         rotation: info.rotation,
@@ -119,5 +120,29 @@ fn budget(budget: Budget) -> v1::ProviderBudget {
         reserved: budget.reserved,
         in_flight: budget.under_way,
         queued: budget.in_line,
+    }
+}
+
+fn learned(learned: Learned) -> v1::ProviderLearned {
+    v1::ProviderLearned {
+        rotated: learned.rotated,
+        not_rotated: learned.kept,
+        early_same_token: learned.early_same,
+        early_new_token: learned.early_new,
+        access_token_lifetime: learned.access_life.map(spread),
+        refresh_lifetime: learned.refresh_life.map(spread),
+        reuse_accepted: learned.reuse_taken,
+        longest_grace: learned.longest_grace.and_then(|span| span.try_into().ok()),
+        reuse_refused: learned.reuse_refused,
+        shortest_refusal: learned.shortest_refusal.and_then(|span| span.try_into().ok()),
+        contradictions: learned.contradictions.into_iter().map(|seen| seen.as_str().to_owned()).collect(),
+    }
+}
+
+fn spread(spread: Spread) -> v1::LifetimeSpread {
+    v1::LifetimeSpread {
+        shortest: spread.shortest.try_into().ok(),
+        median: spread.median.try_into().ok(),
+        longest: spread.longest.try_into().ok(),
     }
 }

@@ -173,14 +173,23 @@ impl Answer {
             ProviderError::RateLimited { .. } => {
                 self.details.add_quota_failure_violation(
                     format!("provider:{provider}"),
-                    "the provider asks this client to slow down",
+                    "the provider takes no more requests of this client for now",
                 );
                 Code::ResourceExhausted
             }
+            ProviderError::CircuitOpen { retry_after: _, outage } => {
+                self.tell("failures", &outage.failures.to_string());
+                self.tell("failuresWithinSeconds", &outage.within.as_secs().max(1).to_string());
+                self.tell("turnedAway", &outage.refused.to_string());
+                if let Some(last) = &outage.last {
+                    self.tell("lastReason", last.reason().as_str());
+                    self.tell("lastFailure", &last.to_string());
+                }
+                Code::Unavailable
+            }
             ProviderError::Unavailable { .. }
             | ProviderError::Ambiguous { .. }
-            | ProviderError::Malformed
-            | ProviderError::CircuitOpen { .. } => Code::Unavailable,
+            | ProviderError::Malformed => Code::Unavailable,
         }
     }
 

@@ -68,3 +68,74 @@ pub struct Budget {
     /// Refreshes that wait for their turn.
     pub in_line: u32,
 }
+
+/// What a provider was seen to do since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Refreshes that brought another refresh token.
+    pub rotated: u64,
+    /// Refreshes that left the refresh token as it was.
+    pub kept: u64,
+    /// Refreshes while the access token lived that gave the same one.
+    pub early_same: u64,
+    /// Refreshes while the access token lived that gave another one.
+    pub early_new: u64,
+    /// Lifetimes of access tokens.
+    pub access_life: Option<Spread>,
+    /// Lifetimes of refresh tokens, where replies say them.
+    pub refresh_life: Option<Spread>,
+    /// Spent refresh tokens that were taken again.
+    pub reuse_taken: u64,
+    /// The longest time after its first use that a spent one was taken.
+    pub longest_grace: Option<Duration>,
+    /// Spent refresh tokens that were refused.
+    pub reuse_refused: u64,
+    /// The shortest time after its first use that a spent one was refused.
+    pub shortest_refusal: Option<Duration>,
+    /// Where the configuration says otherwise.
+    pub contradictions: Vec<Contradiction>,
+}
+
+/// How far figures lie apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The least.
+    pub shortest: Duration,
+    /// The one in the middle.
+    pub median: Duration,
+    /// The greatest.
+    pub longest: Duration,
+}
+
+/// Where a provider does not do what its configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Contradiction {
+    /// `rotation: never`, and it rotates.
+    Rotates,
+    /// `rotation: always`, and it does not.
+    DoesNotRotate,
+    /// `reuse: reusable`, and a spent one was refused.
+    RefusesReuse,
+    /// `reuse: strict`, and a spent one was taken.
+    TakesReuse,
+}
+
+impl Contradiction {
+    /// What to write instead, in a sentence.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rotates => {
+                "rotation is never, but a refresh brought another refresh token: write sometimes or always"
+            }
+            Self::DoesNotRotate => {
+                "rotation is always, but a refresh brought no other refresh token: write sometimes"
+            }
+            Self::RefusesReuse => {
+                "reuse is reusable, but a spent refresh token was refused: write strict, or its grace"
+            }
+            Self::TakesReuse => {
+                "reuse is strict, but a spent refresh token was taken: write its grace, if it is known"
+            }
+        }
+    }
+}

@@ -16,6 +16,7 @@ use super::gate::{Asker, Gate, Place};
 use super::grant::{authorization_code, refresh_token};
 use super::http::HttpClient;
 use super::issuer::is_issuer;
+use super::learned::Learner;
 use super::reply::Asked;
 use super::sender::Sender;
 use super::spec::lifecycle::{Reuse, Rotation};
@@ -44,6 +45,7 @@ pub struct OAuthProvider {
     scopes: Scopes,
     discovery: Discovery,
     gate: Gate,
+    learner: Learner,
 }
 
 /// What an admission holds: the place, and the metadata that was read for it.
@@ -69,6 +71,7 @@ impl OAuthProvider {
         let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
         Self {
             client,
+            learner: Learner::new(config.key.clone(), &config.spec),
             gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics.clone()),
             sender: Sender::new(http, config.key.clone(), metrics),
             clock,
@@ -208,6 +211,7 @@ impl ProviderClient for OAuthProvider {
             .to_owned(),
             health: Some(self.gate.health()),
             budget: Some(self.gate.budget(spec)),
+            learned: Some(self.learner.facts()),
         }
     }
 
@@ -251,7 +255,11 @@ impl ProviderClient for OAuthProvider {
         // them wait, and what becomes of the code says how the endpoint fares.
         let mut place = self.gate.enter_uncalled();
         place.used();
+        let asked_at = self.clock.now();
         let outcome = authorization_code::exchange(endpoint, grant).await;
+        if let Ok(issued) = &outcome {
+            self.learner.consented(issued, asked_at);
+        }
         place.settle(Asker::Consent, outcome.as_ref());
         outcome
     }
@@ -295,7 +303,9 @@ impl ProviderClient for OAuthProvider {
         let Leave { mut place, metadata } = *leave;
         let endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
         place.used();
+        let asked_at = self.clock.now();
         let outcome = refresh_token::refresh(endpoint, refresh).await;
+        self.learner.refreshed(refresh, outcome.as_ref(), asked_at);
         place.settle(Asker::Refresh, outcome.as_ref());
         outcome
     }

@@ -91,7 +91,11 @@ impl Refusal {
             Cause::NoAnswer => ("the broker did not answer in time".to_owned(), vec![Next::Status.into()]),
             _ => (String::new(), vec![]),
         };
-        let what = if self.message.is_empty() { "the broker refused".to_owned() } else { self.message };
+        let what = match (self.resting(), self.message.is_empty()) {
+            (Some(resting), _) => resting,
+            (None, true) => "the broker refused".to_owned(),
+            (None, false) => self.message,
+        };
         let mut failure = Failure::new(self.cause, what);
         failure.why = why;
         failure.next = next;
@@ -107,7 +111,34 @@ impl Refusal {
         self.metadata.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Who is resting, and how many feel it.
+    fn resting(&self) -> Option<String> {
+        if self.cause != Cause::Broker(Reason::ProviderCircuitOpen) {
+            return None;
+        }
+        let provider = self.said("provider")?;
+        Some(match self.said("turnedAway") {
+            None | Some("0") => format!("{provider} is resting"),
+            Some("1") => format!("{provider} is resting, 1 call was turned away"),
+            Some(count) => format!("{provider} is resting, {count} calls were turned away"),
+        })
+    }
+
+    /// What a provider rests from, and until when.
+    fn outage(&self) -> Option<String> {
+        let wait = self.retry_after.map(|wait| times::span(wait.max(Duration::from_secs(1))))?;
+        let failures = match self.said("failures")? {
+            "1" => "1 failure".to_owned(),
+            count => format!("{count} failures in {} s", self.said("failuresWithinSeconds")?),
+        };
+        let last = self.said("lastFailure").map(|last| format!(", last: {last}")).unwrap_or_default();
+        Some(format!("{failures}{last}; next probe in {wait}"))
+    }
+
     fn why(&self, reason: Reason) -> String {
+        if let Some(outage) = self.outage() {
+            return outage;
+        }
         let mut known: Vec<String> = Vec::new();
         known.extend(self.said("oauthError").map(str::to_owned));
         if reason == Reason::ProviderNotConfigured {
@@ -219,6 +250,23 @@ mod tests {
         let failure = refused(Code::NotFound, "PROVIDER_NOT_CONFIGURED", &metadata).failure(None);
         assert!(failure.why.starts_with("did you mean google?"), "{}", failure.why);
         assert_eq!(failure.next, [Step::from(Next::ShowProvider("google".into()))]);
+    }
+
+    #[test]
+    fn a_resting_provider_is_told_with_its_figures() {
+        let metadata = [
+            ("provider", "salesforce"),
+            ("failures", "5"),
+            ("failuresWithinSeconds", "60"),
+            ("turnedAway", "214"),
+            ("lastFailure", "the provider's answer was lost (no answer in time)"),
+        ];
+        let failure = refused(Code::Unavailable, "PROVIDER_CIRCUIT_OPEN", &metadata).failure(None);
+        assert_eq!(failure.what, "salesforce is resting, 214 calls were turned away");
+        let why = "5 failures in 60 s, last: the provider's answer was lost (no answer in time); next probe in 42 s";
+        assert_eq!(failure.why, why);
+        let older = refused(Code::Unavailable, "PROVIDER_CIRCUIT_OPEN", &[]).failure(None);
+        assert_eq!((&*older.what, &*older.why), ("a sentence", "worth another try in 42 s"));
     }
 
     #[test]

@@ -76,16 +76,17 @@ pub(crate) const fn words(reason: Reason) -> (&'static str, &'static str) {
             "The provider does not accept the client: its id, secret, method or redirect URI.",
             "Compare the configuration with what is registered at the provider.",
         ),
-        Reason::ProviderRateLimited => {
-            ("The provider asked to slow down.", "Try again after the time that the error names.")
-        }
+        Reason::ProviderRateLimited => (
+            "The provider asked to slow down, or its budget of requests is used up.",
+            "Try again after the time that the error names; providers show tells the budget.",
+        ),
         Reason::ProviderUnavailable => (
             "The provider cannot be reached or answers with errors; the grant is untouched.",
             "Try again; --allow-stale accepts a token that still lives.",
         ),
         Reason::ProviderCircuitOpen => (
             "After repeated failures the provider is left in peace for a while; nothing was sent.",
-            "Try again after the time that the error names; --allow-stale accepts a token that still lives.",
+            "Try again after the time that the error names; --allow-stale accepts a token that still lives. providers show tells from what it rests.",
         ),
         Reason::ProviderMalformed => (
             "The provider's answer is not what its protocol allows.",

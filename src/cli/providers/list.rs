@@ -56,8 +56,9 @@ pub(crate) fn table(providers: &[ProviderView], page: &Page<'_>) -> String {
                 p.state().to_owned(),
                 p.scopes.join(" "),
                 failure.unwrap_or_default(),
+                p.next_attempt(page),
             ]
         })
         .collect();
-    page.table(&["PROVIDER", "NAME", "STATE", "SCOPES", "LAST ERROR"], &rows)
+    page.table(&["PROVIDER", "NAME", "STATE", "SCOPES", "LAST ERROR", "NEXT ATTEMPT"], &rows)
 }

@@ -164,7 +164,7 @@ impl Report for Setup {
         text.push_str(&heading(&format!("{}: {}", escape::escaped(&p.display_name), p.state())));
         let ttl =
             p.default_access_ttl_seconds.map_or_else(String::new, |s| format!("{s} s where it does not say"));
-        text + &page.fields(&[
+        text += &page.fields(&[
             ("client id", given(&p.client_id)),
             ("scopes", p.scopes.join(" ")),
             ("issuer", given(&p.endpoints.issuer)),
@@ -175,7 +175,24 @@ impl Report for Setup {
             ("token life", ttl),
             ("new refresh token", p.rotation.clone().unwrap_or_default()),
             ("spent one again", reuse_words(p.reuse.as_deref())),
-        ])
+        ]);
+        if let Some(health) = &p.health {
+            text.push_str(&heading("How it fares"));
+            let mut fields = health.fields(page);
+            fields.extend(p.budget.as_ref().map(|budget| ("budget", budget.line())));
+            text.push_str(&page.fields(&fields));
+        }
+        if let Some(learned) = &p.learned {
+            let fields = learned.fields();
+            if !fields.is_empty() {
+                text.push_str(&heading("Seen since the broker started"));
+                text.push_str(&page.fields(&fields));
+            }
+            for contradiction in &learned.contradictions {
+                text.push_str(&format!("  ! {}\n", escape::escaped(contradiction)));
+            }
+        }
+        text
     }
 }
 
@@ -195,6 +212,7 @@ fn reuse_words(reuse: Option<&str>) -> String {
 mod tests {
     use super::*;
     use crate::cli::console::tests::Desk;
+    use crate::grpc::proto::v1;
 
     fn shown(provider: &str, config: &str) -> Result<String, Failure> {
         let dir = tempfile::tempdir().unwrap();
@@ -206,6 +224,70 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(show.run(&mut desk.console, Err(nobody)))?;
         Ok(desk.stdout.text())
+    }
+
+    #[test]
+    fn how_a_provider_fares_is_shown_with_what_it_was_seen_to_do() {
+        let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let provider = v1::Provider {
+            provider: "acme".into(),
+            display_name: "Acme".into(),
+            configured: true,
+            enabled: true,
+            health: Some(v1::ProviderHealth {
+                breaker: v1::BreakerState::Open.into(),
+                consecutive_failures: 5,
+                last_error_reason: "PROVIDER_UNAVAILABLE".into(),
+                last_error_time: at(1),
+                next_attempt_time: at(4_000_000_000),
+                ..v1::ProviderHealth::default()
+            }),
+            budget: Some(v1::ProviderBudget {
+                limit: 50,
+                remaining: 47,
+                window: span(1),
+                reserved: 10,
+                queued: 2,
+                ..v1::ProviderBudget::default()
+            }),
+            learned: Some(v1::ProviderLearned {
+                rotated: 3,
+                not_rotated: 1,
+                early_same_token: 2,
+                access_token_lifetime: Some(v1::LifetimeSpread {
+                    shortest: span(300),
+                    median: span(3600),
+                    longest: span(3600),
+                }),
+                reuse_accepted: 1,
+                longest_grace: span(4),
+                contradictions: vec!["rotation is never, but".into()],
+                ..v1::ProviderLearned::default()
+            }),
+            ..v1::Provider::default()
+        };
+        let answer = GetProviderResponse { provider: Some(provider), setup: None };
+        let mut desk = Desk::piped();
+        desk.console.report(&Setup::told(answer, true).unwrap()).unwrap();
+        let text = desk.stdout.text();
+        let lines: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for expected in [
+            "Acme: resting",
+            "breaker open: nothing is sent",
+            "budget 47 of 50 left in 1 s, 10 of them for callers who wait; 0 under way, 2 in line",
+            "rotated 3 of 4 refreshes",
+            "early refresh gave another access token 0 of 2 times",
+            "token life 300 s to 3600 s, mostly 3600 s",
+            "spent one taken 1 times, up to 4 s later",
+            "! rotation is never, but",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected}\n{text}");
+        }
+        let failures = lines.iter().find(|line| line.starts_with("failures")).unwrap();
+        assert!(failures.starts_with("failures 5 in a row; the last was PROVIDER_UNAVAILABLE"), "{failures}");
+        assert!(lines.iter().any(|line| line.starts_with("next attempt in ")), "{text}");
     }
 
     #[test]

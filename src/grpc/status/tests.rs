@@ -1,6 +1,6 @@
 use super::*;
 use crate::connection::ProviderKey;
-use crate::error::{AmbiguousCause, Mistake, Reason, Unsent};
+use crate::error::{AmbiguousCause, Mistake, Outage, Reason, Unsent};
 
 fn id() -> ConnectionId {
     ConnectionId::parse("acme".into(), "google".into(), "user-42".into()).unwrap()
@@ -109,10 +109,13 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
         ),
         (provider(ProviderError::Malformed), Code::Unavailable, &[], &["provider"]),
         (
-            provider(ProviderError::CircuitOpen { retry_after: minute, outage: Box::default() }),
+            provider(ProviderError::CircuitOpen {
+                retry_after: minute,
+                outage: Box::new(Outage { last: Some(ProviderError::Malformed), ..Outage::default() }),
+            }),
             Code::Unavailable,
             &["RetryInfo"],
-            &["provider"],
+            &["failures", "failuresWithinSeconds", "lastFailure", "lastReason", "provider", "turnedAway"],
         ),
         (Error::RequestRefused { rule: "host" }, Code::InvalidArgument, &[], &["rule"]),
         (Error::Store(StoreError::Conflict), Code::Aborted, &["RetryInfo"], &["connection"]),

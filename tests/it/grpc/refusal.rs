@@ -1,11 +1,14 @@
 //! What a gRPC client on this machine would never send.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use prost::Message as _;
+use token_broker::error::{Outage, ProviderError};
 use token_broker::grpc::Limits;
 use token_broker::grpc::proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -107,4 +110,18 @@ async fn an_unknown_rpc_is_unimplemented() {
         let response = served.send(request).await;
         assert_eq!(response.headers()["grpc-status"], "12", "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_but_trailers_is_told_how_long_to_wait() {
+    let served = Served::start().await;
+    served.stage.expired("user-42").await;
+    let outage = Box::new(Outage { failures: 5, ..Outage::default() });
+    served
+        .stage
+        .provider
+        .next(Err(ProviderError::CircuitOpen { retry_after: Duration::from_millis(7500), outage }));
+    let response = served.send(raw("localhost").body(framed(&wanted("user-42"))).unwrap()).await;
+    assert_eq!(refusal(&response), (Code::Unavailable as i32, "PROVIDER_CIRCUIT_OPEN".into()));
+    assert_eq!(response.headers()["grpc-retry-pushback-ms"], "7500");
 }

@@ -9,10 +9,10 @@ use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::connection::{ConnectionId, Status};
 use token_broker::entropy::SeededEntropy;
 use token_broker::error::{Error, ProviderError, Reason};
-use token_broker::provider::health::BreakerState;
+use token_broker::provider::health::{BreakerState, Contradiction};
 use token_broker::provider::oauth::OAuthProvider;
 use token_broker::provider::{ProviderClient as _, Revocation, Urgency};
-use token_broker::sandbox::{Endpoint, Fault, On, Sandbox};
+use token_broker::sandbox::{Endpoint, Fault, On, ReuseProfile, Sandbox};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
 use token_broker::telemetry::Metrics;
@@ -207,6 +207,36 @@ async fn a_provider_gets_no_more_than_its_budget_in_any_span() {
         let within = arrived.iter().filter(|at| **at >= *from && **at < *from + span).count();
         assert!(within <= 10, "{within} within {span:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_provider_does_is_learned_from_what_it_does() {
+    let sandbox = sandbox();
+    sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(Duration::from_secs(60)));
+    let provider = provider_of(&sandbox, json!({}));
+    let learned = || provider.info().learned.unwrap();
+    let first = refresh_token_of(&sandbox.grants().issue("user-42", &["openid"]));
+    provider.renewed(&first).await.unwrap();
+    let lost = provider.renewed(&first).await.unwrap();
+    let seen = learned();
+    assert_eq!((seen.rotated, seen.kept, seen.reuse_taken, seen.reuse_refused), (2, 0, 1, 0));
+    assert!(seen.longest_grace.is_some());
+    assert_eq!(seen.contradictions, [Contradiction::TakesReuse], "the sandbox is configured as strict");
+    assert_eq!(seen.access_life.unwrap().median.as_secs(), lost.expires_in.unwrap().as_secs());
+
+    sandbox.change(|behavior| behavior.reuse = ReuseProfile::strict());
+    let second = refresh_token_of(&sandbox.grants().issue("user-42", &["openid"]));
+    provider.renewed(&second).await.unwrap();
+    provider.renewed(&second).await.unwrap_err();
+    assert_eq!(learned().reuse_refused, 1);
+    sandbox.change(|behavior| behavior.reuse = ReuseProfile::reusable());
+    let third = refresh_token_of(&sandbox.grants().issue("user-42", &["openid"]));
+    for _ in 0..2 {
+        provider.renewed(&third).await.unwrap();
+    }
+    let seen = learned();
+    assert_eq!((seen.kept, seen.early_new), (2, 1));
+    assert_eq!(seen.contradictions, [Contradiction::TakesReuse, Contradiction::DoesNotRotate]);
 }
 
 /// A broker in memory in front of the sandbox.
