@@ -7,18 +7,66 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use token_broker::entropy::OsEntropy;
-use token_broker::store::guard::{DurableStore, Opening};
+use token_broker::store::guard::{DurableStore, OpenError, Opening};
 use token_broker::store::keyring::KeyRing;
-use token_broker::store::{Expected, Selection, SessionStore, TokenStore, sled};
+use token_broker::store::{Expected, SessionStore, TokenStore, redb, sled};
 use token_broker::telemetry::Metrics;
 
+use super::inspect;
 use super::script::{Model, Op, Script, THREADS};
+
+/// What keeps the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sled,
+    Redb,
+}
+
+impl Engine {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        }
+    }
+
+    /// The file that its syncs are for.
+    pub(crate) const fn file(self) -> &'static str {
+        match self {
+            Self::Sled => "store/sled/db",
+            Self::Redb => "store/redb/rows.redb",
+        }
+    }
+
+    pub(crate) fn open(self, opening: Opening) -> Result<DurableStore, OpenError> {
+        match self {
+            Self::Sled => sled::open(opening),
+            Self::Redb => redb::open(opening),
+        }
+    }
+}
+
+/// What a child does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Writes until it is killed or has made its steps.
+    Write,
+    /// Opens and compares, twice.
+    Verify,
+    /// Opens once and says how what is there compares.
+    Inspect,
+    /// Opens and keeps it open.
+    Hold,
+}
+
+const ROLES: [(&str, Role); 4] =
+    [("write", Role::Write), ("verify", Role::Verify), ("inspect", Role::Inspect), ("hold", Role::Hold)];
 
 /// What a child is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    /// `write` or `verify`.
-    pub(crate) role: &'static str,
+    pub(crate) role: Role,
+    pub(crate) engine: Engine,
     /// Holds `data`, `keys` and `acks`.
     pub(crate) folder: PathBuf,
     pub(crate) seed: u64,
@@ -74,12 +122,13 @@ impl Acks {
 fn child() {
     let Some(task) = Task::told() else { return };
     match task.role {
-        "write" => write(&task),
-        "verify" => {
+        Role::Write => write(&task),
+        Role::Verify => {
             verify(&task);
             verify(&task);
         }
-        role => panic!("no role {role}"),
+        Role::Inspect => inspect::inspect(&task),
+        Role::Hold => hold(&task),
     }
 }
 
@@ -88,7 +137,8 @@ impl Task {
         let told = |name: &str| std::env::var(name).ok();
         let number = |name: &str| told(name).unwrap().parse::<u64>().unwrap();
         Some(Self {
-            role: if told("CRASH_ROLE")? == "write" { "write" } else { "verify" },
+            role: told("CRASH_ROLE").and_then(|told| ROLES.iter().find(|(name, _)| *name == told))?.1,
+            engine: if told("CRASH_ENGINE")? == "redb" { Engine::Redb } else { Engine::Sled },
             folder: told("CRASH_FOLDER").unwrap().into(),
             seed: number("CRASH_SEED"),
             threads: usize::try_from(number("CRASH_THREADS")).unwrap(),
@@ -98,7 +148,8 @@ impl Task {
 
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("CRASH_ROLE", self.role.to_owned()),
+            ("CRASH_ROLE", ROLES.iter().find(|(_, role)| *role == self.role).unwrap().0.to_owned()),
+            ("CRASH_ENGINE", self.engine.name().to_owned()),
             ("CRASH_FOLDER", self.folder.display().to_string()),
             ("CRASH_SEED", self.seed.to_string()),
             ("CRASH_THREADS", self.threads.to_string()),
@@ -107,12 +158,26 @@ impl Task {
     }
 }
 
-fn open(folder: &Path) -> DurableStore {
+/// How the store in `folder` is opened.
+pub(crate) fn opening(folder: &Path) -> Opening {
     let keys = KeyRing::load(&folder.join("keys")).unwrap();
     let mut opening =
         Opening::new(folder.join("data"), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()));
     opening.allow_throwaway = true;
-    sled::open(opening).unwrap_or_else(|error| panic!("{error}: {}", error.why()))
+    opening.ballast_bytes = 64 * 1024;
+    opening
+}
+
+fn open(task: &Task) -> DurableStore {
+    let opened = task.engine.open(opening(&task.folder));
+    opened.unwrap_or_else(|error| panic!("{error}: {}", error.why()))
+}
+
+/// Holds the store until it is killed.
+fn hold(task: &Task) {
+    let _store = open(task);
+    println!("HELD");
+    std::io::stdin().lines().for_each(drop);
 }
 
 fn write(task: &Task) {
@@ -120,7 +185,7 @@ fn write(task: &Task) {
     acks.set_stage(BEGUN);
     std::io::stdout().write_all(b"BEGIN\n").unwrap();
     std::io::stdout().flush().unwrap();
-    let store = open(&task.folder);
+    let store = open(task);
     acks.set_stage(OPENED);
     std::thread::scope(|scope| {
         for thread in 0..task.threads {
@@ -167,15 +232,19 @@ async fn perform(script: Script, model: &Model, step: u64, store: &DurableStore)
 /// of that and the one in flight. Notes which, so that the next writer goes on from there.
 fn verify(task: &Task) {
     let acks = Acks::open(&task.folder);
-    let store = open(&task.folder);
+    let store = open(task);
+    // A crash is not a rollback, and no count of rows goes wrong by one.
+    let opened = store.opened();
+    assert_eq!((opened.rollback.as_ref(), opened.missing, opened.unreadable), (None, 0, 0));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let found = runtime.block_on(all_records(&store, task));
+    let found = runtime.block_on(inspect::all_records(&store, task)).unwrap();
     for (thread, records) in found.into_iter().enumerate() {
         let script = Script { seed: task.seed, thread };
         let acked = acks.get(thread);
         let matches = |steps: u64| {
             let model = script.after(steps);
-            model.records == records && runtime.block_on(has_sessions(script, &store, &model, steps))
+            model.records == records
+                && runtime.block_on(inspect::has_sessions(script, &store, &model, steps)).unwrap()
         };
         let Some(steps) = [acked, acked + 1].into_iter().find(|steps| matches(*steps)) else {
             let expected = script.after(acked);
@@ -184,48 +253,4 @@ fn verify(task: &Task) {
         acks.set(thread, steps);
     }
     drop(store);
-}
-
-/// Key to step for each thread, after comparing every token with what that step wrote.
-async fn all_records(store: &DurableStore, task: &Task) -> Vec<std::collections::BTreeMap<u64, u64>> {
-    let mut found = vec![std::collections::BTreeMap::new(); task.threads];
-    let mut after = None;
-    loop {
-        let page = store.list(&Selection::default(), after.as_ref(), 100).await.unwrap();
-        assert_eq!(page.unreadable, 0, "every record opens after a crash");
-        for profile in &page.profiles {
-            let name = profile.id.name.as_str();
-            let owner = (0..task.threads).find_map(|thread| {
-                let script = Script { seed: task.seed, thread };
-                script.key_of(name).map(|key| (script, key))
-            });
-            let (script, key) = owner.unwrap_or_else(|| panic!("{name} was never written"));
-            let stored = TokenStore::get(store, &profile.id).await.unwrap().expect("listed, so there");
-            let wrote = script.connection(key, stored.value.profile.generation);
-            assert_eq!(stored.value.tokens, wrote.tokens, "{name}");
-            assert_eq!(stored.value.profile, wrote.profile, "{name}");
-            let again = found[script.thread].insert(key, stored.value.profile.generation);
-            assert_eq!(again, None, "{name} is listed twice");
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return found,
-        }
-    }
-}
-
-/// Whether exactly the model's sessions are there, of all that were ever put.
-async fn has_sessions(script: Script, store: &DurableStore, model: &Model, steps: u64) -> bool {
-    let mut replay = Model::default();
-    for step in 1..=steps + 1 {
-        let is_put = script.op(&replay, step) == Op::PutSession;
-        script.advance(&mut replay, step);
-        if is_put {
-            let found = SessionStore::get(store, script.session_key(step)).await.unwrap();
-            if found.is_some() != model.sessions.contains(&step) {
-                return false;
-            }
-        }
-    }
-    true
 }

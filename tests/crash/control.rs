@@ -1,15 +1,16 @@
 //! Negative controls: a suite that cannot fail proves nothing.
 
-use super::child::{Acks, Task};
-use super::process::{furnish, start, verify};
+use super::child::{Acks, Engine};
+use super::process::{furnish, on_both_engines, start, verify, writer};
 use super::script::Script;
 
-#[test]
-fn a_lost_a_stale_and_an_unopenable_store_are_noticed() {
+on_both_engines!(a_lost_a_stale_and_an_unopenable_store_are_noticed);
+
+fn a_lost_a_stale_and_an_unopenable_store_are_noticed(engine: Engine) {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("run");
     furnish(&folder);
-    let task = Task { role: "write", folder: folder.clone(), seed: 1, threads: 1, steps: 60 };
+    let task = writer(engine, &folder, 1, 1, 60);
     assert!(start(&task, &[]).finish().unwrap().success());
     verify(&task).unwrap();
     let acks = Acks::open(&folder);
@@ -26,6 +27,6 @@ fn a_lost_a_stale_and_an_unopenable_store_are_noticed() {
     acks.set(0, 60);
     verify(&task).unwrap();
 
-    std::fs::remove_dir_all(folder.join("data/store/sled")).unwrap();
+    std::fs::remove_dir_all(folder.join("data/store").join(engine.name())).unwrap();
     assert!(verify(&task).unwrap_err().contains("its data is missing"));
 }

@@ -1,49 +1,43 @@
-//! Recipe 1: a writer of eight threads is killed at random moments: half of them within 16 ms of the moment it begins to
-//! open the store, as in a crash loop, the other half after a random number of acknowledged writes. (The recipe has four
-//! of five in the first half; an unoptimized build opens for longer than that and would hardly ever write.)
+//! Recipe 1: a writer of eight threads is killed at random moments: four of five within 16 ms of the moment it begins to
+//! open the store, as in a crash loop, the others after a random number of acknowledged writes.
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::child::{Acks, OPENED, Task};
-use super::process::{Running, furnish, seed, start, verify};
+use super::child::{Acks, Engine, OPENED};
+use super::process::{Running, furnish, on_both_engines, seed, start, times, verify, writer};
 use super::script::{THREADS, mix};
 
 const ROUNDS: u64 = 120;
 const ROUNDS_PER_STORE: u64 = 10;
 
-#[test]
-fn no_acknowledged_write_is_lost_by_a_kill() {
+on_both_engines!(no_acknowledged_write_is_lost_by_a_kill);
+
+fn no_acknowledged_write_is_lost_by_a_kill(engine: Engine) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("run");
     let seed = seed();
     let (mut killed_in_open, mut acknowledged) = (0, 0);
     let mut bad = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..ROUNDS * times() {
         let store = round / ROUNDS_PER_STORE;
-        let task = Task {
-            role: "write",
-            folder: folder.clone(),
-            seed: mix(seed ^ store),
-            threads: THREADS,
-            steps: 1 << 40,
-        };
+        let task = writer(engine, &folder, mix(seed ^ store), THREADS, 1 << 40);
         if round % ROUNDS_PER_STORE == 0 {
             furnish(&folder);
         }
         let before = Acks::open(&folder).total();
         let draw = mix(seed ^ mix(round));
-        let mut writer = start(&task, &[]);
-        writer.await_begin();
-        let moment = if draw.is_multiple_of(2) {
-            Moment::After(Duration::from_micros(draw / 2 % 16_000))
+        let mut running = start(&task, &[]);
+        running.await_begin();
+        let moment = if draw.is_multiple_of(5) {
+            Moment::Acknowledged(before + 1 + draw / 5 % 400)
         } else {
-            Moment::Acknowledged(before + 1 + draw / 2 % 400)
+            Moment::After(Duration::from_micros(draw / 5 % 16_000))
         };
-        moment.await_in(&mut writer, &folder);
-        writer.child.kill().unwrap();
-        let outcome = writer.finish();
+        moment.await_in(&mut running, &folder);
+        running.child.kill().unwrap();
+        let outcome = running.finish();
 
         let acks = Acks::open(&folder);
         killed_in_open += u64::from(acks.stage() != OPENED);
@@ -56,7 +50,9 @@ fn no_acknowledged_write_is_lost_by_a_kill() {
         }
     }
     println!(
-        "kill loop: seed {seed}, {ROUNDS} rounds, {killed_in_open} killed in open, {acknowledged} writes acknowledged, {} bad",
+        "kill loop: {}, seed {seed}, {} rounds, {killed_in_open} killed in open, {acknowledged} writes acknowledged, {} bad",
+        engine.name(),
+        ROUNDS * times(),
         bad.len()
     );
     assert!(bad.is_empty(), "{}", bad.join("\n"));

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::child::{Acks, BEGUN, Task};
-use super::process::{furnish, seed, start, verify};
+use super::child::{Acks, BEGUN, Engine};
+use super::process::{copy, furnish, on_both_engines, seed, start, verify, writer};
 
 /// A question mark: machines that lack the call are fine.
 const CALLS: [&str; 12] = [
@@ -29,21 +29,23 @@ const MAX_N: u64 = 120;
 /// Below this the sweep has not done its work (faults.md F1).
 const MIN_POINTS: u64 = 150;
 
-#[test]
-fn no_crash_point_of_a_first_start_or_of_a_dirty_open_loses_the_store() {
+on_both_engines!(no_crash_point_of_a_first_start_or_of_a_dirty_open_loses_the_store);
+
+fn no_crash_point_of_a_first_start_or_of_a_dirty_open_loses_the_store(engine: Engine) {
     require_strace();
     let root = tempfile::tempdir().unwrap();
     let seed = seed();
-    let dirty = dirty_store(root.path(), seed);
+    let dirty = dirty_store(engine, root.path(), seed);
     let mut bad = Vec::new();
     let mut points = [0, 0];
     for call in CALLS {
         for (scenario, from) in [None, Some(&dirty)].into_iter().enumerate() {
-            points[scenario] += sweep(root.path(), call, from, seed, &mut bad);
+            points[scenario] += sweep(engine, root.path(), call, from, seed, &mut bad);
         }
     }
     println!(
-        "crash points: seed {seed}, {} in a first start, {} in a dirty open, {} bad",
+        "crash points: {}, seed {seed}, {} in a first start, {} in a dirty open, {} bad",
+        engine.name(),
         points[0],
         points[1],
         bad.len()
@@ -53,7 +55,14 @@ fn no_crash_point_of_a_first_start_or_of_a_dirty_open_loses_the_store() {
 }
 
 /// Kills at one call after the other until the process gets through; answers how many points there were.
-fn sweep(root: &Path, call: &str, from: Option<&PathBuf>, seed: u64, bad: &mut Vec<String>) -> u64 {
+fn sweep(
+    engine: Engine,
+    root: &Path,
+    call: &str,
+    from: Option<&PathBuf>,
+    seed: u64,
+    bad: &mut Vec<String>,
+) -> u64 {
     let folder = root.join("run");
     let mut points = 0;
     for n in 1..=MAX_N {
@@ -61,7 +70,7 @@ fn sweep(root: &Path, call: &str, from: Option<&PathBuf>, seed: u64, bad: &mut V
             None => furnish(&folder),
             Some(from) => copy(from, &folder),
         }
-        let task = Task { role: "write", folder: folder.clone(), seed, threads: 1, steps: 40 };
+        let task = writer(engine, &folder, seed, 1, 40);
         let inject = format!("inject={call}:signal=KILL:when={n}");
         let trace = format!("trace={call}");
         let wrapper = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
@@ -87,30 +96,24 @@ fn sweep(root: &Path, call: &str, from: Option<&PathBuf>, seed: u64, bad: &mut V
 }
 
 /// A store whose writer was killed in the middle.
-fn dirty_store(root: &Path, seed: u64) -> PathBuf {
+fn dirty_store(engine: Engine, root: &Path, seed: u64) -> PathBuf {
     let folder = root.join("dirty");
     furnish(&folder);
-    let task = Task { role: "write", folder: folder.clone(), seed, threads: 1, steps: 1 << 40 };
-    let mut writer = start(&task, &[]);
-    writer.await_begin();
+    let task = writer(engine, &folder, seed, 1, 1 << 40);
+    let mut running = start(&task, &[]);
+    running.await_begin();
     let acks = Acks::open(&folder);
     while acks.get(0) < 200 {
-        assert!(writer.child.try_wait().unwrap().is_none(), "the writer failed");
+        assert!(running.child.try_wait().unwrap().is_none(), "the writer failed");
         std::thread::yield_now();
     }
-    writer.child.kill().unwrap();
-    writer.finish().unwrap();
+    running.child.kill().unwrap();
+    running.finish().unwrap();
     acks.set_stage(0);
     folder
 }
 
-fn copy(from: &Path, to: &Path) {
-    let _ = std::fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(copied.success());
-}
-
-fn require_strace() {
+pub(crate) fn require_strace() {
     let mut probe = Command::new("strace");
     let works = probe.args(["-qq", "-o", "/dev/null", "-e", "trace=none", "true"]).status();
     assert!(

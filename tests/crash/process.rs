@@ -10,7 +10,7 @@ use token_broker::clock::Timestamp;
 use token_broker::entropy::OsEntropy;
 use token_broker::store::keyring;
 
-use super::child::Task;
+use super::child::{Engine, Role, Task};
 
 /// Longer than any healthy child needs: reached only by one that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -82,9 +82,33 @@ impl Running {
 
 /// Opens and verifies twice, in a process of its own.
 pub(crate) fn verify(task: &Task) -> Result<(), String> {
-    start(&Task { role: "verify", ..task.clone() }, &[])
+    start(&Task { role: Role::Verify, ..task.clone() }, &[])
         .finish()
         .and_then(|status| if status.success() { Ok(()) } else { Err(format!("verifying: {status}")) })
+}
+
+/// Starts a writer; `steps` of `u64::MAX` never end by themselves.
+pub(crate) fn writer(engine: Engine, folder: &Path, seed: u64, threads: usize, steps: u64) -> Task {
+    Task { role: Role::Write, engine, folder: folder.to_owned(), seed, threads, steps }
+}
+
+/// The last line of a child's own output, once it has ended: what an inspection says.
+pub(crate) fn last_word(task: &Task) -> Result<String, String> {
+    let running = start(task, &[]);
+    let mut said = String::new();
+    loop {
+        match running.lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                let words = ["WHOLE", "TOLD", "SILENT"];
+                if let Some(at) = words.iter().find_map(|word| line.find(word)) {
+                    said = line[at..].to_owned();
+                }
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => break,
+        }
+    }
+    running.finish().and_then(|_| if said.is_empty() { Err("said nothing".to_owned()) } else { Ok(said) })
 }
 
 /// An empty folder for a store, with a key.
@@ -98,3 +122,34 @@ pub(crate) fn furnish(folder: &Path) {
 pub(crate) fn seed() -> u64 {
     std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121)
 }
+
+/// So many times the usual rounds: nightly runs ask for more (`CRASH_TIMES=10`).
+pub(crate) fn times() -> u64 {
+    std::env::var("CRASH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// A copy of a folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Tests of a fact, on each engine.
+macro_rules! on_both_engines {
+    ($($fact:ident),* $(,)?) => {
+        mod sled {
+            $(#[test]
+            fn $fact() {
+                super::$fact($crate::child::Engine::Sled);
+            })*
+        }
+        mod redb {
+            $(#[test]
+            fn $fact() {
+                super::$fact($crate::child::Engine::Redb);
+            })*
+        }
+    };
+}
+pub(crate) use on_both_engines;

@@ -22,6 +22,7 @@ declare -rA INSTALL=(
     [pip]="pip for that python3"
     [strace]="strace (as root on Debian it is installed for you)"
     [taskset]="util-linux"
+    [cc]="a C compiler (gcc and libc6-dev): the crash suite compiles a library that records writes"
 )
 
 has_tool() {
@@ -86,11 +87,11 @@ part_proto() {
     "$buf" format --diff --exit-code
 }
 
-part crash all "cargo strace" "the store killed: at random, and at every system call of its creation"
+part crash all "cargo strace cc" "the store of either engine: killed, its power cut, its disk full, failing, damaged"
 part_crash() {
     install_strace
-    # One after the other: each kills processes and counts what they left.
-    some_tests cargo test --test crash -- --nocapture --test-threads=1
+    # Each test starts and kills processes of its own, so one for each core.
+    some_tests cargo test --test crash -- --nocapture --test-threads=2
 }
 
 # torture ARGUMENT…: the kit, with the real binary built for it.
