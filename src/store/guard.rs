@@ -172,6 +172,7 @@ impl DurableStore {
             ground,
             tally,
             is_full,
+            next_look: tokio::time::Instant::now(),
             metrics,
             watchdog: Watchdog::start(watchdog::TICK, on_stuck),
             _lock: lock,

@@ -104,6 +104,8 @@ pub(super) struct Committer {
     pub(super) tally: Tally,
     /// Whether only what exists nowhere else is written.
     pub(super) is_full: bool,
+    /// When it is next looked whether there is room again.
+    pub(super) next_look: Instant,
     pub(super) metrics: Arc<Metrics>,
     pub(super) watchdog: Watchdog,
     /// Let go of after the engine, which the field order sees to.
@@ -150,12 +152,18 @@ impl Committer {
         None
     }
 
-    /// Waits for a message; meanwhile, while the disk is full, for room.
+    /// Waits for a message; while the disk is full, looks for room in between, however many messages there are.
     fn next_message(&mut self) -> Option<Message> {
         while self.is_full {
-            match self.messages.recv_timeout(ROOM_PAUSE) {
+            let left = self.next_look.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.look_for_room();
+                self.next_look = Instant::now() + ROOM_PAUSE;
+                continue;
+            }
+            match self.messages.recv_timeout(left) {
                 Ok(message) => return Some(message),
-                Err(RecvTimeoutError::Timeout) => self.look_for_room(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }

@@ -47,6 +47,8 @@ pub(super) struct Findings {
     pub(super) unreadable: u64,
     /// Rows that were written and are not there.
     pub(super) missing: u64,
+    /// Whether the rows are others than the mark beside them says.
+    pub(super) is_other: bool,
     /// What speaks for an older state of the store than it had.
     pub(super) rollback: Option<Rollback>,
 }
@@ -190,6 +192,7 @@ impl Findings {
             high: high.unwrap_or_default().max(known.sequence),
             unreadable: census.unreadable,
             missing: rows(known).saturating_sub(rows(census.mark)),
+            is_other,
             rollback: why.map(|why| Rollback { stored: known.sequence, expected: high, why }),
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Tally {
     /// As applied.
     mark: Mark,
     /// As acknowledged, or as found at opening.
-    acknowledged: u64,
+    acknowledged: Mark,
     /// How far the store ever was.
     high: u64,
     /// `None` while a rollback is not settled: its trace must outlast every crash until then.
@@ -38,7 +38,7 @@ impl Tally {
             None if HighWater::place(path).exists() => Some(HighWater::open(path, store)?),
             None => Some(HighWater::create(path, store, mark)?),
         };
-        Ok(Self { mark, acknowledged: mark.sequence, high: findings.high, file, is_stale: false })
+        Ok(Self { mark, acknowledged: mark, high: findings.high, file, is_stale: false })
     }
 
     /// Applies `changes` and the mark they lead to as one.
@@ -53,7 +53,7 @@ impl Tally {
     /// Notes that all that was applied is durable. What is noted here survives this process at once, and the machine
     /// after [`Tally::sync`].
     pub(super) fn synced(&mut self) -> Result<(), Fault> {
-        self.acknowledged = self.mark.sequence;
+        self.acknowledged = self.mark;
         if let Some(file) = &mut self.file {
             file.write(self.mark).map_err(of_file)?;
             self.is_stale = true;
@@ -70,9 +70,11 @@ impl Tally {
         }
     }
 
-    /// Goes on from a reopened engine; answers whether it holds all that was acknowledged.
+    /// Goes on from a reopened engine; answers whether it holds all that was acknowledged. It may hold more: a write that
+    /// nobody was told of.
     pub(super) fn resume(&mut self, findings: &Findings) -> bool {
-        if findings.mark.sequence < self.acknowledged || findings.missing > 0 {
+        let is_further = findings.mark.sequence > self.acknowledged.sequence && !findings.is_other;
+        if !is_further && findings.mark != self.acknowledged {
             return false;
         }
         self.mark = findings.mark;
@@ -90,7 +92,7 @@ impl Tally {
         engine.sync()?;
         self.file = Some(HighWater::create(path, store, mark).map_err(of_file)?);
         self.mark = mark;
-        self.acknowledged = mark.sequence;
+        self.acknowledged = mark;
         Ok(())
     }
 }

@@ -30,10 +30,13 @@ async fn a_full_disk_takes_rescued_tokens_alone_and_heals_by_itself(inner: Inner
     let other = connection(name("other"), "1");
     assert_eq!(TokenStore::put(&*store, &other, Expected::Absent).await, refused);
     let revision = store.rescue(&other, Expected::Absent).await.unwrap();
-    assert_eq!(store.remove(&name("other"), Expected::At(revision)).await, refused.map(drop));
+    assert_eq!(store.remove(&name("other"), Expected::At(revision)).await, refused.clone().map(drop));
     assert!(TokenStore::get(&*store, &name("other")).await.unwrap().is_some());
 
     fs::remove_dir(&aside).unwrap();
+    // Nobody stops asking meanwhile.
+    let asked = async { while TokenStore::put(&*store, &other, Expected::Absent).await == refused {} };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it finds the room");
     until(&store, Health::Well).await;
     assert!(ballast.exists());
     store.remove(&name("other"), Expected::At(revision)).await.unwrap();

@@ -188,3 +188,31 @@ async fn a_record_that_does_not_open_is_counted_and_the_others_are_served(inner:
     }
     assert_eq!(served, 2);
 }
+
+/// What the store cannot do while it runs: tell the broker that it is of old. So it is not served from.
+#[tokio::test]
+async fn an_engine_that_reopens_without_what_was_acknowledged_is_not_served_from() {
+    let Fixture { script, store, folder: _folder } = fixture_on(Inner::Memory);
+    fill(&store, &["a", "b"]).await;
+    let (reached, at_open) = channel::channel();
+    let (go, gate) = channel::channel();
+    let (second, at_second) = channel::channel();
+    let (go_on, second_gate) = channel::channel();
+    script.syncs.lock().unwrap().push_back(Act::Fail);
+    script.opens.lock().unwrap().extend([Act::Gate(reached, gate), Act::Gate(second, second_gate)]);
+    TokenStore::put(&*store, &connection(id("", "google", "c"), "1"), Expected::Absent).await.unwrap_err();
+    tokio::task::spawn_blocking(move || at_open.recv().unwrap()).await.unwrap();
+    let lost: Vec<_> = script.rows.scan(Kind::Connection, None, 9).unwrap();
+    let remove = |(key, _): &(Key, _)| Change { key: *key, value: None };
+    let changes: Vec<Change> = lost.iter().map(remove).collect();
+    script.rows.apply(&changes).unwrap();
+    go.send(()).unwrap();
+    // It was looked at, not served from, and is being opened once more.
+    tokio::task::spawn_blocking(move || at_second.recv().unwrap()).await.unwrap();
+    assert!(store.fault().is_some());
+    let put_back = lost.into_iter().map(|(key, row)| Change { key, value: Some(row.unwrap()) });
+    script.rows.apply(&put_back.collect::<Vec<_>>()).unwrap();
+    go_on.send(()).unwrap();
+    healed(&store).await;
+    assert!(TokenStore::get(&*store, &id("", "google", "a")).await.unwrap().is_some());
+}
