@@ -1,12 +1,14 @@
-//! What durability costs: `cargo bench --bench store`.
+//! What durability costs, on either engine: `cargo bench --bench store`.
 //!
-//! In turns, in one run and on one file system: a durable `put` of a 2 KiB connection; the same bytes through bare sled,
-//! flushed and synced; and an append with `fdatasync`, which is the floor. Then 64 writers at once, where group commit
-//! shares the sync, and reads. Nothing is asserted about time. `STORE_BENCH_DIR` says where; default: a temporary folder.
+//! In turns, in one run and on one file system: a durable `put` of a 2 KiB connection on sled and on redb; the same bytes
+//! through bare sled, flushed and synced; and an append with `fdatasync`, which is the floor. Then 64 writers at once,
+//! where group commit shares the sync, and reads. Memory is that of a process of its own for each engine, with 20 000
+//! records. Nothing is asserted about time. `STORE_BENCH_DIR` says where; default: a temporary folder.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use token_broker::entropy::OsEntropy;
 use token_broker::secret::Secret;
 use token_broker::store::guard::{DurableStore, Opening};
 use token_broker::store::keyring::KeyRing;
-use token_broker::store::{Expected, TokenStore, sled as guarded};
+use token_broker::store::{Expected, Revision, TokenStore, redb, sled as guarded};
 use token_broker::telemetry::Metrics;
 use tokio::time::Instant;
 
@@ -27,44 +29,93 @@ const RECORDS: usize = 1000;
 const TOKEN_BYTES: usize = 1200;
 const WRITERS: usize = 64;
 const ROUNDS: usize = 3000;
+const RSS_RECORDS: usize = 20_000;
+const ENGINES: [&str; 2] = ["sled", "redb"];
+/// Names the engine of a process that is there for its memory alone.
+const RSS_OF: &str = "STORE_BENCH_RSS_OF";
 
 fn main() -> Outcome<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         // `cargo test --benches` comes here: there is nothing to test.
         return Ok(());
     }
-    tokio::runtime::Builder::new_current_thread().build()?.block_on(measure())
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    match std::env::var(RSS_OF) {
+        Ok(engine) => runtime.block_on(memory(&engine)),
+        Err(_) => runtime.block_on(measure()),
+    }
+}
+
+/// A store of `engine` in `folder`.
+fn open(engine: &str, folder: &Path) -> Outcome<DurableStore> {
+    let entropy = Arc::new(OsEntropy);
+    let keys = KeyRing::ephemeral(&*entropy);
+    let mut opening = Opening::new(folder.join(engine), keys, entropy, Arc::new(Metrics::default()));
+    opening.allow_throwaway = true;
+    Ok(if engine == "redb" { redb::open(opening)? } else { guarded::open(opening)? })
+}
+
+fn folder() -> Outcome<tempfile::TempDir> {
+    Ok(match std::env::var_os("STORE_BENCH_DIR") {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    })
+}
+
+/// Fills a store, reads all of it at random, and says what memory that took.
+async fn memory(engine: &str) -> Outcome<()> {
+    let folder = folder()?;
+    let store = open(engine, folder.path())?;
+    let names: Vec<usize> = (0..RSS_RECORDS).collect();
+    for names in names.chunks(200) {
+        let records = names.iter().map(|name| connection(*name)).collect::<Outcome<Vec<_>>>()?;
+        for put in join_all(records.iter().map(|record| store.put(record, Expected::Absent))).await {
+            put?;
+        }
+    }
+    for round in 0..RSS_RECORDS {
+        store.get(&id(round * 7919 % RSS_RECORDS)?).await?;
+    }
+    writeln!(std::io::stdout(), "{}", resident()?)?;
+    Ok(())
+}
+
+/// What one engine is measured by.
+struct Subject {
+    name: &'static str,
+    store: DurableStore,
+    revisions: Vec<Revision>,
+    puts: Vec<Duration>,
+    gets: Vec<Duration>,
 }
 
 async fn measure() -> Outcome<()> {
-    let folder = match std::env::var_os("STORE_BENCH_DIR") {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => tempfile::tempdir()?,
-    };
-    let entropy = Arc::new(OsEntropy);
-    let keys = KeyRing::ephemeral(&*entropy);
-    let mut opening = Opening::new(folder.path().join("data"), keys, entropy, Arc::new(Metrics::default()));
-    opening.allow_throwaway = true;
-    let began = Instant::now();
-    let store = guarded::open(opening)?;
-    let made_in = began.elapsed();
+    let folder = folder()?;
+    let mut out = std::io::stdout().lock();
+    let mut subjects = Vec::new();
+    for name in ENGINES {
+        let began = Instant::now();
+        let store = open(name, folder.path())?;
+        writeln!(out, "{name}: made and opened in {:?}", began.elapsed())?;
+        let mut revisions = Vec::with_capacity(RECORDS);
+        for name in 0..RECORDS {
+            revisions.push(store.put(&connection(name)?, Expected::Absent).await?);
+        }
+        subjects.push(Subject { name, store, revisions, puts: Vec::new(), gets: Vec::new() });
+    }
     let bare = sled::Config::new().path(folder.path().join("bare")).open()?;
     let bare_log = File::open(folder.path().join("bare/db"))?;
     let mut floor = File::create(folder.path().join("floor"))?;
-
-    let mut revisions = Vec::with_capacity(RECORDS);
-    for name in 0..RECORDS {
-        revisions.push(store.put(&connection(name)?, Expected::Absent).await?);
-    }
     let value = vec![7; 2048];
-    let (mut puts, mut bares, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bares, mut floors) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let at = round % RECORDS;
         let record = connection(at)?;
-        let began = Instant::now();
-        revisions[at] = store.put(&record, Expected::At(revisions[at])).await?;
-        puts.push(began.elapsed());
-
+        for subject in &mut subjects {
+            let began = Instant::now();
+            subject.revisions[at] = subject.store.put(&record, Expected::At(subject.revisions[at])).await?;
+            subject.puts.push(began.elapsed());
+        }
         let began = Instant::now();
         bare.insert(at.to_be_bytes(), value.as_slice())?;
         bare.flush()?;
@@ -76,30 +127,38 @@ async fn measure() -> Outcome<()> {
         floor.sync_data()?;
         floors.push(began.elapsed());
     }
-    let mut gets = Vec::new();
     for round in 0..ROUNDS {
         let id = id(round * 7919 % RECORDS)?;
-        let began = Instant::now();
-        store.get(&id).await?;
-        gets.push(began.elapsed());
+        for subject in &mut subjects {
+            let began = Instant::now();
+            subject.store.get(&id).await?;
+            subject.gets.push(began.elapsed());
+        }
     }
-    let rate = crowd(&store).await?;
-
-    let mut out = std::io::stdout().lock();
     writeln!(out, "{RECORDS} records, tokens of {TOKEN_BYTES} bytes, {ROUNDS} rounds in turns")?;
-    writeln!(out, "made and opened in {made_in:?}")?;
-    for (what, spans) in [
-        ("durable put", &mut puts),
-        ("bare sled, flush + fdatasync", &mut bares),
-        ("append + fdatasync", &mut floors),
-        ("get", &mut gets),
-    ] {
+    let mut row = |what: String, spans: &mut Vec<Duration>| {
         spans.sort_unstable();
         let at = |share: f64| spans[((spans.len() - 1) as f64 * share) as usize];
-        writeln!(out, "{what:32} p50 {:>10.1?}   p99 {:>10.1?}", at(0.5), at(0.99))?;
+        writeln!(out, "{what:32} p50 {:>10.1?}   p99 {:>10.1?}", at(0.5), at(0.99))
+    };
+    for subject in &mut subjects {
+        row(format!("{}, durable put", subject.name), &mut subject.puts)?;
     }
-    writeln!(out, "{WRITERS} writers at once: {rate:.0} durable puts a second")?;
-    writeln!(out, "{}", resident()?)?;
+    row("bare sled, flush + fdatasync".to_owned(), &mut bares)?;
+    row("append + fdatasync".to_owned(), &mut floors)?;
+    for subject in &mut subjects {
+        row(format!("{}, get", subject.name), &mut subject.gets)?;
+    }
+    for Subject { name, store, .. } in &subjects {
+        let rate = crowd(store).await?;
+        writeln!(out, "{name}: {WRITERS} writers at once: {rate:.0} durable puts a second")?;
+    }
+    for name in ENGINES {
+        let own = std::env::current_exe()?;
+        let told = std::process::Command::new(own).arg("--bench").env(RSS_OF, name).output()?;
+        let told = String::from_utf8_lossy(&told.stdout);
+        writeln!(out, "{name}: {RSS_RECORDS} records, all read: {}", told.trim())?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod address;
 mod error;
 mod health;
 mod keeper;
+pub mod offline;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,7 @@ use crate::provider::ProviderClient;
 use crate::provider::http::{HttpClient, HttpSettings};
 use crate::provider::oauth::OAuthProvider;
 use crate::readiness::{Readiness, ReadinessGuard};
-use crate::store::guard::{DurableStore, Opening};
-use crate::store::keyring::KeyRing;
+use crate::store::guard::DurableStore;
 use crate::store::memory::MemoryStore;
 use crate::store::{self, SessionStore, TokenStore};
 use crate::telemetry::Metrics;
@@ -264,11 +264,7 @@ async fn open_stores(
         Engine::Sled => store::sled::open,
         Engine::Redb => store::redb::open,
     };
-    let keys = KeyRing::load(&config.seal.key_file)?;
-    let opening = Opening {
-        allow_throwaway: config.store.ephemeral,
-        ..Opening::new(config.store.path.clone(), keys, entropy.clone(), metrics.clone())
-    };
+    let opening = offline::opening(config, entropy, metrics)?;
     let opened = tokio::task::spawn_blocking(move || open(opening)).await;
     let store =
         Arc::new(opened.map_err(|_| StartError::Serve("opening the store ended unexpectedly".to_owned()))??);

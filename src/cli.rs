@@ -40,6 +40,7 @@ mod providers;
 mod schema;
 mod serve;
 mod status;
+mod store;
 mod times;
 mod token;
 
@@ -113,6 +114,9 @@ enum Other {
     /// Make and list the keys that seal the store
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Export, import and verify the store, while no broker runs
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print a completion script, to be sourced by the shell
     Completions(completions::Completions),
     /// Write the manual pages into a directory
@@ -181,6 +185,7 @@ async fn run(global: Global, command: Option<Other>, console: &mut Console) -> R
         Other::Token(token) => token.run(console, &find().await?).await,
         Other::CheckConfig(check) => check.run(console),
         Other::Keys(keys) => keys.run(console),
+        Other::Store(store) => store.run(console).await,
         Other::Completions(completions) => completions.run(console),
         Other::Man(man) => man.run(console),
         Other::Help(help) => help.run(console),

@@ -5,6 +5,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod engine;
+pub mod export;
 pub mod guard;
 mod index;
 pub mod keyring;

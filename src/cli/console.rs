@@ -115,6 +115,17 @@ impl Stream {
     }
 }
 
+/// Bytes that are no text: an export.
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 impl Input {
     /// Input from `reader`.
     pub(crate) fn new(reader: impl Read + Send + 'static, is_terminal: bool) -> Self {
@@ -126,6 +137,11 @@ impl Input {
         let mut line = String::new();
         io::BufReader::with_capacity(1, &mut self.reader).read_line(&mut line)?;
         Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Bytes that are no text: an export.
+    pub(crate) fn bytes(&mut self) -> &mut dyn Read {
+        &mut self.reader
     }
 
     /// Everything there is, at most `limit` bytes.

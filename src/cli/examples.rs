@@ -73,6 +73,22 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("keys", ["token-broker keys generate keys.txt", "token-broker keys list keys.txt"]),
     ("keys generate", ["token-broker keys generate keys.txt", "token-broker keys generate keys.txt --json"]),
     ("keys list", ["token-broker keys list keys.txt", "token-broker keys list keys.txt --json"]),
+    (
+        "store",
+        ["token-broker store verify", "token-broker store export connections.export --config config.yaml"],
+    ),
+    (
+        "store export",
+        ["token-broker store export connections.export", "token-broker store export - --config config.yaml"],
+    ),
+    (
+        "store import",
+        [
+            "token-broker store import connections.export --engine redb --path broker-redb",
+            "token-broker store import connections.export --merge",
+        ],
+    ),
+    ("store verify", ["token-broker store verify", "token-broker store verify --config config.yaml --json"]),
     ("completions", ["token-broker completions bash", "token-broker completions fish"]),
     ("man", ["token-broker man man1", "token-broker man share/man/man1"]),
     ("help", ["token-broker help exit-codes", "token-broker help reason REAUTH_REQUIRED"]),

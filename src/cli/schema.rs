@@ -8,6 +8,7 @@ use super::connections::watch::WatchLine;
 use super::connections::{ConnectionView, disconnect::Disconnected, list::ConnectionList};
 use super::dev::Banner;
 use super::providers::{list::ProviderList, show::Setup};
+use super::store::{ExportView, ImportView, VerifyView};
 use super::{check_config::Effective, keys::KeyList, status::Status, token::TokenView};
 
 fn document() -> Value {
@@ -30,6 +31,9 @@ fn document() -> Value {
     add::<TokenView>(&mut generator, &mut commands, &["token"]);
     add::<Effective>(&mut generator, &mut commands, &["check-config"]);
     add::<KeyList>(&mut generator, &mut commands, &["keys generate", "keys list"]);
+    add::<ExportView>(&mut generator, &mut commands, &["store export"]);
+    add::<ImportView>(&mut generator, &mut commands, &["store import"]);
+    add::<VerifyView>(&mut generator, &mut commands, &["store verify"]);
     let definitions = generator.take_definitions(true);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

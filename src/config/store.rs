@@ -34,6 +34,17 @@ pub enum Engine {
     Memory,
 }
 
+impl Engine {
+    /// Its name, as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Self { engine: Engine::Sled, path: PathBuf::from("/var/lib/token-broker"), ephemeral: false }

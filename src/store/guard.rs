@@ -18,6 +18,7 @@ mod shared;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -31,9 +32,8 @@ use uuid::Uuid;
 
 use self::ballast::Ballast;
 use self::committer::{Committer, Message, Weight, Write};
-use self::creation::Fill;
+use self::creation::{Fill, Filled};
 use self::ground::{Brought, Ground};
-use self::mark::Mark;
 use self::shared::Shared;
 use self::tally::Tally;
 use self::watchdog::Watchdog;
@@ -47,11 +47,13 @@ use crate::entropy::Entropy;
 use crate::error::StoreError;
 use crate::telemetry::Metrics;
 
+pub use creation::exists;
 pub use disk::throwaway;
 pub use ground::Rollback;
 pub(crate) use lock::Pauses;
 pub use open_error::OpenError;
 pub use shared::Health;
+pub use transfer::{Exported, ImportError, Imported, Taking};
 pub use watchdog::Stuck;
 
 /// The exit code of a process whose store is stuck: `EX_IOERR` of sysexits, used for nothing else here.
@@ -113,6 +115,7 @@ pub struct DurableStore {
     queue: mpsc::Sender<Message>,
     committer: Mutex<Option<JoinHandle<()>>>,
     id: Uuid,
+    engine: String,
     opened: Opened,
 }
 
@@ -137,7 +140,7 @@ pub struct Opened {
 impl DurableStore {
     /// Opens the store at `opening.path`, or makes one there if there is none.
     pub(crate) fn open(opening: Opening, backend: Box<dyn Backend>) -> Result<Self, OpenError> {
-        Self::open_filled(opening, backend, &mut |_, _| Ok(Mark::default()))
+        Self::open_filled(opening, backend, &mut |_, _| Ok(Filled::default()))
     }
 
     /// The same; a store that is made is filled by `fill` before it is there.
@@ -153,7 +156,7 @@ impl DurableStore {
         let lock = lock::acquire(&path, lock_patience)?;
         let is_new = creation::make_if_missing(&path, &*backend, &keys, &entropy, fill)?;
         let (identity, sealer, index) = identity::prove(&path, &keys, &entropy)?;
-        let (id, table) = (identity.store, Table::new(sealer, index));
+        let (id, engine_name, table) = (identity.store, identity.engine.clone(), Table::new(sealer, index));
         let ballast = Ballast::new(&path, ballast_bytes);
         let ground = Ground { path, backend, identity, table: Arc::clone(&table), ballast };
         let (Brought { engine, findings }, is_full) = ground.bring_up_with_room()?;
@@ -182,7 +185,7 @@ impl DurableStore {
             .spawn(move || committer.run())
             .map_err(|error| OpenError::Io { path: PathBuf::from("thread"), why: error.to_string() })?;
         let committer = Mutex::new(Some(committer));
-        Ok(Self { shared, table, queue, committer, id, opened })
+        Ok(Self { shared, table, queue, committer, id, engine: engine_name, opened })
     }
 
     /// The store's own id, drawn when it was made.

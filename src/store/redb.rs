@@ -10,16 +10,18 @@ mod tests;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::{Read, Seek};
 use std::ops::Bound;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition};
 
 use super::engine::{Backend, Change, Engine, Fault, Found, MAX_ROW};
-use super::guard::{DurableStore, OpenError, Opening};
+use super::guard::{DurableStore, ImportError, Imported, OpenError, Opening, Taking};
 use super::index::{Key, Kind};
+use super::keyring::KeyRing;
 
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -36,6 +38,20 @@ const FILE: &str = "rows.redb";
 /// [`OpenError`]; a wrong key is found before anything is written.
 pub fn open(opening: Opening) -> Result<DurableStore, OpenError> {
     DurableStore::open(opening, Box::new(RedbBackend))
+}
+
+/// Takes an export into the store at `opening.path`, or makes one there of it ([`DurableStore::export`]).
+///
+/// # Errors
+/// [`ImportError`]; where it is the export that cannot be taken, nothing was changed.
+pub async fn import<S: Read + Seek>(
+    opening: Opening,
+    stream: S,
+    keys: Arc<KeyRing>,
+    taking: Taking,
+) -> Result<Imported, ImportError> {
+    let backend = Box::new(RedbBackend);
+    DurableStore::import(opening, backend, stream, keys, taking).await
 }
 
 /// Opens redb in a directory.

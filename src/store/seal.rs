@@ -70,6 +70,10 @@ pub(crate) enum Field {
     History,
     /// A consent under way.
     Session,
+    /// A frame of an export.
+    Export,
+    /// The end of an export.
+    ExportEnd,
 }
 
 /// Why a sealed value does not open.
@@ -197,6 +201,8 @@ impl Field {
             Self::Tokens => "tokens",
             Self::History => "history",
             Self::Session => "session",
+            Self::Export => "export",
+            Self::ExportEnd => "export end",
         }
     }
 }

@@ -12,14 +12,16 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Seek};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use self::durability::Durability;
 use super::engine::{Backend, Change, Engine, Fault, Found};
-use super::guard::{DurableStore, OpenError, Opening};
+use super::guard::{DurableStore, ImportError, Imported, OpenError, Opening, Taking};
 use super::index::{Key, Kind};
+use super::keyring::KeyRing;
 use crate::error::StoreError;
 use crate::telemetry::Metrics;
 
@@ -34,6 +36,20 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 pub fn open(opening: Opening) -> Result<DurableStore, OpenError> {
     let backend = backend(Arc::clone(&opening.metrics));
     DurableStore::open(opening, backend)
+}
+
+/// Takes an export into the store at `opening.path`, or makes one there of it ([`DurableStore::export`]).
+///
+/// # Errors
+/// [`ImportError`]; where it is the export that cannot be taken, nothing was changed.
+pub async fn import<S: Read + Seek>(
+    opening: Opening,
+    stream: S,
+    keys: Arc<KeyRing>,
+    taking: Taking,
+) -> Result<Imported, ImportError> {
+    let backend = backend(Arc::clone(&opening.metrics));
+    DurableStore::import(opening, backend, stream, keys, taking).await
 }
 
 /// What opens sled.

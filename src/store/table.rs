@@ -2,6 +2,10 @@
 //! Owns the rules of compare-and-swap. Does not know threads, files or async: every function takes an engine, and a
 //! write answers the changes to apply. Invariant: a row is sealed for exactly its name and its revision.
 
+mod parts;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +50,9 @@ impl Plain {
         })
     }
 }
+
+/// A connection that a scan came upon, by its key; or why it does not open.
+pub(crate) type Opened = (Key, Result<Plain, StoreError>);
 
 /// A session ready to be sealed.
 pub(crate) struct PlainSession {
@@ -185,6 +192,34 @@ impl Table {
         self.open_profile(&record::decode_name(&name)?, &row)
     }
 
+    /// Up to `limit` whole connections that come after `after`, with the key of each; what does not open is there as why.
+    pub(crate) fn connections(
+        &self,
+        engine: &dyn Engine,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Opened>, Fault> {
+        let whole = |key: &Key, row: &[u8]| -> Result<Plain, Fault> {
+            let profile = self.profile_at(key, row)?;
+            let found = self.get(engine, &profile.id)?;
+            let found = found.ok_or(StoreError::Unreadable("it lies in another place than its name says"))?;
+            Ok(Plain::new(&found.value)?)
+        };
+        let rows = engine.scan(Kind::Connection, after, limit)?;
+        let opened = rows.into_iter().map(|(key, row)| {
+            let plain = match row {
+                Ok(row) => match whole(&key, &row) {
+                    Ok(plain) => Ok(plain),
+                    Err(Fault::Refused(error)) => Err(error),
+                    Err(fault) => return Err(fault),
+                },
+                Err(error) => Err(error),
+            };
+            Ok((key, plain))
+        });
+        opened.collect()
+    }
+
     /// Opens every part of a row that lies under `key`; else says why not, and whose it is if that can be told.
     pub(crate) fn verify(&self, key: &Key, row: &[u8]) -> Result<(), (Option<ConnectionId>, StoreError)> {
         if key[0] == Kind::Session.byte() {
@@ -196,9 +231,9 @@ impl Table {
         let row = ConnectionRow::decode(row).map_err(unnamed)?;
         let name = self.open(by_row(key, Field::Name, row.revision), row.name).map_err(unnamed)?;
         let id = record::decode_name(&name).map_err(unnamed)?;
-        let tokens = Some((Field::Tokens, row.tokens)).filter(|(_, sealed)| !sealed.is_empty());
+        let others = [(Field::Tokens, row.tokens), (Field::History, row.history)];
         let opened = std::iter::once((Field::Profile, row.profile))
-            .chain(tokens)
+            .chain(others.into_iter().filter(|(_, sealed)| !sealed.is_empty()))
             .try_for_each(|(field, sealed)| self.open(named(&id, field, row.revision), sealed).map(drop));
         opened.map_err(|why| (Some(id), why))
     }
@@ -320,6 +355,3 @@ fn by_row(key: &Key, field: Field, generation: u64) -> Place<'_> {
 fn counter(expires_at: Timestamp) -> u64 {
     expires_at.as_millis().cast_unsigned()
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::disk;
 use super::ground::of_file;
-use super::high_water::HighWater;
+use super::high_water::{HighWater, UNSETTLED};
 use super::identity::{self, Identity};
 use super::mark::Mark;
 use super::open_error::OpenError;
@@ -29,16 +29,25 @@ use crate::store::index::HEADER;
 use crate::store::keyring::KeyRing;
 use crate::store::table::Table;
 
-/// Fills a store that is being made; answers how far it then is.
-pub(crate) type Fill<'a> = &'a mut dyn FnMut(&dyn Engine, &Table) -> Result<Mark, Fault>;
+/// Fills a store that is being made.
+pub(super) type Fill<'a> = &'a mut dyn FnMut(&dyn Engine, &Table) -> Result<Filled, Fault>;
+
+/// How a store that was made is.
+#[derive(Default)]
+pub(super) struct Filled {
+    /// How far.
+    pub(super) mark: Mark,
+    /// Whether what it was filled with is of old.
+    pub(super) is_old: bool,
+}
 
 /// Where the store of `path` lies once it is whole.
 pub(super) fn place(path: &Path) -> PathBuf {
     path.join("store")
 }
 
-/// Whether there is a store. One that is there only in part is a store that does not open, not an absent one.
-pub(super) fn exists(path: &Path) -> bool {
+/// Whether there is a store at `path`. One that is there only in part is a store that does not open, not an absent one.
+pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(place(path)).is_ok()
 }
 
@@ -75,7 +84,7 @@ fn make(
         .open(path, keys, entropy)
         .map_err(|error| Fault::Broken(format!("{error}: {}", error.why())))?;
     let engine = backend.open(&engine_dir)?;
-    let mark = fill(&*engine, &Table::new(sealer, index))?;
+    let Filled { mark, is_old } = fill(&*engine, &Table::new(sealer, index))?;
     let header = Change { key: HEADER, value: Some(identity::encode(&identity.header())) };
     engine.apply(&[header, mark.change()])?;
     engine.sync()?;
@@ -83,7 +92,8 @@ fn make(
     write_new(&making.join("identity"), &identity::encode(&identity)).map_err(of_file)?;
     disk::sync_tree(making).map_err(of_file)?;
     // Before the store is there: one without its high-water file is one that was put back.
-    HighWater::create(path, identity.store, mark).map_err(of_file)?;
+    let sequence = mark.sequence | if is_old { UNSETTLED } else { 0 };
+    HighWater::create(path, identity.store, Mark { sequence, ..mark }).map_err(of_file)?;
     fs::rename(making, place(path)).map_err(of_file)?;
     disk::sync_dir(path).map_err(of_file)
 }

@@ -2,6 +2,7 @@
 
 mod full;
 mod rollback;
+mod transfer;
 
 use std::collections::VecDeque;
 use std::fs;

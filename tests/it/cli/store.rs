@@ -1,0 +1,217 @@
+//! `store`: what it prints and says, by the real binary. Every command that is printed is run as it was printed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use serde_json::Value;
+use token_broker::clock::Timestamp;
+use token_broker::config::Engine;
+use token_broker::connection::{AccessToken, Connection, ConnectionId, TokenSet};
+use token_broker::entropy::OsEntropy;
+use token_broker::secret::Secret;
+use token_broker::store::guard::{DurableStore, Opening};
+use token_broker::store::keyring::{self, KeyRing};
+use token_broker::store::{Expected, TokenStore, redb, sled};
+
+use super::desk::{PROGRAM, text};
+
+/// A store with three connections, and the configuration that leads to it.
+struct Kept {
+    folder: tempfile::TempDir,
+}
+
+impl Kept {
+    async fn on(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("keys");
+        keyring::generate(&keys, Timestamp::from_millis(0), &OsEntropy).unwrap();
+        let config = format!(
+            "seal:\n  key_file: {}\nstore:\n  engine: {}\n  path: {}\n  ephemeral: true\n",
+            keys.display(),
+            engine.as_str(),
+            folder.path().join("data").display()
+        );
+        fs::write(folder.path().join("config.yaml"), config).unwrap();
+        let kept = Self { folder };
+        let store = kept.open(engine);
+        for name in ["user-1", "user-2", "user-3"] {
+            let id = ConnectionId::parse(String::new(), "google".into(), name.into()).unwrap();
+            let mut connection = Connection::pending(id, Timestamp::from_millis(0));
+            let access = AccessToken {
+                value: Secret::new(format!("canary-{name}")),
+                token_type: "Bearer".into(),
+                issued_at: Timestamp::from_millis(0),
+                expires_at: None,
+            };
+            connection.tokens = Some(TokenSet { access: Some(access), refresh: None, previous: None });
+            store.put(&connection, Expected::Absent).await.unwrap();
+        }
+        store.close().await;
+        kept
+    }
+
+    fn open(&self, engine: Engine) -> DurableStore {
+        let keys = KeyRing::load(&self.path("keys")).unwrap();
+        let mut opening = Opening::new(self.path("data"), keys, Arc::new(OsEntropy), Arc::default());
+        opening.allow_throwaway = true;
+        match engine {
+            Engine::Redb => redb::open(opening).unwrap(),
+            _ => sled::open(opening).unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.run_with(words, Stdio::null())
+    }
+
+    fn run_with(&self, words: &[&str], input: impl Into<Stdio>) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().env("TOKEN_BROKER_CONFIG", self.path("config.yaml"));
+        command.current_dir(self.folder.path()).args(words).stdin(input).output().unwrap()
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let output = self.run(&[words, &["--json"]].concat());
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[tokio::test]
+async fn a_store_goes_over_to_the_other_engine_and_back_by_the_printed_commands() {
+    for (from, to) in [(Engine::Sled, "redb"), (Engine::Redb, "sled")] {
+        let kept = Kept::on(from).await;
+        let exported = kept.run(&["store", "export", "all.export"]);
+        assert_eq!(code(&exported), 0, "{}", text(&exported.stderr));
+        let expected =
+            format!("3 connections of a {} store written to all.export, sealed with key k1\n", from.as_str());
+        assert_eq!(text(&exported.stdout), expected);
+        let bytes = fs::read(kept.path("all.export")).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
+        assert!(!String::from_utf8_lossy(&bytes).contains("user-1"));
+
+        let flags = ["--engine", to, "--path", "moved"];
+        let imported = kept.json(&[&["store", "import", "all.export"], flags.as_slice()].concat());
+        assert_eq!((&imported["connections"], &imported["engine"]), (&3.into(), &to.into()));
+        assert_eq!(imported["new"], true);
+        let verified = kept.json(&[&["store", "verify"], flags.as_slice()].concat());
+        assert_eq!((&verified["connections"], &verified["missing"]), (&3.into(), &0.into()));
+        assert_eq!(verified["rollback"], Value::Null);
+
+        // And back, by pipes.
+        let export = kept.run(&[&["store", "export", "-"], flags.as_slice()].concat());
+        assert!(text(&export.stderr).contains("written to standard output"), "{}", text(&export.stderr));
+        fs::write(kept.path("piped"), &export.stdout).unwrap();
+        let piped = fs::File::open(kept.path("piped")).unwrap();
+        let back = kept.run_with(&["store", "import", "-", "--path", "back"], piped);
+        assert_eq!(code(&back), 0, "{}", text(&back.stderr));
+        let said = text(&back.stdout);
+        assert!(said.starts_with("3 connections taken into a new"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn another_engine_names_the_way_over_and_the_way_leads_there() {
+    let kept = Kept::on(Engine::Sled).await;
+    let refused = kept.run(&["store", "verify", "--engine", "redb"]);
+    assert_eq!(code(&refused), 78);
+    let said = text(&refused.stderr);
+    assert!(said.contains("belongs to the engine sled") && said.contains("store export FILE"), "{said}");
+}
+
+#[tokio::test]
+async fn a_running_holder_is_respected_and_named() {
+    let kept = Kept::on(Engine::Sled).await;
+    let _broker = kept.open(Engine::Sled);
+    for words in [&["store", "verify"][..], &["store", "export", "x"], &["store", "export", "-"]] {
+        let refused = kept.run(words);
+        assert_eq!(code(&refused), 78);
+        let said = text(&refused.stderr);
+        assert!(said.contains("in use by another process"), "{said}");
+        let next = said.lines().find_map(|line| line.trim().strip_prefix("next: ")).unwrap();
+        assert_eq!(next, format!("ps -p {}", std::process::id()));
+        assert!(Command::new("sh").args(["-c", next]).output().unwrap().status.success());
+    }
+    assert!(!kept.path("x").exists(), "no export that was not finished is left");
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_says_why_and_changes_nothing() {
+    let kept = Kept::on(Engine::Sled).await;
+    assert_eq!(code(&kept.run(&["store", "export", "all.export"])), 0);
+    let again = kept.run(&["store", "export", "all.export"]);
+    assert_eq!(code(&again), 78, "an existing file is not touched");
+    let whole = fs::read(kept.path("all.export")).unwrap();
+    fs::write(kept.path("cut"), &whole[..whole.len() - 5]).unwrap();
+    keyring::generate(&kept.path("other-keys"), Timestamp::from_millis(0), &OsEntropy).unwrap();
+
+    let says = |words: &[&str], exit: i32, what: &str| {
+        let refused = kept.run(&[words, &["--json"]].concat());
+        assert_eq!(code(&refused), exit, "{}", text(&refused.stderr));
+        let error: Value = serde_json::from_slice(&refused.stderr).unwrap();
+        assert!(error["message"].as_str().unwrap().contains(what), "{error}");
+        assert!(!error["next"].as_array().unwrap().is_empty(), "{error}");
+        assert!(!kept.path("new").exists(), "nothing was made");
+    };
+    says(&["store", "import", "cut", "--path", "new"], 78, "cut off");
+    says(&["store", "import", "keys", "--path", "new"], 78, "no export");
+    says(
+        &["store", "import", "all.export", "--path", "new", "--export-key-file", "other-keys"],
+        78,
+        "this key",
+    );
+    says(&["store", "import", "all.export"], 64, "holds 3 connections already");
+    says(&["store", "import", "all.export", "--backup"], 64, "there is a store already");
+    says(&["store", "verify", "--path", "new"], 78, "there is no store");
+    says(&["store", "verify", "--engine", "memory"], 64, "in memory");
+    let merged = kept.json(&["store", "import", "all.export", "--merge"]);
+    assert_eq!((&merged["connections"], &merged["kept"]), (&0.into(), &3.into()));
+}
+
+#[tokio::test]
+async fn an_export_under_a_key_of_its_own_opens_with_that_key_alone() {
+    let kept = Kept::on(Engine::Redb).await;
+    keyring::generate(&kept.path("travel-keys"), Timestamp::from_millis(0), &OsEntropy).unwrap();
+    kept.json(&["store", "export", "all.export", "--export-key-file", "travel-keys"]);
+    assert_eq!(code(&kept.run(&["store", "import", "all.export", "--path", "new"])), 78);
+    let words =
+        ["store", "import", "all.export", "--path", "new", "--export-key-file", "travel-keys", "--backup"];
+    assert_eq!(kept.json(&words)["connections"], 3);
+    let verified = kept.run(&["store", "verify", "--path", "new"]);
+    assert_eq!(code(&verified), 78, "a backup is of old until a broker has dealt with it");
+    assert!(text(&verified.stdout).contains("connections  3"), "{}", text(&verified.stdout));
+    assert!(text(&verified.stderr).contains("older state"), "{}", text(&verified.stderr));
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_not_whole_and_says_what_it_lacks() {
+    let kept = Kept::on(Engine::Sled).await;
+    copy(&kept.path("data/store"), &kept.path("older"));
+    let store = kept.open(Engine::Sled);
+    let id = ConnectionId::parse(String::new(), "google".into(), "user-2".into()).unwrap();
+    let revision = store.get(&id).await.unwrap().unwrap().revision;
+    store.remove(&id, Expected::At(revision)).await.unwrap();
+    store.close().await;
+    drop(store);
+    fs::remove_dir_all(kept.path("data/store")).unwrap();
+    copy(&kept.path("older"), &kept.path("data/store"));
+    let verified = kept.run(&["store", "verify", "--json"]);
+    assert_eq!(code(&verified), 78);
+    let view: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&view["connections"], &view["missing"]), (&3.into(), &0.into()));
+    assert_eq!(view["rollback"], "it is behind its high-water file");
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
