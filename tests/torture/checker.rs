@@ -82,7 +82,10 @@ pub(crate) fn needless(stage: &Stage, grant: &Grant) -> Vec<String> {
     for (at, exchange) in refreshes.iter().enumerate() {
         let Some(generation) = exchange.subject.generation else { continue };
         let told = |why: &str| format!("request {} presents {generation:?}: {why}", exchange.id);
-        if stage.profile == Profile::Strict && exchange.overlapped {
+        // A request that the broker gave up at its deadline may be under way at a stuck provider for ever.
+        let is_given_up = last_with(&refreshes[..at], generation)
+            .is_some_and(|earlier| earlier.delivery == Some(Delivery::ClientLeft));
+        if stage.profile == Profile::Strict && exchange.overlapped && !is_given_up {
             found.push(told("while another with the same token was under way"));
         }
         if grant.served.is_some_and(|(since, known)| since <= exchange.id && generation < known) {

@@ -47,6 +47,12 @@ impl Profile {
         };
         // What the catalogue says of spent tokens contradicts that none ever is.
         let spent = if self == Self::Reusable { Value::Null } else { json!("family_revoked") };
-        json!({"reuse": reuse, "spent": spent, "token_timeout": "2s"})
+        json!({
+            "reuse": reuse,
+            "spent": spent,
+            "token_timeout": "2s",
+            // It opens as it does by default; nobody can wait a minute in each round until it tries again.
+            "breaker": {"failures": 5, "open": "1s", "successes": 3},
+        })
     }
 }
