@@ -27,6 +27,8 @@ mod readme;
 #[cfg(test)]
 mod refresh;
 #[cfg(test)]
+mod reuse;
+#[cfg(test)]
 mod rooms;
 #[cfg(test)]
 mod sandbox;
