@@ -29,6 +29,8 @@ pub(super) struct Demand {
     pub(super) is_ahead: bool,
     /// An operator wants a dead grant tried once more.
     pub(super) revives: bool,
+    /// The pause that the record names was kept, on a clock that nobody sets.
+    pub(super) has_paused: bool,
 }
 
 impl Demand {
@@ -51,7 +53,7 @@ impl Demand {
     }
 
     fn is_met_by_served(&self, token: &ServedToken, now: Timestamp) -> bool {
-        self.is_met_by(&token.access, token.generation, now)
+        self.is_met_by(&token.access, token.generation, now) && !token.is_over()
     }
 }
 
@@ -163,6 +165,7 @@ impl Broker {
         }
         self.cache.token(&request.id).filter(|token| {
             token.access.is_alive(self.clock.now())
+                && !token.is_over()
                 && request.if_not_equal_to.is_none_or(|refused| token.access.value.digest() != refused)
         })
     }

@@ -10,7 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
 use super::{Broker, ServedToken};
-use crate::connection::{Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, TokenSet, Verdict};
+use crate::connection::{
+    Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, TokenSet, Verdict, Waiting,
+};
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
 use crate::provider::{Admission, ProviderClient};
@@ -92,13 +94,19 @@ impl Broker {
         let moment = self.moment(&reuse);
         let (connection, revision) = (stored.value, stored.revision);
         let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
-        let is_met = connection.serving().is_some()
+        let is_over = self
+            .cache
+            .token(id)
+            .is_some_and(|known| known.generation == connection.profile.generation && known.is_over());
+        let is_met = !is_over
+            && connection.serving().is_some()
             && access
                 .is_some_and(|access| demand.is_met_by(access, connection.profile.generation, moment.now));
-        let is_refused = demand.refuses(access);
+        let is_refused = is_over || demand.refuses(access);
         let connection = match connection.profile.step(&moment, is_refused) {
             _ if is_met => return Ok(None),
             Step::Send => connection,
+            Step::Wait { why: Waiting::Pause, .. } if demand.has_paused => connection,
             Step::NotServing if demand.revives => match connection.retried(moment.now) {
                 Some(connection) => connection,
                 None => return Ok(None),

@@ -27,6 +27,8 @@ pub struct ServedToken {
     pub generation: u64,
     /// Whether it would survive a crash. Only what does is published; what does not is answered and not kept.
     pub durability: Durability,
+    /// When its life is over on a clock that nobody sets; `None` where it does not end.
+    ends_at: Option<Instant>,
     encoded: OnceLock<Bytes>,
     hits: Count,
 }
@@ -35,7 +37,18 @@ impl ServedToken {
     /// A token that counts each hit in `hits`.
     pub fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
         let durability = Durability::Durable;
-        Self { access, scopes, generation, durability, encoded: OnceLock::new(), hits }
+        Self { access, scopes, generation, durability, ends_at: None, encoded: OnceLock::new(), hits }
+    }
+
+    /// The same token, which at `now` has so much life left that a clock which is set back later gives it no more.
+    pub(super) fn ending(self, now: Timestamp) -> Self {
+        let left = self.access.expires_at.map(|expires_at| now.until(expires_at));
+        Self { ends_at: left.and_then(|left| Instant::now().checked_add(left)), ..self }
+    }
+
+    /// Whether its life is over, whatever the wall clock says.
+    pub(super) fn is_over(&self) -> bool {
+        self.ends_at.is_some_and(|ends_at| Instant::now() >= ends_at)
     }
 
     /// The same token, said to be lost if the process ends now.

@@ -58,14 +58,13 @@ impl Broker {
             (held.token.clone(), held.old_survives)
         };
         let now = self.clock.now();
-        let old = self
-            .cache
-            .token(id)
-            .filter(|old| old_survives && old.access.is_alive(now) && demand.is_content_with(&old.access));
+        let old = self.cache.token(id).filter(|old| {
+            old_survives && old.access.is_alive(now) && !old.is_over() && demand.is_content_with(&old.access)
+        });
         if let Some(old) = old {
             return Some(Ok((old, Source::Stale)));
         }
-        if token.access.is_alive(now) && !demand.refuses(Some(&token.access)) {
+        if token.access.is_alive(now) && !token.is_over() && !demand.refuses(Some(&token.access)) {
             return Some(Ok((token, Source::SharedRefresh)));
         }
         let why = "the last refresh of this connection is not durable yet".to_owned();

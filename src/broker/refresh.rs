@@ -14,7 +14,7 @@ use crate::connection::reuse::{Reuse, ReuseProfile};
 use crate::connection::{
     AccessToken, Connection, ConnectionId, Moment, Others, Profile, Status, Step, Waiting,
 };
-use crate::error::{Error, StoreError};
+use crate::error::{Error, ProviderError, StoreError};
 use crate::failpoint;
 use crate::provider::{Admission, ProviderClient, Urgency};
 use crate::store::{Expected, Revision, Stored};
@@ -66,15 +66,17 @@ impl Broker {
         demand: &Demand,
         pilot: &Pilot,
     ) -> Landing {
-        let mut has_sent = false;
+        let mut demand = demand.clone();
+        let (mut has_sent, mut has_come_dead) = (false, false);
         loop {
-            if let Some(landing) = self.escrowed(id, demand) {
+            if let Some(landing) = self.escrowed(id, &demand) {
                 return landing;
             }
-            let urgency = match self.look(&**provider, id, demand).await? {
+            let urgency = match self.look(&**provider, id, &demand).await? {
                 Ground::Met(landing) => return landing,
                 Ground::Soon(pause) => {
                     tokio::time::sleep(pause).await;
+                    demand.has_paused = true;
                     continue;
                 }
                 Ground::Clear(urgency) => urgency,
@@ -85,8 +87,21 @@ impl Broker {
             }
             let admission = self.admit(&**provider, urgency, pilot).await?;
             has_sent = true;
-            match self.attempt(provider, id, demand, admission).await? {
-                Flown::Landed(token) => return Ok((token, Source::Refreshed)),
+            let flown = self.attempt(provider, id, &demand, admission).await?;
+            demand.has_paused = false;
+            match flown {
+                Flown::Landed(token) if token.access.is_alive(self.clock.now()) => {
+                    return Ok((token, Source::Refreshed));
+                }
+                // What a grace period repeats may have died meanwhile. Its refresh token has not.
+                Flown::Landed(token) if !has_come_dead => {
+                    has_come_dead = true;
+                    demand.newer_than = demand.newer_than.max(Some(token.generation));
+                }
+                Flown::Landed(_) => {
+                    let error = ProviderError::Malformed;
+                    return Err(Error::Provider { provider: id.provider.clone(), error });
+                }
                 Flown::Again => {}
             }
         }
@@ -117,21 +132,30 @@ impl Broker {
             turn.withdraw();
             return Err(not_serving(&stored.value.profile));
         };
-        if let Some(access) = &tokens.access {
+        // What memory knows of this very token, it knows by a better clock.
+        let known = self.cache.token(id).filter(|known| known.generation == stored.value.profile.generation);
+        let is_over = known.as_ref().is_some_and(|known| known.is_over());
+        if let Some(access) = tokens.access.as_ref().filter(|_| !is_over) {
             if demand.is_met_by(access, stored.value.profile.generation, now) {
-                let token = self.served(stored.value)?;
+                let token = match known {
+                    Some(known) => known,
+                    None => self.served(stored.value)?,
+                };
                 turn.publish(token.clone());
                 return Ok(Ground::Met(Ok((token, Source::Store))));
             }
             // What still lives is durable, so it may be fallen back on; after a restart memory does not know it yet.
-            if access.is_alive(now) {
+            if access.is_alive(now) && known.is_none() {
                 turn.publish(self.served_copy(access, &stored.value.profile));
             }
         }
         let reuse = provider.reuse_profile();
         let profile = &stored.value.profile;
         let moment = self.moment(&reuse);
-        match profile.step(&moment, demand.refuses(tokens.access.as_ref())) {
+        match profile.step(&moment, is_over || demand.refuses(tokens.access.as_ref())) {
+            Step::Wait { why: Waiting::Pause, .. } if demand.has_paused => {
+                Ok(Ground::Clear(urgency(profile, &moment, demand)))
+            }
             Step::Send => Ok(Ground::Clear(urgency(profile, &moment, demand))),
             Step::NotServing => Err(not_serving(profile)),
             Step::Unrefreshable => {
@@ -220,7 +244,7 @@ impl Broker {
 
     pub(super) fn serving(&self, access: AccessToken, profile: &Profile) -> ServedToken {
         let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
-        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits)
+        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits).ending(self.clock.now())
     }
 
     /// Chance, for names that must not repeat and for pauses.

@@ -149,15 +149,34 @@ async fn a_flaky_denial_is_confirmed_before_it_is_believed() {
     stage.provider.reuse.lock().unwrap().invalid_grant_confirmations = 2;
     let id = stage.expired("user-42").await;
     stage.provider.next(Err(denied()));
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
-    stage.provider.requests_reach(1).await;
-    tokio::task::yield_now().await;
-    // The hand of the clock is ours: while the caller waits for the pause to end, move it.
-    stage.clock.advance(Duration::from_secs(2));
-    assert_eq!(caller.await.unwrap().unwrap().token.access.value.expose(), "at-1");
+    // The wall clock stands still all the time: the pause is kept by another one.
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
     assert!(happened(&stage, &id).await.contains(&Happening::Denied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_gives_no_token_a_longer_life() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.set(stage.clock.now() - Duration::from_secs(86_400));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    // The hour passes on every clock but that one.
+    tokio::time::sleep(LIFE).await;
+    assert!(stage.broker.cached(&request(&id)).is_none());
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+}
+
+#[tokio::test]
+async fn a_token_that_a_grace_answer_repeats_dead_is_replaced_before_anybody_gets_it() {
+    let stage = stage(grace(60));
+    let id = stage.expired("user-42").await;
+    let mut dead = issued("at-dead", Some("rt-1"));
+    dead.expires_in = Some(Duration::ZERO);
+    stage.provider.next(Ok(dead));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-1"]);
 }
 
 #[tokio::test]

@@ -175,13 +175,9 @@ impl Life {
     /// What befalls the broker, one thing at a time.
     async fn befall(&self) {
         // A disk that is full and a kill together can cost tokens that only memory holds: two faults.
-        let has_kills = self.seed % 2 == 0;
+        let has_kills = self.seed.is_multiple_of(2);
         match self.dice.below(12) {
-            0..=4 if has_kills => {
-                if !self.truth.is_merciful() {
-                    self.kill().await;
-                }
-            }
+            0..=4 if has_kills && !self.truth.is_merciful() => self.kill().await,
             5 | 6 => {
                 let (broker, _) = self.broker();
                 broker.drain().await;
@@ -234,7 +230,8 @@ impl Life {
             let number = held(&stored.value).unwrap();
             let is_alive = self.truth.would_take(&name, number);
             let lost_an_answer = self.truth.grants.lock().unwrap()[&name].lost_an_answer;
-            if !is_alive && !(self.truth.kind == Kind::Strict && lost_an_answer) {
+            let is_inherent = self.truth.kind == Kind::Strict && lost_an_answer;
+            if !is_alive && !is_inherent {
                 self.truth.breach(format!("I5/I6: the grant of {name} is lost"));
             }
             if !is_alive {
