@@ -23,11 +23,18 @@ pub struct CatalogueEntry {
 }
 
 /// Every embedded provider, in the order of their names.
-const EMBEDDED: [(&str, &str); 5] = [
+const EMBEDDED: [(&str, &str); 12] = [
+    ("atlassian", include_str!("catalogue/atlassian.yaml")),
+    ("auth0", include_str!("catalogue/auth0.yaml")),
+    ("dex", include_str!("catalogue/dex.yaml")),
+    ("django-oauth-toolkit", include_str!("catalogue/django-oauth-toolkit.yaml")),
     ("github", include_str!("catalogue/github.yaml")),
     ("google", include_str!("catalogue/google.yaml")),
+    ("hydra", include_str!("catalogue/hydra.yaml")),
+    ("keycloak", include_str!("catalogue/keycloak.yaml")),
     ("microsoft", include_str!("catalogue/microsoft.yaml")),
     ("oidc", include_str!("catalogue/oidc.yaml")),
+    ("okta", include_str!("catalogue/okta.yaml")),
     ("sandbox", include_str!("catalogue/sandbox.yaml")),
 ];
 

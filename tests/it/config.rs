@@ -89,11 +89,11 @@ providers:
   5:10   server.grpc.tcp                0.0.0.0:7450 can be reached from other machines, and callers there cannot be told apart without mutual TLS, which is not supported yet; write 127.0.0.1:7450, or use the socket
   6:24   server.grpc.max_message_bytes  "big" is not a size; write 1MiB or 512KiB
   10:9   server.public.return_urls[1]   must be https://; http:// is accepted for this machine only
-  12:11  store.engine                   "sledge" is not accepted here; write sled or memory
+  12:11  store.engine                   "sledge" is not accepted here; write sled, redb or memory
   16:5   providers[0].cliend_id         unknown key; did you mean client_id?
   21:14  providers[1].enabled           "yes" is only a text in YAML; write true or false
   22:10  providers[2].key               "google" is already used on line 14
-  23:11  providers[2].kind              "gogle" is not known; known: github, google, microsoft, oidc, sandbox"#;
+  23:11  providers[2].kind              "gogle" is not known; known: atlassian, auth0, dex, django-oauth-toolkit, github, google, hydra, keycloak, microsoft, oidc, okta, sandbox"#;
     assert_eq!(error.to_string(), expected);
 }
 

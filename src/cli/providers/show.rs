@@ -312,7 +312,9 @@ mod tests {
             assert!(yaml.lines().count() <= 8, "{yaml}");
             let yaml = yaml
                 .replace(&format!("/etc/token-broker/{kind}.secret"), secret.to_str().unwrap())
-                .replace("YOUR_ISSUER", "id.example.com");
+                .replace("YOUR_ISSUER", "id.example.com")
+                .replace("YOUR_DOMAIN", "id.example.com")
+                .replace("YOUR_HOST", "id.example.com");
             let read = config::parse(&yaml, None, &config::Environment::default(), &[]);
             assert_eq!(read.unwrap().providers[0].key.as_str(), kind, "{yaml}");
         }

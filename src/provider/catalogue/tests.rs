@@ -31,8 +31,14 @@ fn every_embedded_provider_resolves_with_each_of_its_profiles() {
     assert_eq!(catalogue().len(), EMBEDDED.len(), "an embedded file does not parse");
     for known in catalogue() {
         let spec: ProviderSpec = serde_json::from_value(Value::Object(known.spec().clone())).unwrap();
-        let vars = if known.kind == "sandbox" { "vars: {port: '1'}" } else { "" };
-        let issuer = if known.kind == "oidc" { "issuer: https://as.example" } else { "" };
+        let vars = match known.kind {
+            "sandbox" => "vars: {port: '1'}",
+            "auth0" | "okta" => "vars: {domain: acme.example}",
+            "django-oauth-toolkit" => "vars: {host: as.example}",
+            _ => "",
+        };
+        let is_described = spec.issuer.is_some() || spec.endpoints.token.is_some();
+        let issuer = if is_described { "" } else { "issuer: https://as.example" };
         for profile in spec.profiles.keys().map(|name| format!("profile: {name}")).chain([String::new()]) {
             let yaml = format!(
                 "key: x\nclient_id: c\nclient_secret: s\nkind: {}\n{vars}\n{issuer}\n{profile}",
@@ -186,6 +192,41 @@ fn a_breaker_is_a_preset_or_figures_of_ones_own() {
 }
 
 #[test]
+fn each_provider_does_with_a_spent_token_what_was_measured_or_documented() {
+    use crate::connection::reuse::{self, Rotation};
+    let seconds = std::time::Duration::from_secs;
+    let grace = |window| reuse::Reuse::Grace { window, max_uses: 2, is_same_pair: false };
+    let (strict, reusable) = (reuse::Reuse::Strict, reuse::Reuse::Reusable);
+    let once = reuse::Reuse::Count { max_uses: 2, is_last_only: true };
+    let issuer = "issuer: 'https://as.example'";
+    let domain = "vars: {domain: acme.example}";
+    for (yaml, rotation, expected, survives) in [
+        ("kind: google".to_owned(), Rotation::Never, reusable, true),
+        ("kind: github".to_owned(), Rotation::Always, strict, false),
+        ("kind: microsoft".to_owned(), Rotation::Always, reusable, true),
+        (format!("kind: oidc, {issuer}"), Rotation::Always, strict, false),
+        ("kind: sandbox, vars: {port: '1'}".to_owned(), Rotation::Always, strict, true),
+        ("kind: atlassian".to_owned(), Rotation::Always, grace(seconds(600)), false),
+        (format!("kind: keycloak, {issuer}"), Rotation::Always, strict, true),
+        (format!("kind: keycloak, {issuer}, profile: revoke_off"), Rotation::Always, reusable, true),
+        (format!("kind: keycloak, {issuer}, profile: reuse_once"), Rotation::Always, once, true),
+        (format!("kind: hydra, {issuer}"), Rotation::Always, strict, false),
+        (format!("kind: dex, {issuer}"), Rotation::Sometimes, strict, true),
+        ("kind: django-oauth-toolkit, vars: {host: as.example}".to_owned(), Rotation::Always, strict, false),
+        (format!("kind: auth0, {domain}"), Rotation::Sometimes, strict, false),
+        (format!("kind: auth0, {domain}, profile: rotation_off"), Rotation::Never, reusable, false),
+        (format!("kind: okta, {domain}"), Rotation::Sometimes, strict, false),
+        (format!("kind: okta, {domain}, profile: rotation_on"), Rotation::Always, grace(seconds(30)), false),
+        (format!("kind: okta, {domain}, profile: rotation_off"), Rotation::Never, reusable, false),
+    ] {
+        let spec = resolve(&format!("{{key: x, client_id: c, client_secret: s, {yaml}}}")).unwrap().spec;
+        let is =
+            (reuse::Rotation::from(spec.rotation), reuse::Reuse::from(&spec.reuse), spec.old_at_survives);
+        assert_eq!(is, (rotation, expected, survives), "{yaml}");
+    }
+}
+
+#[test]
 fn a_host_variable_without_walls_is_refused() {
     for pattern in ["", "pattern: '.*'", "pattern: '[^ ]+'", "pattern: '[a-z/]+'"] {
         let mistakes = mistakes_of(&format!(
@@ -233,7 +274,7 @@ fn a_catalogue_name_without_kind_is_hinted_at() {
     let mistakes = resolve("{key: google, client_id: c}").unwrap_err();
     assert!(mistakes.iter().any(|mistake| mistake.message.contains("kind: google")), "{mistakes:?}");
     let mistakes = resolve("{key: g, kind: gogle, client_id: c}").unwrap_err();
-    assert!(mistakes[0].message.contains("github, google, microsoft"), "{mistakes:?}");
+    assert!(mistakes[0].message.contains("github, google, hydra, keycloak, microsoft"), "{mistakes:?}");
 }
 
 #[test]

@@ -147,6 +147,37 @@ fn rules_come_first_and_touch_server_errors_only_by_status() {
 }
 
 #[test]
+fn each_server_people_run_says_death_and_a_wrong_secret_in_its_own_words() {
+    let spent = r#"{"error":"invalid_request","error_description":"clientID x refresh token (ID y) is invalid or has already been claimed by another client."}"#;
+    let expired = r#"{"error":"invalid_request","error_description":"Refresh token expired."}"#;
+    let wrong = r#"{"error":"invalid_request","error_description":"No refresh token is found in request."}"#;
+    let unauthorized = r#"{"error":"unauthorized_client","error_description":"Invalid client or Invalid client credentials"}"#;
+    let client = r#"{"error":"invalid_client"}"#;
+    let denied = r#"{"error":"access_denied"}"#;
+    for (kind, status, body, expected) in [
+        ("dex", 400, spent, "denied invalid_request"),
+        ("dex", 400, expired, "denied invalid_request"),
+        ("dex", 400, wrong, "misconfigured invalid_request"),
+        ("dex", 500, spent, "ambiguous it answered 500"),
+        ("dex", 401, client, "misconfigured invalid_client"),
+        ("keycloak", 400, DEAD, "denied invalid_grant"),
+        ("keycloak", 401, unauthorized, "misconfigured unauthorized_client"),
+        ("hydra", 400, DEAD, "denied invalid_grant"),
+        ("hydra", 401, client, "misconfigured invalid_client"),
+        ("django-oauth-toolkit", 400, DEAD, "denied invalid_grant"),
+        ("django-oauth-toolkit", 401, client, "misconfigured invalid_client"),
+        ("atlassian", 403, DEAD, "denied invalid_grant"),
+        ("atlassian", 403, denied, "misconfigured access_denied"),
+        ("auth0", 403, DEAD, "denied invalid_grant"),
+        ("okta", 400, DEAD, "denied invalid_grant"),
+    ] {
+        let entry = crate::provider::catalogue::find(kind).unwrap().spec().clone();
+        let spec = spec(Value::Object(entry));
+        assert_eq!(word(&judged(&spec, status, body).unwrap_err()), expected, "{kind} {status} {body}");
+    }
+}
+
+#[test]
 fn github_says_200_and_means_no() {
     let github: ProviderSpec = serde_json::from_value(Value::Object(
         crate::provider::catalogue::find("github").unwrap().spec().clone(),
