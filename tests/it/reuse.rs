@@ -307,3 +307,21 @@ async fn a_stuck_or_trickling_provider_holds_nobody_longer_than_its_time() {
         assert!(case.is_live(&token));
     }
 }
+
+#[tokio::test]
+async fn a_pair_that_is_repeated_with_a_dead_access_token_is_not_served_as_fresh() {
+    let life = Duration::from_secs(20);
+    let told = json!({
+        "reuse": {"grace": {"seconds": 3600, "scope": "chain", "result": "same", "max_uses": 8}},
+        "old_at_survives": false,
+    });
+    let mut case = Case::new(ReuseProfile::django(Duration::from_secs(3600)), life, told).await;
+    // Every try is lost, and then the access token of the pair dies.
+    case.sandbox.script().next_n(8, On::refresh(), Fault::drop_answer());
+    let _ = case.token(true).await;
+    case.sandbox.script().clear();
+    case.clock.advance(life + Duration::from_secs(1));
+    let token = case.renewed().await;
+    assert!(case.is_live(&token), "the pair says that it lives in full, and it is dead");
+    case.is_whole().await;
+}
