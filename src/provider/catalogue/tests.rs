@@ -220,8 +220,7 @@ fn each_provider_does_with_a_spent_token_what_was_measured_or_documented() {
         (format!("kind: okta, {domain}, profile: rotation_off"), Rotation::Never, reusable, false),
     ] {
         let spec = resolve(&format!("{{key: x, client_id: c, client_secret: s, {yaml}}}")).unwrap().spec;
-        let is =
-            (reuse::Rotation::from(spec.rotation), reuse::Reuse::from(&spec.reuse), spec.old_at_survives);
+        let is = (Rotation::from(spec.rotation), reuse::Reuse::from(&spec.reuse), spec.old_at_survives);
         assert_eq!(is, (rotation, expected, survives), "{yaml}");
     }
 }
