@@ -325,3 +325,20 @@ async fn a_pair_that_is_repeated_with_a_dead_access_token_is_not_served_as_fresh
     assert!(case.is_live(&token), "the pair says that it lives in full, and it is dead");
     case.is_whole().await;
 }
+
+#[tokio::test]
+async fn an_access_token_that_died_with_a_lost_answer_is_not_served_once_its_401_is_reported() {
+    let mut case =
+        Case::new(ReuseProfile::strict_old_at_dies(), LIFE, json!({"old_at_survives": false})).await;
+    case.meet(Fault::drop_answer());
+    let old = case.current.clone();
+    for _ in 0..3 {
+        if let Ok(token) = case.token(true).await {
+            assert!(
+                token != old && case.is_live(&token),
+                "it died when its successor was issued, which was lost"
+            );
+        }
+        case.current = old.clone();
+    }
+}

@@ -51,17 +51,17 @@ pub(super) async fn slow(row: &mut Row, rounds: u64) {
     const DEADLINE: Duration = Duration::from_millis(1500);
     let mut overruns = Vec::new();
     let mut stage = Stage::new(row.profile).await;
-    let ways: [(&str, fn() -> Fault); 4] = [
-        ("30 s before it takes effect", || Fault::delay_request(Duration::from_secs(30))),
-        ("30 s before it answers", || Fault::delay_answer(Duration::from_secs(30))),
-        ("a byte a second", || Fault::trickle(Duration::from_secs(1))),
-        ("stuck", || Fault::delay_answer(Duration::from_secs(3600))),
+    let ways = [
+        ("30 s before it takes effect", Fault::delay_request(Duration::from_secs(30))),
+        ("30 s before it answers", Fault::delay_answer(Duration::from_secs(30))),
+        ("a byte a second", Fault::trickle(Duration::from_secs(1))),
+        ("stuck", Fault::delay_answer(Duration::from_secs(3600))),
     ];
     for (way, fault) in ways.into_iter().cycle().take(usize::try_from(rounds).unwrap().max(ways.len())) {
         stage.restart().await;
         let mut grant = stage.connected().await;
         let first = stage.ask(&mut grant).await;
-        stage.meet(&grant, fault());
+        stage.meet(&grant, fault);
         let asked = Instant::now();
         let mut patient = tonic::Request::new(crate::stage::renewal(&grant));
         patient.set_timeout(DEADLINE);
