@@ -5,6 +5,7 @@ pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod refresh;
+pub(crate) mod retry;
 pub(crate) mod show;
 pub(crate) mod watch;
 
@@ -34,6 +35,8 @@ pub(crate) enum Connections {
     Disconnect(disconnect::Disconnect),
     /// Refresh a token now
     Refresh(refresh::Refresh),
+    /// Try a grant again that the provider called dead
+    Retry(retry::Retry),
     /// Show what happened to one connection
     History(history::History),
     /// Follow every change of connections
@@ -69,6 +72,7 @@ impl Connections {
             Self::Import(import) => import.run(console, client).await,
             Self::Disconnect(disconnect) => disconnect.run(console, client).await,
             Self::Refresh(refresh) => refresh.run(console, client).await,
+            Self::Retry(retry) => retry.run(console, client).await,
             Self::History(history) => history.run(console, client).await,
             Self::Watch(watch) => watch.run(console, client).await,
         }

@@ -52,6 +52,13 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         ],
     ),
     (
+        "connections retry",
+        [
+            "token-broker connections retry google user-42",
+            "token-broker connections retry google user-42 --json",
+        ],
+    ),
+    (
         "connections history",
         [
             "token-broker connections history google user-42",

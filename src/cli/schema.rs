@@ -20,7 +20,8 @@ fn document() -> Value {
     }
     add::<Status>(&mut generator, &mut commands, &["token-broker"]);
     add::<Banner>(&mut generator, &mut commands, &["dev"]);
-    let shows_one = ["connect", "connections show", "connections import", "connections refresh"];
+    let shows_one =
+        ["connect", "connections show", "connections import", "connections refresh", "connections retry"];
     add::<ConnectionView>(&mut generator, &mut commands, &shows_one);
     add::<ConnectionList>(&mut generator, &mut commands, &["connections list"]);
     add::<Timeline>(&mut generator, &mut commands, &["connections history"]);

@@ -119,6 +119,17 @@ impl ConnectionService for Connections {
         answer_profile(call, Some(&id), outcome, |connection| v1::RefreshConnectionResponse { connection })
     }
 
+    async fn retry_connection(
+        &self,
+        request: Request<v1::RetryConnectionRequest>,
+    ) -> Result<Response<v1::RetryConnectionResponse>, Status> {
+        let call = Call::with_caller(&self.parts, "RetryConnection", &request);
+        let v1::RetryConnectionRequest { provider, connection, tenant } = request.into_inner();
+        let id = self.named(&call, tenant, provider, connection)?;
+        let outcome = self.parts.broker.retry_refused(id.clone()).await;
+        answer_profile(call, Some(&id), outcome, |connection| v1::RetryConnectionResponse { connection })
+    }
+
     async fn get_connection(
         &self,
         request: Request<v1::GetConnectionRequest>,
