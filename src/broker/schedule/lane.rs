@@ -13,7 +13,7 @@ pub(super) const IN_FLIGHT: usize = 16;
 
 /// What piled up while a provider could not be asked is made up for over this long, so that its recovery is not met by
 /// a herd; but not slower than [`STEADY`] apart.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(90);
 const STEADY: Duration = Duration::from_millis(100);
 
 /// How long a provider that refuses is left alone, at first and at most; each time is twice the one before.
