@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use token_broker::error::StoreError;
 use token_broker::store::guard::{DurableStore, Health};
 use token_broker::store::{Expected, TokenStore};
+use tokio::time::Instant;
 
 use super::child::{Acks, BEGUN, Engine, opening};
 use super::points::require_strace;
