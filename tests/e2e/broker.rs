@@ -91,6 +91,15 @@ impl Home {
         home
     }
 
+    /// Leaves every refresh to a caller who asks: for tests about what such a caller gets.
+    pub(crate) fn refreshing_on_demand(self) -> Self {
+        let file = self.path("config.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        config["refresh"] = serde_json::json!({ "ahead": false });
+        std::fs::write(&file, serde_json::to_string_pretty(&config).unwrap()).unwrap();
+        self
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

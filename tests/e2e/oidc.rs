@@ -156,7 +156,7 @@ async fn an_answer_of_another_issuer_is_refused_and_its_code_never_sent() {
 #[tokio::test]
 async fn an_expired_token_is_replaced_by_one_rotation() {
     let provider = Provider::start(SHORT);
-    let home = Home::new(&provider.client());
+    let home = Home::new(&provider.client()).refreshing_on_demand();
     let broker = home.start();
     connect(&broker, &provider, "user-3", "carol").await;
     let first = token(&broker, "user-3").await;
@@ -177,7 +177,7 @@ async fn an_expired_token_is_replaced_by_one_rotation() {
 #[tokio::test]
 async fn a_thousand_callers_on_an_expired_token_cause_one_token_request() {
     let provider = Provider::start(SHORT);
-    let home = Home::new(&provider.client());
+    let home = Home::new(&provider.client()).refreshing_on_demand();
     let broker = home.start();
     connect(&broker, &provider, "user-4", "dave").await;
     let first = token(&broker, "user-4").await;
@@ -216,7 +216,7 @@ async fn a_thousand_callers_on_an_expired_token_cause_one_token_request() {
 #[tokio::test]
 async fn a_restart_keeps_everything() {
     let provider = Provider::start(SHORT);
-    let home = Home::new(&provider.client());
+    let home = Home::new(&provider.client()).refreshing_on_demand();
     let broker = home.start();
     let connected = connect(&broker, &provider, "user-5", "erin").await;
     // A refresh first, so that what must survive is a rotated refresh token.
