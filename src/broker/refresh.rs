@@ -129,7 +129,10 @@ impl Broker {
             };
         }
         let Some(tokens) = stored.value.serving() else {
-            turn.withdraw();
+            // Only what changes is told: a watch that looks because of what it was told must not wake itself.
+            if self.cache.token(id).is_some() {
+                turn.withdraw();
+            }
             return Err(not_serving(&stored.value.profile));
         };
         // What memory knows of this very token, it knows by a better clock.
@@ -139,9 +142,12 @@ impl Broker {
             if demand.is_met_by(access, stored.value.profile.generation, now) {
                 let token = match known {
                     Some(known) => known,
-                    None => self.served(stored.value)?,
+                    None => {
+                        let token = self.served(stored.value)?;
+                        turn.publish(token.clone());
+                        token
+                    }
                 };
-                turn.publish(token.clone());
                 return Ok(Ground::Met(Ok((token, Source::Store))));
             }
             // What still lives is durable, so it may be fallen back on; after a restart memory does not know it yet.

@@ -131,9 +131,12 @@ impl TokenWatch {
                 Ok(event) => {
                     let news = told(&event, &self.request);
                     if news.is_what_is_known(&self.told) {
-                        // The same token, although its successor was wanted: none can be had now.
                         if self.is_wanting() {
+                            // The same token, although its successor was wanted: none can be had now.
                             self.try_later();
+                        } else {
+                            // Nothing is awaited any more. A retry whose time is past would never let the watch rest.
+                            self.retry = None;
                         }
                         continue;
                     }

@@ -37,6 +37,7 @@ pub(crate) struct Stage {
     pub(crate) provider: Arc<FakeProvider>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<FaultyStore>,
+    pub(crate) metrics: Arc<Metrics>,
     sessions: Arc<MemoryStore>,
     /// Which run of the broker this is: each draws other numbers.
     run: u64,
@@ -63,20 +64,21 @@ impl Stage {
         clock: Arc<ManualClock>,
         run: u64,
     ) -> Self {
+        let metrics = Arc::new(Metrics::default());
         let deps = Deps {
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(run)),
             tokens: store.clone(),
             sessions: sessions.clone(),
             providers: vec![provider.clone()],
-            metrics: Arc::new(Metrics::default()),
+            metrics: metrics.clone(),
         };
         let settings = Settings {
             public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
             return_urls: AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false },
             redirect_uris: AllowedUrls { exact: vec![APP_CALLBACK.into()], is_loopback_allowed: false },
         };
-        Self { broker: Broker::new(deps, settings), provider, clock, store, sessions, run }
+        Self { broker: Broker::new(deps, settings), provider, clock, store, metrics, sessions, run }
     }
 
     /// A connection named `name` that holds `at-0` and `rt-0`.
@@ -369,6 +371,7 @@ pub(crate) struct FaultyStore {
     successes_left: AtomicUsize,
     failures_left: AtomicUsize,
     pub(crate) puts: AtomicUsize,
+    pub(crate) gets: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -378,6 +381,7 @@ impl FaultyStore {
             successes_left: AtomicUsize::new(0),
             failures_left: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
+            gets: AtomicUsize::new(0),
         }
     }
 
@@ -391,6 +395,7 @@ impl FaultyStore {
 #[async_trait]
 impl TokenStore for FaultyStore {
     async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError> {
+        self.gets.fetch_add(1, Ordering::SeqCst);
         TokenStore::get(&*self.inner, id).await
     }
 

@@ -1,16 +1,20 @@
 //! Those who watch: over one token, and over all connections.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use token_broker::broker::{Ahead, ConnectionEvent, ConnectionWatch, TokenEvent, TokenWatch, WatchRequest};
+use token_broker::broker::{
+    Ahead, ConnectionEvent, ConnectionWatch, ImportConnection, Source, TokenEvent, TokenWatch, WatchRequest,
+};
 use token_broker::clock::Clock as _;
 use token_broker::connection::lifetimes::Lifetimes;
 use token_broker::connection::{ConnectionId, Status};
 use token_broker::error::{Error, OAuthCode, ProviderError, Reason, Unsent};
+use token_broker::secret::Secret;
 use token_broker::store::Selection;
 
 use crate::ahead::Hand;
-use crate::kit::{LIFE, Stage, consented, id};
+use crate::kit::{LIFE, Stage, consented, id, import};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -101,6 +105,99 @@ async fn a_provider_that_cannot_be_reached_is_no_event() {
     }
     assert_eq!(token(&mut watch).await, "at-1");
     assert!(stage.provider.presented().len() >= 4);
+}
+
+fn unreachable() -> ProviderError {
+    ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }
+}
+
+/// How often memory or the store is asked while a watch has nothing to do but wait: its turns, if it makes any.
+async fn idle_turns(stage: &Stage) -> u64 {
+    let hits = stage.metrics.tokens_served("sandbox", Source::Cache.as_str());
+    let turns = || hits.get() + u64::try_from(stage.store.gets.load(Ordering::SeqCst)).unwrap();
+    // Time stands still unless it is told to go, so a watch that never rests cannot hang this.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let before = turns();
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    turns() - before
+}
+
+/// Lets tokio's time go by, and everybody act.
+async fn pass(span: Duration) {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(span).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_whose_owner_is_needed_rests_until_there_is_news() {
+    let stage = Stage::new();
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(dead()));
+    let mut watch = watching(&stage, &id).await;
+    assert!(matches!(watch.next().await.unwrap(), TokenEvent::ConsentNeeded { .. }));
+    let waiting = tokio::spawn(async move { token(&mut watch).await });
+    assert_eq!(idle_turns(&stage).await, 0);
+    // Somebody brings new tokens while the provider is down; when it is back, it says what it said before.
+    for answer in [Err(unreachable()), Err(unreachable()), Err(dead())] {
+        stage.provider.next(answer);
+    }
+    let again = ImportConnection {
+        replace: true,
+        refresh_token: Some(Secret::new("rt-new".into())),
+        ..import("user-42")
+    };
+    assert_eq!(
+        stage.broker.import_connection(again).await.unwrap_err().reason(),
+        Reason::ProviderUnavailable
+    );
+    while stage.broker.connection(&id).await.unwrap().status != Status::ReauthRequired {
+        stage.clock.advance(SECOND);
+        pass(SECOND).await;
+    }
+    pass(60 * SECOND).await;
+    assert_eq!(idle_turns(&stage).await, 0);
+    assert_eq!(stage.broker.retry_refused(id).await.unwrap().status, Status::Active);
+    assert_eq!(waiting.await.unwrap(), "at-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_for_scopes_that_were_not_granted_rests_until_there_is_news() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let scopes = vec!["never".to_owned()];
+    let wanted = WatchRequest { scopes, ..asked(&id) };
+    let mut watch = stage.broker.watch_access_token(wanted).await.unwrap();
+    let TokenEvent::ConsentNeeded { reason, .. } = watch.next().await.unwrap() else { panic!("consent") };
+    assert_eq!(reason, Reason::ScopeNotGranted);
+    let waiting = tokio::spawn(async move { watch.next().await });
+    assert_eq!(idle_turns(&stage).await, 0);
+    waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_rests_when_the_clock_is_set_back_while_it_is_to_try_again() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let mut watch = watching(&stage, &id).await;
+    assert_eq!(token(&mut watch).await, "at-0");
+    stage.provider.next(Err(unreachable()));
+    let waiting = tokio::spawn(async move { token(&mut watch).await });
+    let began = stage.clock.now();
+    while stage.provider.presented().is_empty() {
+        stage.clock.advance(60 * SECOND);
+        pass(60 * SECOND).await;
+    }
+    stage.clock.set(began);
+    pass(60 * SECOND).await;
+    assert_eq!(idle_turns(&stage).await, 0);
+    let _hand = Hand::of(&stage.clock);
+    assert_eq!(waiting.await.unwrap(), "at-1");
 }
 
 #[tokio::test(start_paused = true)]
