@@ -300,6 +300,23 @@ impl Cache {
         self.slots.pin().remove(&turn.id);
     }
 
+    /// Gives the place of a connection back of which memory knows nothing and with which nobody is busy.
+    pub(super) fn give_back(&self, id: &ConnectionId) {
+        let slots = self.slots.pin();
+        let Some(slot) = slots.get(id) else { return };
+        let Ok(_held) = slot.turn.try_lock() else { return };
+        let mut state = slot.state();
+        if state.token.is_none() && state.flight.is_none() && !state.is_watched() {
+            state.is_retired = true;
+            slots.remove(id);
+        }
+    }
+
+    /// For how many connections there is a place.
+    pub(super) fn places(&self) -> usize {
+        self.slots.pin().len()
+    }
+
     fn slot(&self, id: &ConnectionId) -> Arc<Slot> {
         let slots = self.slots.pin();
         if let Some(slot) = slots.get(id) {

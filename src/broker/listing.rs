@@ -100,6 +100,11 @@ impl Broker {
         self.connection(&id).await
     }
 
+    /// For how many connections memory has a place, whether or not it holds a token of theirs.
+    pub fn places_in_memory(&self) -> usize {
+        self.cache.places()
+    }
+
     pub(super) fn configured_provider(&self, key: &str) -> Result<&Arc<dyn ProviderClient>, Error> {
         let found = self.providers.iter().find(|(known, _)| known.as_str() == key);
         found.map(|(_, provider)| provider).ok_or_else(|| Error::ProviderNotConfigured {

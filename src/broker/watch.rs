@@ -85,9 +85,18 @@ impl Broker {
     /// # Errors
     /// As [`Broker::access_token`], but for a grant that needs its owner: that is the watch's first event.
     pub async fn watch_access_token(self: &Arc<Self>, request: WatchRequest) -> Result<TokenWatch, Error> {
+        // What callers make up must not stay in memory.
+        self.enabled_provider(request.id.provider.as_str())?;
         // Before the token is asked for: no change falls between.
         let changes = self.cache.watch(&request.id);
-        let first = self.next_event(&request).await?;
+        let first = match self.next_event(&request).await {
+            Ok(first) => first,
+            Err(error) => {
+                drop(changes);
+                self.cache.give_back(&request.id);
+                return Err(error);
+            }
+        };
         let told = told(&first, &request);
         Ok(TokenWatch { broker: self.clone(), request, changes, first: Some(first), told, retry: None })
     }

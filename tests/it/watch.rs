@@ -8,7 +8,7 @@ use token_broker::broker::{
 };
 use token_broker::clock::Clock as _;
 use token_broker::connection::lifetimes::Lifetimes;
-use token_broker::connection::{ConnectionId, Status};
+use token_broker::connection::{ConnectionId, ProviderKey, Status};
 use token_broker::error::{Error, OAuthCode, ProviderError, Reason, Unsent};
 use token_broker::secret::Secret;
 use token_broker::store::Selection;
@@ -224,6 +224,27 @@ async fn whoever_watches_a_name_that_does_not_exist_is_told_so() {
     let stage = Stage::new();
     let error = stage.broker.watch_access_token(asked(&id("nobody"))).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ConnectionNotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_refused_leaves_nothing_in_memory() {
+    let stage = Stage::new();
+    for n in 0..100 {
+        let name = id(&format!("nobody-{n}"));
+        let elsewhere = ConnectionId { provider: ProviderKey::parse("elsewhere").unwrap(), ..name.clone() };
+        for (made_up, reason) in
+            [(name, Reason::ConnectionNotFound), (elsewhere, Reason::ProviderNotConfigured)]
+        {
+            let error = stage.broker.watch_access_token(asked(&made_up)).await.unwrap_err();
+            assert_eq!(error.reason(), reason);
+        }
+    }
+    assert_eq!(stage.broker.places_in_memory(), 0);
+    let unavailable = stage.expired("user-42").await;
+    stage.provider.next(Err(unreachable()));
+    let error = stage.broker.watch_access_token(asked(&unavailable)).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ProviderUnavailable);
+    assert_eq!(stage.broker.places_in_memory(), 0, "nor does one whose first token cannot be had");
 }
 
 #[tokio::test(start_paused = true)]
