@@ -92,6 +92,10 @@ pub(crate) struct ExportView {
     connections: u64,
     /// Connections that do not open and are not in it.
     unreadable: u64,
+    /// Records that were written to the store, and are neither there nor in it.
+    missing: u64,
+    /// Why the store is taken for an older state of itself, as what is made of the export will be; null where it is not.
+    rollback: Option<String>,
     /// The key that it is sealed with.
     key: String,
     /// The engine it came from. Any other can take it.
@@ -113,6 +117,8 @@ pub(crate) struct ImportView {
     new: bool,
     /// When the export was made.
     export_time: String,
+    /// Why the export's store was taken for an older state of itself, as this one is now; null where it was not.
+    rollback: Option<String>,
 }
 
 /// How a store is.
@@ -183,11 +189,12 @@ impl Export {
         } else {
             console.report(&view)?;
         }
-        if exported.unreadable > 0 {
-            let what = format!("{} connections do not open and are not in the export", exported.unreadable);
-            return Err(Failure::new(Cause::Key, what).then(verify_next()));
+        let flaws = flaws(view.missing, view.unreadable, view.rollback.as_deref());
+        if flaws.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let what = "the export is written, and the store that it was made from is not whole";
+        Err(Failure::new(Cause::Key, what).because(flaws).then(verify_next()))
     }
 }
 
@@ -212,18 +219,25 @@ impl Verify {
         let opened = offline::verify(&config).map_err(|error| failed(error, &config))?;
         let view = VerifyView::new(&config, &opened);
         console.report(&view)?;
-        let mut flaws = Vec::new();
-        let counted = |count: u64, what: &str| (count > 0).then(|| format!("{count} records {what}"));
-        flaws.extend(counted(opened.missing, "are missing"));
-        flaws.extend(counted(opened.unreadable, "do not open"));
-        flaws.extend(view.rollback.map(|why| format!("it is in an older state than it had: {why}")));
+        let flaws = flaws(view.missing, view.unreadable, view.rollback.as_deref());
         if flaws.is_empty() {
             return Ok(());
         }
         let what = format!("the store at {} is not whole", config.store.path.display());
         let next = "put the newest backup in its place, or start the broker: what is well is served, and refresh tokens that may be spent are not sent";
-        Err(Failure::new(Cause::Key, what).because(flaws.join("; ")).then(Next::Other(next.to_owned())))
+        Err(Failure::new(Cause::Key, what).because(flaws).then(Next::Other(next.to_owned())))
     }
+}
+
+/// What a store that is not whole suffers from; empty where it is whole.
+fn flaws(missing: u64, unreadable: u64, rollback: Option<&str>) -> String {
+    let counted = |count: u64, what: &str| (count > 0).then(|| format!("{count} records {what}"));
+    let flaws = [
+        counted(missing, "are missing"),
+        counted(unreadable, "do not open"),
+        rollback.map(|why| format!("it is in an older state than it had: {why}")),
+    ];
+    flaws.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn is_stream(file: &Path) -> bool {
@@ -290,6 +304,8 @@ impl ExportView {
             file: file.display().to_string(),
             connections: exported.connections,
             unreadable: exported.unreadable,
+            missing: exported.header.missing,
+            rollback: exported.header.rollback.clone(),
             key: exported.header.key.clone(),
             engine: exported.header.engine.clone(),
         }
@@ -317,21 +333,27 @@ impl ImportView {
             kept: imported.kept,
             new: imported.is_new,
             export_time: imported.header.made_at.to_string(),
+            rollback: imported.header.rollback.clone(),
         }
     }
 }
 
 impl Report for ImportView {
     fn text(&self, _: &Page<'_>) -> String {
-        let Self { path, engine, connections, kept, new, export_time } = self;
+        let Self { path, engine, connections, kept, new, export_time, rollback } = self;
         let which = if *new { "a new" } else { "the" };
         let kept = if *kept > 0 {
             format!("; {kept} were there already and stay as they are")
         } else {
             String::new()
         };
+        let of_old = rollback.as_ref().map_or_else(String::new, |why| {
+            format!(
+                "it is in an older state than it had: {why}; refresh tokens that may be spent are not sent\n"
+            )
+        });
         format!(
-            "{connections} connections taken into {which} {engine} store at {path}{kept}\nexported {export_time}\n"
+            "{connections} connections taken into {which} {engine} store at {path}{kept}\nexported {export_time}\n{of_old}"
         )
     }
 }

@@ -43,6 +43,13 @@ pub struct ExportHeader {
     pub key_made_at: Timestamp,
     /// When it was made.
     pub made_at: Timestamp,
+    /// Why the store was taken for an older state of itself, so that refresh tokens in the export may be spent; none
+    /// where it was the newest there was.
+    #[serde(default)]
+    pub rollback: Option<String>,
+    /// Records that were written to the store and were not there.
+    #[serde(default)]
+    pub missing: u64,
 }
 
 /// What it takes to seal or open an export.

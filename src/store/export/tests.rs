@@ -20,6 +20,8 @@ fn export(keys: &Arc<KeyRing>, records: u64, padding: usize) -> Vec<u8> {
         key: "k1".into(),
         key_made_at: Timestamp::from_millis(0),
         made_at: Timestamp::from_millis(0),
+        rollback: None,
+        missing: 0,
     };
     let mut bytes = Vec::new();
     let mut writer = Writer::begin(&mut bytes, seals(keys), &header).unwrap();

@@ -1,6 +1,6 @@
 //! A store's way out and in (G12): all its connections as one stream, and such a stream as a store. Owns when a store may
 //! be filled. Invariant: a stream is read to its end before a byte of a store is changed, and a new store is there whole
-//! or not at all.
+//! or not at all; a store that is made of one that was of old is of old.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -48,7 +48,8 @@ pub struct Imported {
 pub struct Taking {
     /// Add what a store lacks that holds connections already. What it has stays: its tokens may be newer.
     pub is_merged: bool,
-    /// The stream is of old: its refresh tokens may have been spent since. The new store says so when it is opened.
+    /// The stream is of old: its refresh tokens may have been spent since. The new store says so when it is opened. Taken
+    /// as given where the stream says of itself that its store was of old.
     pub is_backup: bool,
 }
 
@@ -96,6 +97,8 @@ impl DurableStore {
             key: key.id.to_string(),
             key_made_at: key.created_at,
             made_at: now,
+            rollback: self.opened.rollback.as_ref().map(|rollback| rollback.why.to_owned()),
+            missing: self.opened.missing,
         };
         let mut writer = Writer::begin(into, Seals { keys, entropy }, &header)?;
         let (mut after, mut unreadable) = (None::<Vec<u8>>, 0);
@@ -138,8 +141,10 @@ impl DurableStore {
         }
         drop(reader);
         stream.seek(SeekFrom::Start(start))?;
+        // What is of old stays so on its way: else the new store would pass for sound, and spent tokens be sent.
+        let is_old = taking.is_backup || header.rollback.is_some();
         if creation::exists(&opening.path) {
-            if taking.is_backup {
+            if is_old {
                 return Err(ExportError::NotNew.into());
             }
             let store = Self::open(opening, backend)?;
@@ -150,13 +155,11 @@ impl DurableStore {
         }
         let mut failure = None;
         let store = Self::open_filled(opening, backend, &mut |engine, table| {
-            fill(engine, table, &mut stream, &seals)
-                .map(|mark| Filled { mark, is_old: taking.is_backup })
-                .map_err(|error| {
-                    let why = error.to_string();
-                    failure = Some(error);
-                    Fault::Broken(why)
-                })
+            fill(engine, table, &mut stream, &seals).map(|mark| Filled { mark, is_old }).map_err(|error| {
+                let why = error.to_string();
+                failure = Some(error);
+                Fault::Broken(why)
+            })
         });
         let store = match (store, failure) {
             (_, Some(failure)) => return Err(failure.into()),

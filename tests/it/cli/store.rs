@@ -212,6 +212,49 @@ async fn a_damaged_store_is_not_whole_and_says_what_it_lacks() {
     assert_eq!(view["rollback"], "it is behind its high-water file");
 }
 
+/// The copy that was put back, exported and taken in again, must not pass for the newest state.
+#[tokio::test]
+async fn an_export_of_a_store_of_old_fails_and_what_is_made_of_it_is_of_old() {
+    let kept = Kept::on(Engine::Sled).await;
+    let whole = kept.json(&["store", "export", "whole.export"]);
+    assert_eq!((&whole["missing"], &whole["rollback"]), (&0.into(), &Value::Null));
+    fs::remove_file(kept.path("data/highwater")).unwrap();
+    let (first, then) = ("its high-water file is missing", "that was found before and is not dealt with yet");
+    for (file, taken, why) in [("old.export", "one", first), ("-", "two", then)] {
+        let exported = kept.run(&["store", "export", file]);
+        assert_eq!(code(&exported), 78, "{}", text(&exported.stderr));
+        let said = text(&exported.stderr);
+        assert!(said.contains(&format!("older state than it had: {why}")), "{said}");
+        if file == "-" {
+            fs::write(kept.path("piped.export"), &exported.stdout).unwrap();
+        }
+        let file = if file == "-" { "piped.export" } else { file };
+        let imported = kept.json(&["store", "import", file, "--engine", "redb", "--path", taken]);
+        assert_eq!(imported["connections"], 3);
+        assert_eq!(imported["rollback"], why);
+        let verified = kept.run(&["store", "verify", "--engine", "redb", "--path", taken]);
+        assert_eq!(code(&verified), 78);
+        assert!(text(&verified.stderr).contains("older state"), "{}", text(&verified.stderr));
+    }
+    let merged = kept.run(&["store", "import", "old.export", "--merge"]);
+    assert_eq!(code(&merged), 64, "{}", text(&merged.stderr));
+}
+
+#[tokio::test]
+async fn an_export_that_lacks_records_says_how_many_and_fails() {
+    let kept = Kept::on(Engine::Sled).await;
+    let rows = ::sled::Config::new().path(kept.path("data/store/sled")).open().unwrap();
+    let longest = rows.iter().map(Result::unwrap).max_by_key(|(_, row)| row.len()).unwrap();
+    rows.remove(longest.0).unwrap();
+    rows.flush().unwrap();
+    drop(rows);
+    let exported = kept.run(&["store", "export", "all.export", "--json"]);
+    assert_eq!(code(&exported), 78, "{}", text(&exported.stderr));
+    let view: Value = serde_json::from_slice(&exported.stdout).unwrap();
+    assert_eq!((&view["connections"], &view["missing"]), (&2.into(), &1.into()));
+    assert!(text(&exported.stderr).contains("1 records are missing"), "{}", text(&exported.stderr));
+}
+
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }

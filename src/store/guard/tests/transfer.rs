@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::store::export::ExportError;
+use crate::store::guard::high_water::HighWater;
 use crate::store::guard::{ImportError, Imported, Taking};
 
 /// Enough for several frames and several writes.
@@ -135,4 +136,28 @@ async fn a_store_made_of_a_backup_says_that_it_is_of_old() {
     assert_eq!(open().opened().rollback, None);
     let error = import(folder.path(), "restored", Inner::Redb, &bytes, taking).await.unwrap_err();
     assert!(matches!(error, ImportError::Export(ExportError::NotNew)));
+}
+
+/// The way out and in is the way over to the other engine, so it must not wash off what the store says of itself.
+#[tokio::test]
+async fn an_export_of_a_store_of_old_makes_a_store_of_old() {
+    for (from, to) in [(Inner::Sled, Inner::Redb), (Inner::Redb, Inner::Sled)] {
+        let folder = tempfile::tempdir().unwrap();
+        let sound = filled(folder.path(), from).await;
+        fs::remove_file(HighWater::place(&folder.path().join("data"))).unwrap();
+        let store = DurableStore::open(opening(folder.path()), backend(from)).unwrap();
+        let bytes = exported(&store, folder.path());
+        drop(store);
+
+        import(folder.path(), "taken", to, &bytes, Taking::default()).await.unwrap();
+        let store = DurableStore::open(beside(folder.path(), "taken"), backend(to)).unwrap();
+        assert_eq!(store.opened().connections, RECORDS);
+        assert!(store.opened().rollback.is_some(), "its tokens may be spent");
+        drop(store);
+        // As with a backup, and for its reason: nobody could tell afterwards which of them are of old.
+        import(folder.path(), "other", to, &sound, Taking::default()).await.unwrap();
+        let taking = Taking { is_merged: true, is_backup: false };
+        let refused = import(folder.path(), "other", to, &bytes, taking).await;
+        assert!(matches!(refused, Err(ImportError::Export(ExportError::NotNew))), "{refused:?}");
+    }
 }
