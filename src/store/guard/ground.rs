@@ -184,6 +184,10 @@ impl Findings {
             (Reading::At(high), Some(mark)) if high.sequence > mark.sequence => {
                 Some("it is behind its high-water file")
             }
+            // The file is written after the engine, with the engine's own mark.
+            (Reading::At(high), Some(mark)) if high.sequence == mark.sequence && high != mark => {
+                Some("it went another way than its high-water file says")
+            }
             (Reading::At(_), Some(_)) => is_other.then_some("its records are not the ones last written"),
         };
         let rows = |mark: Mark| mark.connections + mark.sessions;

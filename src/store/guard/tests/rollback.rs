@@ -7,6 +7,7 @@ use crate::store::index::Kind;
 on_every_engine!(
     a_store_that_only_grew_is_not_taken_for_an_older_one,
     a_copy_that_is_put_back_is_told_at_every_opening_until_it_is_settled,
+    a_fork_that_made_as_many_writes_is_told,
     a_store_ahead_of_its_file_is_well,
     a_file_that_is_lost_or_damaged_counts_as_an_older_state,
     a_record_that_vanished_is_missed_and_one_that_is_old_is_noticed,
@@ -85,6 +86,38 @@ async fn a_copy_that_is_put_back_is_told_at_every_opening_until_it_is_settled(in
     // The state that was lost does not pass for the newest, though it once was.
     copy(&aside, &data);
     assert!(reopen().opened().rollback.is_some());
+}
+
+async fn a_fork_that_made_as_many_writes_is_told(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    let (data, aside) = (folder.path().join("data/store"), folder.path().join("aside"));
+    let file = HighWater::place(&folder.path().join("data"));
+    let reopen = || open_on(folder.path(), &script, inner).unwrap();
+    fill(&store, &["a"]).await;
+    drop(Arc::into_inner(store).unwrap());
+    if matches!(inner, Inner::Memory) {
+        // Its rows lie in no file that could be put back.
+        return;
+    }
+    copy(&data, &aside);
+    let early = fs::read(&file).unwrap();
+    let store = reopen();
+    fill(&store, &["b"]).await;
+    drop(store);
+    let late = fs::read(&file).unwrap();
+
+    // A copy lives on elsewhere, with the file as it was then, and comes back after as many writes of its own.
+    copy(&aside, &data);
+    fs::write(&file, early).unwrap();
+    let store = reopen();
+    assert_eq!(store.opened().rollback, None);
+    fill(&store, &["c"]).await;
+    drop(store);
+    fs::write(&file, late).unwrap();
+    for _ in 0..2 {
+        let rollback = reopen().opened().rollback.clone().unwrap();
+        assert_eq!((rollback.stored, rollback.expected), (2, Some(2)), "{rollback:?}");
+    }
 }
 
 async fn a_store_ahead_of_its_file_is_well(inner: Inner) {
