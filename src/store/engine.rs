@@ -2,6 +2,7 @@
 //! traits. Does not know records, seals or async. Invariant: an engine acknowledges nothing; `sync` that returned is
 //! the only thing that counts.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -33,8 +34,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Its name, in the store's identity and header, and of its directory.
     fn name(&self) -> &'static str;
 
-    /// Opens the engine in `dir`, which exists, and is empty the first time. Removes first what an interrupted run
-    /// left there and would keep it from opening.
+    /// Makes the engine in `dir`, which exists and is empty.
+    fn make(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault>;
+
+    /// Opens the engine that was made in `dir`; where its data is gone, it makes none in its place. Removes first what an
+    /// interrupted run left there and would keep it from opening.
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault>;
 }
 
@@ -66,6 +70,11 @@ impl Fault {
         if is_full(error) { Self::Full(why) } else { Self::Broken(why) }
     }
 
+    /// The engine was made, and its files are gone.
+    pub(crate) fn no_data() -> Self {
+        Self::Broken("its data is missing".to_owned())
+    }
+
     /// A row that is too large for any engine.
     pub(crate) fn too_large(bytes: usize) -> Self {
         let why = format!("a record of {bytes} bytes is larger than {MAX_ROW}");
@@ -79,6 +88,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Whether an engine's file holds anything. An engine takes an empty one for its own first start.
+pub(crate) fn is_there(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
 }
 
 impl From<StoreError> for Fault {

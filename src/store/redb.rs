@@ -16,9 +16,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, Durability, ReadableDatabase as _, TableDefinition};
+use redb::{Builder, Database, Durability, ReadableDatabase as _, TableDefinition};
 
-use super::engine::{Backend, Change, Engine, Fault, Found, MAX_ROW};
+use super::engine::{Backend, Change, Engine, Fault, Found, MAX_ROW, is_there};
 use super::guard::{DurableStore, ImportError, Imported, OpenError, Opening, Taking};
 use super::index::{Key, Kind};
 use super::keyring::KeyRing;
@@ -62,29 +62,37 @@ impl Backend for RedbBackend {
         "redb"
     }
 
+    fn make(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
+        let db = builder().create(dir.join(FILE)).map_err(broken)?;
+        let making = db.begin_write().map_err(broken)?;
+        making.open_table(ROWS).map_err(broken)?;
+        making.commit().map_err(broken)?;
+        Ok(Box::new(RedbEngine { db, pending: RwLock::default() }))
+    }
+
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
         let file = dir.join(FILE);
+        if !is_there(&file) {
+            return Err(Fault::no_data());
+        }
         let was_unclean = Rc::new(Cell::new(false));
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES).set_repair_callback({
+        let mut builder = builder();
+        builder.set_repair_callback({
             let was_unclean = Rc::clone(&was_unclean);
             move |_| was_unclean.set(true)
         });
-        let db = if file.exists() {
-            let mut db = builder.open(&file).map_err(broken)?;
-            if was_unclean.get() && !db.check_integrity().map_err(broken)? {
-                tracing::warn!("redb repaired its file after an unclean stop");
-            }
-            db
-        } else {
-            let db = builder.create(&file).map_err(broken)?;
-            let making = db.begin_write().map_err(broken)?;
-            making.open_table(ROWS).map_err(broken)?;
-            making.commit().map_err(broken)?;
-            db
-        };
+        let mut db = builder.open(&file).map_err(broken)?;
+        if was_unclean.get() && !db.check_integrity().map_err(broken)? {
+            tracing::warn!("redb repaired its file after an unclean stop");
+        }
         Ok(Box::new(RedbEngine { db, pending: RwLock::default() }))
     }
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 struct RedbEngine {

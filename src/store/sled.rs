@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use self::durability::Durability;
-use super::engine::{Backend, Change, Engine, Fault, Found};
+use super::engine::{Backend, Change, Engine, Fault, Found, is_there};
 use super::guard::{DurableStore, ImportError, Imported, OpenError, Opening, Taking};
 use super::index::{Key, Kind};
 use super::keyring::KeyRing;
@@ -69,7 +69,21 @@ impl Backend for SledBackend {
         "sled"
     }
 
+    fn make(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
+        self.bring_up(dir)
+    }
+
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
+        // sled makes what it does not find.
+        if !is_there(&dir.join("db")) {
+            return Err(Fault::no_data());
+        }
+        self.bring_up(dir)
+    }
+}
+
+impl SledBackend {
+    fn bring_up(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
         if self.is_swept {
             sweep(dir).map_err(|error| Fault::of_io(&error, "sweep"))?;
         }

@@ -83,7 +83,7 @@ fn make(
     let (sealer, index) = identity
         .open(path, keys, entropy)
         .map_err(|error| Fault::Broken(format!("{error}: {}", error.why())))?;
-    let engine = backend.open(&engine_dir)?;
+    let engine = backend.make(&engine_dir)?;
     let Filled { mark, is_old } = fill(&*engine, &Table::new(sealer, index))?;
     let header = Change { key: HEADER, value: Some(identity::encode(&identity.header())) };
     engine.apply(&[header, mark.change()])?;

@@ -77,7 +77,7 @@ impl Ground {
         }
         let dir = place(&self.path).join(self.backend.name());
         if !dir.is_dir() {
-            return Err(self.unopenable(Fault::Broken("its data is missing".to_owned())));
+            return Err(self.unopenable(Fault::no_data()));
         }
         let (engine, header) = catching(|| {
             let engine = self.backend.open(&dir)?;

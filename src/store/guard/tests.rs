@@ -107,6 +107,11 @@ impl Backend for ScriptedBackend {
     fn name(&self) -> &'static str {
         "scripted"
     }
+    fn make(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
+        self.0.act("open", &self.0.opens)?;
+        let inner = self.1.backend().map(|backend| backend.make(dir)).transpose()?;
+        Ok(Box::new(ScriptedEngine(Arc::clone(&self.0), inner)))
+    }
     fn open(&self, dir: &Path) -> Result<Box<dyn Engine>, Fault> {
         self.0.act("open", &self.0.opens)?;
         let inner = self.1.backend().map(|backend| backend.open(dir)).transpose()?;

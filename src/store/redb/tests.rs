@@ -14,7 +14,7 @@ conformance!(fresh());
 #[test]
 fn what_is_pending_and_what_is_committed_read_as_one() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = RedbBackend.open(folder.path()).unwrap();
+    let engine = RedbBackend.make(folder.path()).unwrap();
     let key = |at: u8| {
         let mut key = [at; 33];
         key[0] = Kind::Connection.byte();
@@ -45,7 +45,7 @@ fn what_is_pending_and_what_is_committed_read_as_one() {
 #[test]
 fn a_row_that_is_too_large_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = RedbBackend.open(folder.path()).unwrap();
+    let engine = RedbBackend.make(folder.path()).unwrap();
     let key = [Kind::Connection.byte(); 33];
     let change = |bytes| Change { key, value: Some(vec![0; bytes]) };
     assert!(matches!(engine.apply(&[change(MAX_ROW + 1)]), Err(Fault::Refused(_))));
@@ -75,5 +75,32 @@ async fn a_store_of_the_other_engine_is_refused_by_name() {
         assert!(error.next().contains("store export"), "{}", error.next());
         assert_eq!(before, fs::read_dir(folder.path().join("data/store")).unwrap().count());
         make(Durable::opening(folder.path())).unwrap();
+    }
+}
+
+/// What is left may be all there is to bring the store back by: an empty engine in its place would only look like one.
+#[test]
+fn an_engine_file_that_is_gone_is_not_made_anew() {
+    type Open = fn(Opening) -> Result<DurableStore, OpenError>;
+    let engines: [(&str, Open, &str); 2] = [("sled", crate::store::sled::open, "db"), ("redb", open, FILE)];
+    for (engine, open, file) in engines {
+        let folder = Durable::fresh(open).close();
+        let dir = folder.path().join("data/store").join(engine);
+        let aside = folder.path().join("aside");
+        let names = || {
+            let entries = fs::read_dir(&dir).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+        };
+        fs::rename(dir.join(file), &aside).unwrap();
+        for left in ["nothing", "an empty file"] {
+            let before = names();
+            let error = open(Durable::opening(folder.path())).err().unwrap();
+            assert!(matches!(&error, OpenError::Unopenable { .. }), "{engine}: {error:?}");
+            assert_eq!(names(), before, "{engine}, {left}: {}", error.why());
+            fs::write(dir.join(file), b"").unwrap();
+        }
+        assert_eq!(fs::metadata(dir.join(file)).unwrap().len(), 0, "{engine}");
+        fs::rename(&aside, dir.join(file)).unwrap();
+        open(Durable::opening(folder.path())).unwrap();
     }
 }
