@@ -3,7 +3,8 @@
 //!
 //! Owns the order, the places under way, and the rests that a provider asks for. The breaker and the budget decide
 //! whether at all; this decides who. Knows no OAuth and sends nothing. Invariant: whoever was let through holds a
-//! [`Place`], and a place that is dropped unused gives everything back: the breaker's probe, the budget, the turn.
+//! [`Place`]; a place that is dropped unused gives everything back: the breaker's probe, the budget, the turn; and one
+//! that is dropped while its refresh is under way counts as a refresh that nobody answered.
 
 mod line;
 mod outcome;
@@ -14,14 +15,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::line::{Line, Ticket};
-pub(in crate::provider) use self::outcome::Asker;
+use self::outcome::Asker;
 use super::Urgency;
 use super::breaker::Pass;
 use super::health::{BreakerState, Budget, Health};
 use super::spec::ProviderSpec;
 use crate::clock::Clock;
 use crate::connection::ProviderKey;
-use crate::error::ProviderError;
+use crate::error::{AmbiguousCause, ProviderError};
 use crate::telemetry::Metrics;
 
 /// Nobody stands in line longer than about this for the budget's sake: told when to come back, a caller can choose, and a
@@ -45,6 +46,7 @@ pub(in crate::provider) struct Place {
     gate: Gate,
     pass: Pass,
     urgency: Urgency,
+    asker: Asker,
     is_used: bool,
     is_settled: bool,
 }
@@ -104,7 +106,7 @@ impl Gate {
         let mut line = self.line();
         let pass = line.breaker.wave_through();
         line.begin(Urgency::Rescue);
-        self.place(pass, Urgency::Rescue)
+        self.place(pass, Urgency::Rescue, Asker::Consent)
     }
 
     /// Closes the breaker by hand and forgets every rest.
@@ -160,8 +162,8 @@ impl Gate {
         self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place(&self, pass: Pass, urgency: Urgency) -> Place {
-        Place { gate: self.clone(), pass, urgency, is_used: false, is_settled: false }
+    fn place(&self, pass: Pass, urgency: Urgency, asker: Asker) -> Place {
+        Place { gate: self.clone(), pass, urgency, asker, is_used: false, is_settled: false }
     }
 
     /// Changes the line, tells if that changed the breaker, and lets in whoever may now.
@@ -187,7 +189,7 @@ impl Gate {
         };
         // Outside the lock: a ticket whose owner has gone gives its place back, and that is the next to be served.
         for (ticket, outcome) in served {
-            ticket.answer(outcome.map(|(pass, urgency)| self.place(pass, urgency)));
+            ticket.answer(outcome.map(|(pass, urgency)| self.place(pass, urgency, Asker::Refresh)));
         }
         if let (Some(at), Ok(runtime)) = (next_look, tokio::runtime::Handle::try_current()) {
             let gate = Arc::downgrade(&self.0);
@@ -259,15 +261,19 @@ impl Place {
     }
 
     /// What became of the request.
-    pub(in crate::provider) fn settle<T>(mut self, asker: Asker, outcome: Result<&T, &ProviderError>) {
+    pub(in crate::provider) fn settle<T>(mut self, outcome: Result<&T, &ProviderError>) {
+        self.report(outcome.err());
+    }
+
+    fn report(&mut self, error: Option<&ProviderError>) {
         self.is_settled = true;
-        let (pass, urgency) = (self.pass, self.urgency);
+        let (pass, urgency, asker) = (self.pass, self.urgency, self.asker);
         let throttles_client = self.gate.0.throttles_client;
         let at = self.gate.0.clock.now();
         self.gate.change(|line, now| {
             line.end(urgency, Some(now));
-            line.learn(outcome.err(), at, now, throttles_client);
-            line.breaker.settle(pass, asker.verdict(outcome.err()), now);
+            line.learn(error, at, now, throttles_client);
+            line.breaker.settle(pass, asker.verdict(error), now);
         });
     }
 }
@@ -276,6 +282,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.is_settled {
             return;
+        }
+        // Whoever refreshes waits no longer than a deadline of their own, which began before the request did: they go
+        // away before the request itself runs out of time. Of a consent it may be the owner's browser that hung up.
+        if self.is_used && self.asker == Asker::Refresh {
+            return self.report(Some(&ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         }
         let (pass, urgency, is_used) = (self.pass, self.urgency, self.is_used);
         self.gate.change(|line, now| {

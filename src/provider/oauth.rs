@@ -12,7 +12,7 @@ use super::catalogue::ProviderConfig;
 use super::client_auth::Client;
 use super::discovery::{Discovery, Metadata};
 use super::endpoint::TokenEndpoint;
-use super::gate::{Asker, Gate, Place};
+use super::gate::{Gate, Place};
 use super::grant::{authorization_code, refresh_token};
 use super::http::HttpClient;
 use super::issuer::is_issuer;
@@ -260,7 +260,7 @@ impl ProviderClient for OAuthProvider {
         if let Ok(issued) = &outcome {
             self.learner.consented(issued, asked_at);
         }
-        place.settle(Asker::Consent, outcome.as_ref());
+        place.settle(outcome.as_ref());
         outcome
     }
 
@@ -306,7 +306,7 @@ impl ProviderClient for OAuthProvider {
         let asked_at = self.clock.now();
         let outcome = refresh_token::refresh(endpoint, refresh).await;
         self.learner.refreshed(refresh, outcome.as_ref(), asked_at);
-        place.settle(Asker::Refresh, outcome.as_ref());
+        place.settle(outcome.as_ref());
         outcome
     }
 

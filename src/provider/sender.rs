@@ -1,4 +1,5 @@
-//! The way from one provider's code to the shared HTTP client: counts every request by what it was and what came back.
+//! The way from one provider's code to the shared HTTP client: counts every request by what it was and what came back,
+//! also one that is given up before anything did.
 
 use std::sync::Arc;
 
@@ -45,9 +46,23 @@ impl Sender {
 
     /// Sends a request once; see [`HttpClient`].
     pub(in crate::provider) async fn send(&self, kind: Kind, request: Outgoing) -> Result<Answer, NoAnswer> {
+        let mut counted = Counted { sender: self, kind, status: None };
         let answer = self.http.send(request).await;
-        let status = answer.as_ref().ok().map(|answer| answer.status.as_u16());
-        self.metrics.provider_requested(self.provider.as_str(), kind.as_str(), status);
+        counted.status = answer.as_ref().ok().map(|answer| answer.status.as_u16());
         answer
+    }
+}
+
+/// One request, which counts when this is dropped: with its answer, or when whoever waited for one goes away.
+struct Counted<'a> {
+    sender: &'a Sender,
+    kind: Kind,
+    status: Option<u16>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let Self { sender, kind, status } = self;
+        sender.metrics.provider_requested(sender.provider.as_str(), kind.as_str(), *status);
     }
 }

@@ -33,7 +33,7 @@ fn limited(seconds: u64) -> ProviderError {
 async fn request(gate: &Gate, urgency: Urgency, error: Option<ProviderError>) -> Result<(), ProviderError> {
     let mut place = gate.enter(urgency).await?;
     place.used();
-    place.settle(Asker::Refresh, error.as_ref().map_or(Ok(&()), Err));
+    place.settle(error.as_ref().map_or(Ok(&()), Err));
     Ok(())
 }
 
@@ -88,7 +88,7 @@ async fn a_hundred_who_stand_in_line_hear_at_once_that_the_breaker_opened() {
     }
     for mut place in places {
         place.used();
-        place.settle(Asker::Refresh, Err::<&(), _>(&lost()));
+        place.settle(Err::<&(), _>(&lost()));
     }
     let refused = waiting
         .iter_mut()
@@ -109,6 +109,40 @@ async fn a_place_dropped_unused_gives_back_probe_budget_and_turn() {
     drop(probe);
     assert_eq!(gate.budget(&ProviderSpec::default()), before);
     assert!(gate.enter(Urgency::Waiting).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_dropped_under_way_counts_as_one_that_nobody_answered() {
+    let gate = gate();
+    for _ in 0..5 {
+        let mut place = gate.enter(Urgency::Waiting).await.unwrap();
+        place.used();
+        drop(place);
+    }
+    let error = gate.enter(Urgency::Waiting).await.err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the provider is resting after 5 failures in 1 s, last: the provider's answer was lost (no answer in time)"
+    );
+    tokio::time::sleep(SECOND * 60).await;
+    let mut probe = gate.enter(Urgency::Waiting).await.unwrap();
+    probe.used();
+    drop(probe);
+    assert_eq!(gate.health().breaker, BreakerState::Open);
+    assert_eq!(retry_after(&gate.enter(Urgency::Waiting).await.err().unwrap()), SECOND * 60);
+    assert_eq!(gate.budget(&ProviderSpec::default()).under_way, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_who_hangs_up_during_a_consent_closes_nobodys_way() {
+    let gate = gate();
+    for _ in 0..20 {
+        let mut place = gate.enter_uncalled();
+        place.used();
+        drop(place);
+    }
+    assert_eq!(gate.health(), Health::default());
+    assert_eq!(gate.budget(&ProviderSpec::default()).under_way, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +214,7 @@ async fn the_last_place_and_the_last_of_the_budget_are_kept_for_callers() {
     let caller = gate.enter(Urgency::Waiting).await.unwrap();
     for mut place in [first, second, caller] {
         place.used();
-        place.settle(Asker::Refresh, Ok(&()));
+        place.settle(Ok(&()));
     }
     // One of what is left went to the third, and the last is a caller's.
     let third = now_or_never(third.as_mut()).unwrap().unwrap();
@@ -208,7 +242,7 @@ async fn no_more_than_the_budget_is_ever_sent_and_nobody_stands_in_line_for_long
                 let at = started.elapsed();
                 place.used();
                 tokio::time::sleep(SECOND / 10).await;
-                place.settle(Asker::Refresh, Ok(&()));
+                place.settle(Ok(&()));
                 Ok::<_, ProviderError>(at)
             })
         })
@@ -255,7 +289,7 @@ async fn who_stands_in_line_when_the_provider_asks_for_a_long_rest_is_sent_away(
     let mut next = Box::pin(gate.enter(Urgency::Ahead));
     assert!(now_or_never(next.as_mut()).is_none());
     place.used();
-    place.settle(Asker::Refresh, Err::<&(), _>(&limited(40)));
+    place.settle(Err::<&(), _>(&limited(40)));
     assert_eq!(next.await.err(), Some(limited(40)));
 }
 

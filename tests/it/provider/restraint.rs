@@ -240,7 +240,7 @@ async fn what_a_provider_does_is_learned_from_what_it_does() {
 }
 
 /// A broker in memory in front of the sandbox.
-fn broker(provider: OAuthProvider) -> Arc<Broker> {
+fn broker(provider: impl Into<Arc<OAuthProvider>>) -> Arc<Broker> {
     let store = Arc::new(MemoryStore::default());
     let none = || AllowedUrls { exact: Vec::new(), is_loopback_allowed: false };
     let deps = Deps {
@@ -248,7 +248,7 @@ fn broker(provider: OAuthProvider) -> Arc<Broker> {
         entropy: Arc::new(SeededEntropy::new(1)),
         tokens: store.clone(),
         sessions: store,
-        providers: vec![Arc::new(provider)],
+        providers: vec![provider.into()],
         metrics: Arc::new(Metrics::default()),
     };
     let public_url = url::Url::parse("http://127.0.0.1:7451").unwrap();
@@ -306,4 +306,30 @@ async fn a_wrong_secret_trips_the_provider_and_touches_no_connection() {
     for name in names {
         assert_eq!(broker.connection(&id(name)).await.unwrap().status, Status::Active, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_opens_it_and_a_probe_that_hangs_opens_it_again() {
+    let sandbox = sandbox();
+    let entry = json!({"breaker": {"failures": 5, "open": "200ms"}, "token_timeout": "300ms"});
+    let provider = Arc::new(provider_of(&sandbox, entry));
+    let broker = broker(provider.clone());
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for name in names {
+        imported(&broker, &sandbox, name).await;
+    }
+    let _hold = sandbox.script().hold_every_request(On::refresh());
+    let before = sandbox.log().token_requests();
+    for name in &names[..5] {
+        let error = broker.refresh_connection(id(name), None).await.unwrap_err();
+        assert_ne!(error.reason(), Reason::ProviderCircuitOpen, "{name}: {error}");
+    }
+    assert_eq!(state(&provider), BreakerState::Open);
+    let rest = wait(&provider.admit(Urgency::Waiting).await.unwrap_err());
+    assert_eq!(sandbox.log().token_requests(), before + 5);
+    tokio::time::sleep(rest).await;
+    broker.refresh_connection(id("f"), None).await.unwrap_err();
+    assert_eq!(sandbox.log().token_requests(), before + 6, "the probe went");
+    assert_eq!(state(&provider), BreakerState::Open);
+    assert_eq!(provider.info().health.unwrap().consecutive_failures, 6);
 }
