@@ -156,6 +156,11 @@ impl Schedule {
             place: known.and_then(|known| known.place),
         };
         let is_in_flight = known.is_some_and(|known| known.place.is_none());
+        // A caller's own refresh, not one of ours: the provider answers, whatever it said before.
+        let is_answered = known.is_some()
+            && !is_in_flight
+            && is_new_generation
+            && profile.refreshed_at == Some(profile.updated_at);
         let id = match self.entries.get_key_value(&profile.id) {
             Some((id, _)) => id.clone(),
             None => Arc::new(profile.id.clone()),
@@ -163,6 +168,9 @@ impl Schedule {
         self.entries.insert(id.clone(), entry);
         if !is_in_flight {
             self.put(&id, now);
+        }
+        if is_answered && self.lanes.get_mut(&id.provider).is_some_and(Lane::answered) {
+            self.spread(&id.provider, now);
         }
     }
 

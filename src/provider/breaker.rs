@@ -22,7 +22,7 @@ use super::health::BreakerState;
 use super::spec::restraint::BreakerFigures;
 
 /// The longest rest that a provider's `Retry-After` can talk us into; then it is tried again.
-const LONGEST_REST: Duration = Duration::from_secs(900);
+pub(in crate::provider) const LONGEST_REST: Duration = Duration::from_secs(900);
 
 /// When to ask again while somebody else's probe is on its way.
 const PROBE_TAKES: Duration = Duration::from_secs(1);

@@ -47,7 +47,7 @@ pub(in crate::provider) struct Place {
     pass: Pass,
     urgency: Urgency,
     asker: Asker,
-    is_used: bool,
+    used_at: Option<Instant>,
     is_settled: bool,
 }
 
@@ -163,7 +163,7 @@ impl Gate {
     }
 
     fn place(&self, pass: Pass, urgency: Urgency, asker: Asker) -> Place {
-        Place { gate: self.clone(), pass, urgency, asker, is_used: false, is_settled: false }
+        Place { gate: self.clone(), pass, urgency, asker, used_at: None, is_settled: false }
     }
 
     /// Changes the line, tells if that changed the breaker, and lets in whoever may now.
@@ -257,7 +257,7 @@ impl Gate {
 impl Place {
     /// The request leaves now: from here on it counts.
     pub(in crate::provider) fn used(&mut self) {
-        self.is_used = true;
+        self.used_at = Some(Instant::now());
     }
 
     /// What became of the request.
@@ -267,12 +267,12 @@ impl Place {
 
     fn report(&mut self, error: Option<&ProviderError>) {
         self.is_settled = true;
-        let (pass, urgency, asker) = (self.pass, self.urgency, self.asker);
+        let (pass, urgency, asker, sent_at) = (self.pass, self.urgency, self.asker, self.used_at);
         let throttles_client = self.gate.0.throttles_client;
         let at = self.gate.0.clock.now();
         self.gate.change(|line, now| {
             line.end(urgency, Some(now));
-            line.learn(error, at, now, throttles_client);
+            line.learn(error, at, now, sent_at, throttles_client);
             line.breaker.settle(pass, asker.verdict(error), now);
         });
     }
@@ -285,12 +285,12 @@ impl Drop for Place {
         }
         // Whoever refreshes waits no longer than a deadline of their own, which began before the request did: they go
         // away before the request itself runs out of time. Of a consent it may be the owner's browser that hung up.
-        if self.is_used && self.asker == Asker::Refresh {
+        if self.used_at.is_some() && self.asker == Asker::Refresh {
             return self.report(Some(&ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         }
-        let (pass, urgency, is_used) = (self.pass, self.urgency, self.is_used);
+        let (pass, urgency, used_at) = (self.pass, self.urgency, self.used_at);
         self.gate.change(|line, now| {
-            line.end(urgency, is_used.then_some(now));
+            line.end(urgency, used_at.map(|_| now));
             line.breaker.give_back(pass);
         });
     }

@@ -20,6 +20,9 @@ const STEADY: Duration = Duration::from_millis(100);
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
+/// The longest rest that a provider can talk us into, as at its own gate; then one connection tries.
+const LONGEST_TOLD: Duration = Duration::from_secs(900);
+
 /// After how many failures in a row the provider and not the connection is taken to be in trouble.
 const PATIENCE: u32 = 3;
 
@@ -104,11 +107,7 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         match verdict {
             Verdict::Unknown => false,
-            Verdict::Served => {
-                let was_away = self.is_probing();
-                (self.failures, self.rests_until) = (0, None);
-                was_away
-            }
+            Verdict::Served => self.answered(),
             Verdict::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= PATIENCE {
@@ -124,10 +123,18 @@ impl Lane {
         }
     }
 
+    /// The provider answered somebody. Answers whether it could not be asked before.
+    #[must_use]
+    pub(super) fn answered(&mut self) -> bool {
+        let was_away = self.is_probing();
+        (self.failures, self.rests_until) = (0, None);
+        was_away
+    }
+
     fn rest(&mut self, told: Option<Duration>, now: Timestamp) {
         let doublings = self.failures.saturating_sub(PATIENCE).min(6);
         let own = (FIRST_REST * 2_u32.pow(doublings)).min(LONGEST_REST);
-        let until = now + told.unwrap_or(own).max(FIRST_REST);
+        let until = now + told.map_or(own, |told| told.min(LONGEST_TOLD)).max(FIRST_REST);
         self.rests_until = Some(self.rests_until.map_or(until, |before| before.max(until)));
     }
 

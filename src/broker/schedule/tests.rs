@@ -222,6 +222,31 @@ fn an_outage_is_met_by_probes_and_its_end_by_no_herd() {
 }
 
 #[test]
+fn a_rest_of_a_day_lasts_a_quarter_of_an_hour_and_ends_when_a_caller_is_answered() {
+    for is_caller_answered in [false, true] {
+        let mut table = Table::of_crowd(50);
+        let bystander = refreshed(&profile_of(id("sandbox", "user-50"), T0), T0 + HOUR / 2);
+        table.note(&bystander);
+        table.now = T0 + HOUR;
+        let taken = table.refreshes();
+        table.land(&taken[0], Verdict::Refused { rest: Some(DAY) });
+        for id in &taken[1..] {
+            table.land(id, Verdict::Unknown);
+        }
+        let told_at = table.now;
+        table.now = table.now + MINUTE;
+        if is_caller_answered {
+            table.note(&refreshed(&bystander, table.now));
+        }
+        let next = table.schedule.next_due().unwrap();
+        let expected = if is_caller_answered { table.now } else { told_at + 15 * MINUTE };
+        assert_eq!(next.max(table.now), expected, "answered: {is_caller_answered}");
+        table.now = next.max(table.now);
+        assert!(!table.refreshes().is_empty());
+    }
+}
+
+#[test]
 fn one_connection_in_trouble_does_not_keep_its_provider_from_the_others() {
     let mut table = Table::of_crowd(50);
     table.now = T0 + HOUR;

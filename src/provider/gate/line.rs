@@ -10,7 +10,7 @@ use super::{LONGEST_TURN, Place};
 use crate::clock::Timestamp;
 use crate::error::{Outage, ProviderError};
 use crate::provider::Urgency;
-use crate::provider::breaker::{Breaker, Pass, Resting};
+use crate::provider::breaker::{Breaker, LONGEST_REST, Pass, Resting};
 use crate::provider::budget::Purse;
 use crate::provider::spec::ProviderSpec;
 
@@ -43,6 +43,8 @@ pub(super) struct Line {
     pub(super) breaker: Breaker,
     pub(super) purse: Purse,
     pub(super) background_rests_until: Option<Instant>,
+    /// When the provider last asked for a rest: what was sent before says nothing about the time after.
+    asked_to_rest_at: Option<Instant>,
     pub(super) everybody_rests_until: Option<Instant>,
     pub(super) last_failure: Option<(ProviderError, Timestamp)>,
     pub(super) last_success_at: Option<Timestamp>,
@@ -67,6 +69,7 @@ impl Line {
             breaker: Breaker::new(spec.breaker.figures()),
             purse: Purse::new(budget.count, budget.per.duration()),
             background_rests_until: None,
+            asked_to_rest_at: None,
             everybody_rests_until: None,
             last_failure: None,
             last_success_at: None,
@@ -124,17 +127,22 @@ impl Line {
         }
     }
 
-    /// Remembers an outcome, and rests as the provider asks.
+    /// Remembers an outcome of a request sent at `sent_at`, and rests as the provider asks; a later request that works
+    /// ends the rest of work that nobody waits for.
     pub(super) fn learn(
         &mut self,
         error: Option<&ProviderError>,
         at: Timestamp,
         now: Instant,
+        sent_at: Option<Instant>,
         throttles_client: bool,
     ) {
         let rest = match error {
             None | Some(ProviderError::Denied(_)) => {
                 self.last_success_at = Some(at);
+                if sent_at > self.asked_to_rest_at {
+                    self.background_rests_until = None;
+                }
                 return;
             }
             Some(ProviderError::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNSAID_REST)),
@@ -142,7 +150,8 @@ impl Line {
             Some(_) => None,
         };
         self.last_failure = error.map(|error| (error.clone(), at));
-        if let Some(rest) = rest {
+        if let Some(rest) = rest.map(|rest| rest.min(LONGEST_REST)) {
+            self.asked_to_rest_at = Some(now);
             self.background_rests_until = self.background_rests_until.max(Some(now + rest));
             let is_for_all = throttles_client && matches!(error, Some(ProviderError::RateLimited { .. }));
             if is_for_all {

@@ -283,6 +283,38 @@ async fn slower_is_heeded_by_work_that_nobody_waits_for_and_by_callers_only_wher
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rest_of_a_day_lasts_a_quarter_of_an_hour_for_whomever_it_binds() {
+    for error in [
+        limited(86_400),
+        ProviderError::Unavailable { cause: Unsent::Refused(503), retry_after: Some(SECOND * 86_400) },
+    ] {
+        let gate = gate_with(|spec| spec.throttles_client = true);
+        request(&gate, Urgency::Ahead, Some(error.clone())).await.unwrap();
+        assert_eq!(gate.enter(Urgency::Ahead).await.err(), Some(limited(900)));
+        let is_about_client = matches!(error, ProviderError::RateLimited { .. });
+        assert_eq!(gate.enter(Urgency::Waiting).await.is_err(), is_about_client);
+        tokio::time::sleep(SECOND * 900).await;
+        assert!(gate.enter(Urgency::Ahead).await.is_ok());
+        assert!(gate.enter(Urgency::Waiting).await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_works_ends_the_rest_of_the_background_if_it_was_sent_after_it_began() {
+    let gate = gate();
+    let mut before = gate.enter(Urgency::Waiting).await.unwrap();
+    before.used();
+    tokio::time::sleep(SECOND).await;
+    request(&gate, Urgency::Ahead, Some(limited(600))).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    before.settle(Ok(&()));
+    assert_eq!(gate.enter(Urgency::Ahead).await.err(), Some(limited(599)));
+    request(&gate, Urgency::Waiting, None).await.unwrap();
+    assert!(gate.enter(Urgency::Ahead).await.is_ok());
+    assert_eq!(gate.health().background_rests_until, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_stands_in_line_when_the_provider_asks_for_a_long_rest_is_sent_away() {
     let gate = gate_with(|spec| spec.max_parallel_refresh = 1);
     let mut place = gate.enter(Urgency::Ahead).await.unwrap();
