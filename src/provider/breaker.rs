@@ -43,6 +43,8 @@ pub(in crate::provider) struct Breaker {
     is_probe_out: bool,
     /// Probes that succeeded, while half-open.
     successes: u32,
+    /// The endpoint said that it refuses everybody, and since then nothing better.
+    refuses_everybody: bool,
     /// Failures since the last success, and when the first of them was.
     streak: u32,
     streak_began_at: Instant,
@@ -89,6 +91,7 @@ impl Breaker {
             rests_until: Instant::now(),
             is_probe_out: false,
             successes: 0,
+            refuses_everybody: false,
             streak: 0,
             streak_began_at: Instant::now(),
             failed_at: VecDeque::new(),
@@ -143,7 +146,10 @@ impl Breaker {
             Verdict::Nothing => {}
             Verdict::Success => self.succeeded(),
             Verdict::Failure(rest) => self.failed(pass, rest, 1, now),
-            Verdict::Trip => self.failed(pass, None, self.figures.failures, now),
+            Verdict::Trip => {
+                self.failed(pass, None, self.figures.failures, now);
+                self.refuses_everybody = true;
+            }
         }
     }
 
@@ -152,6 +158,12 @@ impl Breaker {
         self.machine.reset();
         self.changed();
         self.streak = 0;
+        self.refuses_everybody = false;
+    }
+
+    /// Whether the last that was heard is that the endpoint refuses everybody: then no request is worth an exception.
+    pub(in crate::provider) fn refuses_everybody(&self) -> bool {
+        self.refuses_everybody
     }
 
     /// When the next request may be sent, while open.
@@ -179,6 +191,7 @@ impl Breaker {
 
     fn succeeded(&mut self) {
         self.streak = 0;
+        self.refuses_everybody = false;
         match self.state() {
             BreakerState::Closed => self.machine.on_success(),
             BreakerState::Open | BreakerState::HalfOpen => {
@@ -219,6 +232,8 @@ impl Breaker {
         if self.state() == BreakerState::Open {
             let rest = rest.unwrap_or_default().min(LONGEST_REST).max(self.figures.open.duration());
             self.rests_until = now + rest;
+            // What the probe met may be over by the next time; a refusal is noted by whoever calls.
+            self.refuses_everybody = false;
             self.changed();
         }
     }

@@ -93,10 +93,12 @@ impl Line {
 
     /// Why whoever comes now is sent away instead of into the line.
     pub(super) fn refusal(&mut self, urgency: Urgency, now: Instant) -> Option<ProviderError> {
+        if !self.is_excepted(urgency)
+            && let Err(resting) = self.breaker.check(now)
+        {
+            return Some(self.outage(resting));
+        }
         if urgency != Urgency::Rescue {
-            if let Err(resting) = self.breaker.check(now) {
-                return Some(self.outage(resting));
-            }
             let rest = self.rest(urgency, now);
             if rest > LONGEST_TURN {
                 return Some(ProviderError::RateLimited { retry_after: Some(rest) });
@@ -173,10 +175,8 @@ impl Line {
             }
         }
         while let Some(urgency) = self.next(now) {
-            let pass = match urgency {
-                Urgency::Rescue => Ok(self.breaker.wave_through()),
-                Urgency::Ahead | Urgency::Waiting => self.breaker.ask(now),
-            };
+            let is_excepted = self.is_excepted(urgency);
+            let pass = if is_excepted { Ok(self.breaker.wave_through()) } else { self.breaker.ask(now) };
             match pass {
                 Ok(pass) => {
                     let Some(ticket) = self.waiting[urgency as usize].pop_front() else { break };
@@ -188,8 +188,9 @@ impl Line {
                 // Nobody waits in line for a rest of minutes to end.
                 Err(resting) => {
                     let outage = self.outage(resting);
-                    let in_vain =
-                        self.waiting[..Urgency::Rescue as usize].iter_mut().flat_map(|queue| queue.drain(..));
+                    let kept = usize::from(self.is_excepted(Urgency::Rescue));
+                    let queues = self.waiting.len() - kept;
+                    let in_vain = self.waiting[..queues].iter_mut().flat_map(|queue| queue.drain(..));
                     let before = served.len();
                     served.extend(in_vain.map(|ticket| (ticket, Err(outage.clone()))));
                     self.refused += (served.len() - before) as u64;
@@ -249,6 +250,12 @@ impl Line {
         let has_room = self.background + 1 < self.places || self.places == 1;
         let may_go = (has_room && left > self.purse.reserve()) || self.overtaken >= PATIENCE;
         (is_ahead_due && may_go).then_some(Urgency::Ahead)
+    }
+
+    /// Whether the breaker is passed whatever its state. A client that is refused saves no grant, and to go on with wrong
+    /// credentials may have it locked: then a rescue waits for its turn to try like everybody.
+    fn is_excepted(&self, urgency: Urgency) -> bool {
+        urgency == Urgency::Rescue && !self.breaker.refuses_everybody()
     }
 
     /// What of the budget is not for it.

@@ -334,6 +334,46 @@ async fn a_rescue_passes_an_open_breaker_and_its_failure_does_not_prolong_the_re
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_rescue_passes_where_the_client_is_refused_and_one_at_a_time_tries_afterwards() {
+    let refused = || ProviderError::Misconfigured(OAuthCode::new("invalid_client"));
+    // At once, and while it was open for another reason.
+    for is_open in [false, true] {
+        let gate = if is_open { opened().await } else { gate() };
+        request(&gate, Urgency::Rescue, Some(refused())).await.unwrap();
+        assert_eq!(gate.health().breaker, BreakerState::Open);
+        for _ in 0..100 {
+            let error = gate.enter(Urgency::Rescue).await.err().unwrap();
+            assert_eq!(retry_after(&error), SECOND * 60);
+        }
+        for _ in 0..2 {
+            tokio::time::sleep(SECOND * 60).await;
+            let mut probe = gate.enter(Urgency::Rescue).await.unwrap();
+            assert!(gate.enter(Urgency::Rescue).await.is_err(), "one at a time");
+            probe.used();
+            probe.settle(Err::<&(), _>(&refused()));
+            assert!(gate.enter(Urgency::Rescue).await.is_err());
+        }
+        tokio::time::sleep(SECOND * 60).await;
+        request(&gate, Urgency::Rescue, None).await.unwrap();
+        let places = [gate.enter(Urgency::Rescue).await, gate.enter(Urgency::Rescue).await];
+        assert!(places.iter().all(Result::is_ok), "the client is taken again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rescues_that_stand_in_line_when_the_client_is_refused_are_sent_away() {
+    let gate = gate_with(|spec| spec.max_parallel_refresh = 1);
+    let mut place = gate.enter(Urgency::Rescue).await.unwrap();
+    let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(gate.enter(Urgency::Rescue))).collect();
+    assert!(waiting.iter_mut().all(|turn| now_or_never(turn.as_mut()).is_none()));
+    place.used();
+    place.settle(Err::<&(), _>(&ProviderError::Misconfigured(OAuthCode::new("invalid_client"))));
+    for turn in waiting {
+        assert!(matches!(turn.await, Err(ProviderError::CircuitOpen { .. })));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_grant_is_a_success_of_the_endpoint() {
     let gate = gate();
     let dead = ProviderError::Denied(OAuthCode::new("invalid_grant"));
