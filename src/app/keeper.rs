@@ -11,6 +11,10 @@ use crate::readiness::ReadinessGuard;
 /// How often consents that ran out of time are swept away and connections are counted.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How long after the store could not say what was left it is asked again, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
 /// Takes up what was left, lets go of `starting`, refreshes `ahead` where that is wanted, and keeps house until
 /// `closing`.
 pub(super) async fn keep(
@@ -19,7 +23,14 @@ pub(super) async fn keep(
     ahead: Option<Ahead>,
     closing: CancellationToken,
 ) {
-    let mut is_recovered = recover(&broker).await;
+    let mut pause = FIRST_RETRY;
+    // Who is served before these are under way may be told of a dead grant that could have been saved.
+    while !recover(&broker).await {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
+            () = closing.cancelled() => return,
+        }
+    }
     let mut is_resumed = resume(&broker).await;
     drop(starting);
     if let Some(ahead) = ahead {
@@ -33,7 +44,6 @@ pub(super) async fn keep(
             () = tokio::time::sleep(EVERY) => {}
             () = closing.cancelled() => return,
         }
-        is_recovered = is_recovered || recover(&broker).await;
         is_resumed = is_resumed || resume(&broker).await;
     }
 }
@@ -62,3 +72,6 @@ async fn resume(broker: &Arc<Broker>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
