@@ -16,8 +16,10 @@ use crate::store::{Expected, Selection};
 /// What can be found out within this time of the start is; what must wait longer is left to the schedule.
 const HORIZON: Duration = Duration::from_secs(60);
 
-/// The shortest time between two looks at one connection.
+/// The time between two looks at one connection, at first and at most; each is twice the one before. What a provider
+/// asks for is in the record, so that a grace period's end is weighed against it.
 const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Whether the store is what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl Broker {
         let id = profile.id;
         let Ok(provider) = self.enabled_provider(id.provider.as_str()).cloned() else { return };
         let demand = Demand { newer_than: Some(profile.generation), ..Demand::default() };
+        let mut rest = SHORTEST;
         loop {
             let next = match self.connection(&id).await {
                 Ok(profile) if profile.intent.is_none() => return,
@@ -128,12 +131,11 @@ impl Broker {
             if !pause.is_zero() {
                 tokio::time::sleep(pause.max(SHORTEST)).await;
             }
-            let mut rest = SHORTEST;
             if let Err(error) = self.fetch(&provider, &id, &demand).await {
                 tracing::info!(connection = %id, reason = %error.reason(), "not found out yet");
-                rest = error.retry_after().unwrap_or(SHORTEST).clamp(SHORTEST, HORIZON);
             }
             tokio::time::sleep(rest).await;
+            rest = (rest * 2).min(LONGEST);
         }
     }
 

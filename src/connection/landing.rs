@@ -187,7 +187,9 @@ impl Connection {
                     return Landed { connection: self, verdict: Verdict::Dead };
                 }
                 self.profile.status = Status::Ambiguous;
-                if attempt.tries > 1 || moment.reuse.reuse == Reuse::Reusable {
+                if !self.is_saved_by_grace(moment)
+                    && (attempt.tries > 1 || moment.reuse.reuse == Reuse::Reusable)
+                {
                     self.pause(error, now, dice);
                 }
             }
@@ -203,6 +205,10 @@ impl Connection {
             ProviderError::Misconfigured(_) | ProviderError::CircuitOpen { .. } => {
                 self.take_back(attempt);
                 self.note(Happening::Failed, Some(reason), now);
+                // But an earlier request's outcome is still to be found out, and that is not to be a loop.
+                if self.profile.intent.is_some() {
+                    self.pause(error, now, dice);
+                }
             }
         }
         let verdict = if is_dead_already { Verdict::Dead } else { Verdict::Failed };
@@ -265,11 +271,22 @@ impl Connection {
         }
     }
 
+    /// Whether the same token may be sent once more at once: each time is a use, so these are few.
+    fn is_saved_by_grace(&self, moment: &Moment<'_>) -> bool {
+        match (&self.profile.intent, moment.reuse.reuse) {
+            (Some(intent), Reuse::Grace { window, max_uses, .. }) => {
+                self.profile.is_in_grace(intent, window, max_uses, moment.now)
+            }
+            _ => false,
+        }
+    }
+
     fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
         let asked = match error {
             ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
                 *retry_after
             }
+            ProviderError::CircuitOpen { retry_after, .. } => Some(*retry_after),
             _ => None,
         };
         self.profile.backoff = Some(Backoff::after(self.profile.backoff.as_ref(), asked, now, dice));

@@ -126,8 +126,9 @@ impl Profile {
             Reuse::Reusable => resumes_at,
             Reuse::Grace { window, max_uses, .. } if self.is_in_grace(intent, window, max_uses, now) => {
                 let last = intent.first_sent_at + usable(window);
-                // A pause that outlasts the grace period would cost the grant.
-                if is_done || settled > last { now } else { settled }
+                // A wait that outlasts the grace period would cost the grant.
+                let free = if is_done || settled > last { now } else { settled };
+                free.max(pause_in_grace(intent, resumes_at, last, window, now))
             }
             // In time the number of uses is not limited. But the newest answer's token is the good one: a request that
             // is still under way must be settled before the next, or its answer would be the newest.
@@ -140,7 +141,13 @@ impl Profile {
         }
     }
 
-    fn is_in_grace(&self, intent: &Intent, window: Duration, max_uses: u32, now: Timestamp) -> bool {
+    pub(super) fn is_in_grace(
+        &self,
+        intent: &Intent,
+        window: Duration,
+        max_uses: u32,
+        now: Timestamp,
+    ) -> bool {
         // A first request in the future: the clock was set back, and nobody knows how old it is.
         intent.first_sent_at <= now
             && now < intent.first_sent_at + usable(window)
@@ -156,6 +163,25 @@ impl Profile {
             _ => now,
         }
     }
+}
+
+/// The end of a pause inside a grace period whose last good moment is `last`. One that leaves no time before that is
+/// cut to half of what was left when the last request went: so it is tried ever more often, and never in a loop.
+fn pause_in_grace(
+    intent: &Intent,
+    resumes_at: Timestamp,
+    last: Timestamp,
+    window: Duration,
+    now: Timestamp,
+) -> Timestamp {
+    if intent.sent_at > now {
+        // The clock was set back since, and nobody knows what was left.
+        return now;
+    }
+    if resumes_at + (window - usable(window)) <= last {
+        return resumes_at;
+    }
+    resumes_at.min(intent.sent_at + intent.sent_at.until(last) / 2)
 }
 
 /// The part of a grace period in which a request still arrives in time.

@@ -419,3 +419,49 @@ fn fewer_scopes_are_stored_as_they_come() {
     assert_eq!(landed.verdict, Verdict::Refreshed);
     assert_eq!(landed.connection.profile.scopes.as_slice(), ["read"]);
 }
+
+#[test]
+fn inside_a_grace_period_what_the_provider_asks_for_is_kept_where_there_is_time() {
+    let reuse = grace(60);
+    let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let limited = ProviderError::RateLimited { retry_after: Some(secs(10)) };
+    let after = tried(doubt, Err(limited), &at(T0 + secs(1), &reuse)).connection;
+    let early = after.profile.step(&at(T0 + secs(10), &reuse), false);
+    assert!(matches!(early, Step::Wait { .. }), "{early:?}");
+    assert_eq!(after.profile.step(&at(T0 + secs(12), &reuse), false), Step::Send);
+}
+
+#[test]
+fn a_pause_that_outlasts_a_grace_period_is_cut_to_half_of_what_is_left() {
+    let reuse = grace(60);
+    let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let limited = || Err(ProviderError::RateLimited { retry_after: Some(secs(600)) });
+    let after = tried(doubt, limited(), &at(T0 + secs(1), &reuse)).connection;
+    let half = Step::Wait { until: T0 + secs(30), why: Waiting::Outcome };
+    assert_eq!(after.profile.step(&at(T0 + secs(1), &reuse), false), half);
+    let after = tried(after, limited(), &at(T0 + secs(31), &reuse)).connection;
+    let half = Step::Wait { until: T0 + secs(45), why: Waiting::Outcome };
+    assert_eq!(after.profile.step(&at(T0 + secs(31), &reuse), false), half);
+}
+
+#[test]
+fn an_unwell_client_is_no_reason_to_ask_about_a_lost_answer_in_a_loop() {
+    let reuse = grace(60);
+    for error in [
+        ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
+        ProviderError::Malformed,
+        ProviderError::CircuitOpen { retry_after: secs(1), outage: Box::default() },
+    ] {
+        let mut connection = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+        let (mut now, mut requests) = (T0, 0);
+        while let Some(next) = connection.profile.next_attempt_at(&at(now, &reuse)) {
+            now = next.max(now + Duration::from_millis(50));
+            if now >= T0 + secs(59) {
+                break;
+            }
+            connection = tried(connection, Err(error.clone()), &at(now, &reuse)).connection;
+            requests += 1;
+        }
+        assert!((3..40).contains(&requests), "{requests} requests after {error:?}");
+    }
+}
