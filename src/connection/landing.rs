@@ -151,6 +151,12 @@ impl Connection {
     fn succeeded(mut self, attempt: &Intent, issued: &IssuedTokens, moment: &Moment<'_>) -> Landed {
         let is_ours = self.is_ours(attempt);
         if !is_ours {
+            // A connection that was ended and made anew under the same name counts its generations anew, too: what
+            // came belongs to a grant that is no more.
+            let held = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
+            if held.map(RefreshToken::fingerprint) != Some(attempt.fingerprint) {
+                return self.superseded();
+            }
             // Fenced, yet nobody stored anything: ours are the only tokens there are. But where only the newest
             // answer's token is good, whoever fenced us has asked after us.
             if matches!(moment.reuse.reuse, Reuse::Count { is_last_only: true, .. }) {

@@ -465,3 +465,15 @@ fn an_unwell_client_is_no_reason_to_ask_about_a_lost_answer_in_a_loop() {
         assert!((3..40).contains(&requests), "{requests} requests after {error:?}");
     }
 }
+
+#[test]
+fn tokens_of_a_grant_that_was_ended_are_not_given_to_its_successor() {
+    let reuse = ReuseProfile::default();
+    let (old, attempt) = begun(active(), &at(T0, &reuse));
+    let tokens = issued("at-new", Some("rt-new")).into_set(None, T0);
+    let anew = Connection::pending(old.profile.id, T0).imported(tokens, Scopes::default(), T0);
+    assert_eq!(anew.profile.generation, attempt.generation, "generations begin anew");
+    let landed = anew.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Superseded);
+    assert_eq!(values(&landed.connection), ("at-new", Some("rt-new"), None));
+}
