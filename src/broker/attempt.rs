@@ -24,6 +24,18 @@ pub(super) enum Flown {
     Landed(Arc<ServedToken>),
     /// Look again: somebody else has changed the record, or the same token may be sent once more at once.
     Again,
+    /// Look again: something changed before anything was sent.
+    Unsent,
+}
+
+/// Whether a request is the first of its chain. While the broker drains none is sent that is: the process may end
+/// before its answer, and where that would cost the grant, waiting for the next start costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nothing of this chain has left.
+    Anew,
+    /// Something has, or what was lost can be saved now and perhaps not later.
+    GoesOn,
 }
 
 /// What the provider answered.
@@ -50,13 +62,16 @@ impl Broker {
         provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,
         demand: &Demand,
+        start: Start,
         admission: Admission,
     ) -> Result<Flown, Error> {
         let reuse = provider.reuse_profile();
         // The deadline runs on a clock that nobody sets, and from before the intent is written: a disk that takes its
         // time takes it from the request, never from those who wait for the intent's end.
         let deadline = Instant::now() + reuse.token_timeout;
-        let Some(begun) = self.begin(&**provider, id, demand).await? else { return Ok(Flown::Again) };
+        let Some(begun) = self.begin(&**provider, id, demand, start).await? else {
+            return Ok(Flown::Unsent);
+        };
         let (Some(attempt), Some(refresh)) =
             (&begun.profile.intent, begun.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()))
         else {
@@ -87,6 +102,7 @@ impl Broker {
         provider: &dyn ProviderClient,
         id: &ConnectionId,
         demand: &Demand,
+        start: Start,
     ) -> Result<Option<Connection>, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
@@ -117,6 +133,9 @@ impl Broker {
         // Which costs no write of its own.
         begun.profile.asked_at = begun.profile.asked_at.max(self.cache.asked_at(id, moment.now));
         failpoint::hit("refresh.intent.before").await;
+        if start == Start::Anew && self.draining.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
         self.keep(&turn, &begun, Expected::At(revision), Weight::Ordinary).await?;
         failpoint::hit("refresh.intent.after").await;
         // From here on others may change the record: a hanging provider must not keep an owner from disconnecting.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_token::{Demand, not_serving};
-use super::attempt::Flown;
+use super::attempt::{Flown, Start};
 use super::cache::{Landing, Pilot, Turn};
 use super::keep::Weight;
 use super::{Broker, ServedToken, Source};
@@ -82,13 +82,15 @@ impl Broker {
                 Ground::Clear(urgency) => urgency,
             };
             // What was begun is seen to its end: a grace period may be over before the next start.
-            if self.draining.is_cancelled() && !has_sent {
-                return Err(Error::ShuttingDown);
-            }
-            let admission = self.admit(&**provider, urgency, pilot).await?;
-            has_sent = true;
-            let flown = self.attempt(provider, id, &demand, admission).await?;
+            let start = if has_sent || urgency == Urgency::Rescue { Start::GoesOn } else { Start::Anew };
+            let admission = tokio::select! {
+                biased;
+                () = self.draining.cancelled(), if start == Start::Anew => return Err(Error::ShuttingDown),
+                admission = self.admit(&**provider, urgency, pilot) => admission?,
+            };
+            let flown = self.attempt(provider, id, &demand, start, admission).await?;
             demand.has_paused = false;
+            has_sent |= !matches!(flown, Flown::Unsent);
             match flown {
                 Flown::Landed(token) if token.access.is_alive(self.clock.now()) => {
                     return Ok((token, Source::Refreshed));
@@ -96,13 +98,15 @@ impl Broker {
                 // What a grace period repeats may have died meanwhile. Its refresh token has not.
                 Flown::Landed(token) if !has_come_dead => {
                     has_come_dead = true;
+                    // Its successor's chain is another one.
+                    has_sent = false;
                     demand.newer_than = demand.newer_than.max(Some(token.generation));
                 }
                 Flown::Landed(_) => {
                     let error = ProviderError::Malformed;
                     return Err(Error::Provider { provider: id.provider.clone(), error });
                 }
-                Flown::Again => {}
+                Flown::Again | Flown::Unsent => {}
             }
         }
     }

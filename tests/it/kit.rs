@@ -182,6 +182,9 @@ pub(crate) fn consented(state: &Secret<String>) -> AuthorizationResponse {
     }
 }
 
+/// More refreshes at once than any test begins.
+const MANY: usize = 1_000_000;
+
 /// A provider that rotates: the n-th refresh gives `at-n` and `rt-n`, unless the script says otherwise.
 pub(crate) struct FakeProvider {
     key: ProviderKey,
@@ -192,6 +195,8 @@ pub(crate) struct FakeProvider {
     arrived: watch::Sender<usize>,
     gate: Semaphore,
     is_held: AtomicBool,
+    places: Arc<Semaphore>,
+    in_line: watch::Sender<usize>,
     pub(crate) reuse: Mutex<ReuseProfile>,
     /// The refresh tokens that were presented for revocation.
     pub(crate) ended: Mutex<Vec<String>>,
@@ -225,6 +230,8 @@ impl FakeProvider {
             arrived: watch::Sender::new(0),
             gate: Semaphore::new(0),
             is_held: AtomicBool::new(false),
+            places: Arc::new(Semaphore::new(MANY)),
+            in_line: watch::Sender::new(0),
             reuse: Mutex::default(),
             ended: Mutex::default(),
             account: Mutex::new(Ok(Some(Account { id: "alice".into(), email: None }))),
@@ -248,6 +255,16 @@ impl FakeProvider {
     pub(crate) fn release(&self) {
         self.is_held.store(false, Ordering::SeqCst);
         self.gate.add_permits(1000);
+    }
+
+    /// Takes one refresh at a time from now on; the others wait in line.
+    pub(crate) fn narrow(&self) {
+        self.places.forget_permits(MANY - 1);
+    }
+
+    /// Returns when `count` refreshes have asked for leave, given or not.
+    pub(crate) async fn line_reaches(&self, count: usize) {
+        self.in_line.subscribe().wait_for(|n| *n >= count).await.unwrap();
     }
 
     /// Returns when `count` token requests have arrived, answered or not.
@@ -340,7 +357,8 @@ impl ProviderClient for FakeProvider {
     }
 
     async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
-        Ok(Admission::holding(()))
+        self.in_line.send_modify(|n| *n += 1);
+        Ok(Admission::holding(self.places.clone().acquire_owned().await.unwrap()))
     }
 
     async fn refresh(

@@ -1,5 +1,7 @@
 //! The refresh protocol through the broker: what is durable when, what each outcome does, what a restart does first.
 
+mod ending;
+
 use std::time::Duration;
 
 use token_broker::broker::{Durability, Recovery, Source, TokenRequest, Trust};
