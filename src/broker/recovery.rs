@@ -8,9 +8,9 @@ use super::Broker;
 use super::access_token::Demand;
 use super::keep::Weight;
 use crate::clock::Timestamp;
+use crate::connection::reuse::ReuseProfile;
 use crate::connection::{ConnectionId, Profile, Status};
 use crate::error::Error;
-use crate::provider::ProviderClient;
 use crate::store::{Expected, Selection};
 
 /// What can be found out within this time of the start is; what must wait longer is left to the schedule.
@@ -53,10 +53,16 @@ impl Broker {
         loop {
             let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
             for profile in page.profiles {
-                let Ok(provider) = self.configured_provider(profile.id.provider.as_str()) else { continue };
+                let provider = self.configured_provider(profile.id.provider.as_str()).ok();
                 if trust == Trust::RolledBack {
-                    recovery.marked += usize::from(self.mark(&**provider, &profile.id).await?);
-                } else if profile.intent.is_some() && profile.status != Status::Revoking {
+                    // A provider that is not configured now may be later, and then nobody remembers the rollback: of
+                    // what is not known the worst is assumed.
+                    let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
+                    recovery.marked += usize::from(self.mark(&reuse, &profile.id).await?);
+                } else if let Some(provider) = provider
+                    && profile.intent.is_some()
+                    && profile.status != Status::Revoking
+                {
                     unfinished.push((profile.recovery_deadline(&provider.reuse_profile()), profile));
                 }
             }
@@ -139,10 +145,10 @@ impl Broker {
         }
     }
 
-    async fn mark(&self, provider: &dyn ProviderClient, id: &ConnectionId) -> Result<bool, Error> {
+    async fn mark(&self, reuse: &ReuseProfile, id: &ConnectionId) -> Result<bool, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
-        match stored.value.rolled_back(&provider.reuse_profile(), self.clock.now()) {
+        match stored.value.rolled_back(reuse, self.clock.now()) {
             Some(marked) => {
                 self.keep(&turn, &marked, Expected::At(stored.revision), Weight::Ordinary).await?;
                 Ok(true)

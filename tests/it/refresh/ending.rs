@@ -3,12 +3,14 @@
 use std::future::ready;
 use std::pin::pin;
 
+use token_broker::broker::{Recovery, Trust};
 use token_broker::connection::reuse::Reuse;
-use token_broker::connection::Status;
+use token_broker::connection::{Connection, ConnectionId, Status};
 use token_broker::error::Reason;
+use token_broker::store::{Expected, TokenStore as _};
 
 use super::stage;
-use crate::kit::{LIFE, request};
+use crate::kit::{LIFE, issued, request};
 
 #[tokio::test]
 async fn what_waits_in_line_when_the_broker_drains_is_not_sent() {
@@ -52,4 +54,20 @@ async fn what_waits_in_line_when_the_broker_drains_is_not_sent() {
         let profile = stage.broker.connection(id).await.unwrap();
         assert_eq!((profile.status, profile.intent), (Status::Active, None), "nothing is in doubt");
     }
+}
+
+#[tokio::test]
+async fn a_store_put_back_marks_grants_of_providers_that_are_not_configured_too() {
+    let stage = stage(Reuse::Reusable);
+    stage.imported("user-42").await;
+    let id = ConnectionId::parse(String::new(), "elsewhere".into(), "user-42".into()).unwrap();
+    let now = token_broker::clock::Clock::now(&*stage.clock);
+    let tokens = issued("at-0", Some("rt-0")).into_set(None, now);
+    let connection =
+        Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
+    stage.store.put(&connection, Expected::Absent).await.unwrap();
+    let found = stage.broker.recover(Trust::RolledBack).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 0, marked: 1 });
+    let stored = stage.store.get(&id).await.unwrap().unwrap().value;
+    assert_eq!(stored.profile.status, Status::Ambiguous);
 }
