@@ -285,7 +285,7 @@ impl Broker {
 
     /// Revokes tokens that came for a connection which exists no more, as far as one request can: there is no record
     /// left to remember it by.
-    async fn revoke_stray(
+    pub(super) async fn revoke_stray(
         &self,
         provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,

@@ -109,6 +109,9 @@ impl Broker {
                 Ok(settled) => {
                     let is_stored = matches!(settled, Settled::Token(_));
                     tracing::info!(connection = %id, is_stored, "held tokens were settled");
+                    if let (Settled::Gone, Ok(issued)) = (&settled, outcome) {
+                        self.revoke_stray(provider, id, issued.copy(), attempt).await;
+                    }
                     break;
                 }
                 Err(error) => tracing::warn!(connection = %id, %error, "held tokens are not durable yet"),

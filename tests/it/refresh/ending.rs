@@ -71,3 +71,17 @@ async fn a_store_put_back_marks_grants_of_providers_that_are_not_configured_too(
     let stored = stage.store.get(&id).await.unwrap().unwrap().value;
     assert_eq!(stored.profile.status, Status::Ambiguous);
 }
+
+#[tokio::test(start_paused = true)]
+async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.escrowed_count(), 0);
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1"]);
+}
