@@ -343,7 +343,7 @@ fn no_life_of_many_breaks_an_invariant() {
     let seed = std::env::var("TOKEN_BROKER_SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok());
     match seed {
         Some(seed) => live_all(std::iter::once(seed)),
-        None => live_all(1000..4000),
+        None => live_all(1000..1500),
     }
 }
 
