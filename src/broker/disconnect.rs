@@ -9,7 +9,7 @@ use super::cache::Turn;
 use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
 use crate::connection::{Connection, ConnectionId, Profile, Status};
-use crate::error::{Error, ProviderError};
+use crate::error::{Error, ProviderError, StoreError};
 use crate::failpoint;
 use crate::provider::{ProviderClient, Revocation};
 use crate::store::{Expected, Revision, Selection};
@@ -88,26 +88,30 @@ impl Broker {
         if let Some(error) = self.await_surplus(provider, &profile).await {
             return Ok((profile, RevocationState::Pending { error, next_attempt_at: None }));
         }
-        let turn = self.cache.turn(id).await;
-        let Some(stored) = self.tokens.get(id).await? else {
-            self.cache.retire(turn);
-            return Ok((profile, RevocationState::Revoked));
-        };
-        let (connection, revision) = (stored.value, stored.revision);
-        if connection.profile.status != Status::Revoking {
-            return Ok((connection.profile, RevocationState::Revoked));
-        }
-        let mut state = RevocationState::NotNeeded;
-        for tokens in connection.revocable() {
-            match (provider.revoke(&tokens).await, &state) {
-                (Ok(Revocation::Unsupported), _) => state = RevocationState::Unsupported,
-                (Ok(Revocation::Revoked), RevocationState::Unsupported) => {}
-                (Ok(Revocation::Revoked), _) => state = RevocationState::Revoked,
-                (Err(error), _) => return Ok(self.put_off(&turn, connection, revision, error).await),
+        loop {
+            // Not alone with the connection: who asks for it meanwhile is told that it is gone, however long the
+            // provider takes.
+            let Some(stored) = self.tokens.get(id).await? else {
+                return Ok((profile, RevocationState::Revoked));
+            };
+            let (connection, revision) = (stored.value, stored.revision);
+            if connection.profile.status != Status::Revoking {
+                return Ok((connection.profile, RevocationState::Revoked));
             }
+            let outcome = revoked(&**provider, &connection).await;
+            let turn = self.cache.turn(id).await;
+            if self.tokens.get(id).await?.is_some_and(|stored| stored.revision != revision) {
+                // Tokens came that must be revoked too, or another try noted how it failed.
+                continue;
+            }
+            return match outcome {
+                Err(error) => Ok(self.put_off(&turn, connection, revision, error).await),
+                Ok(state) => {
+                    failpoint::hit("disconnect.revoked.after").await;
+                    self.forget(turn, connection, revision, state).await
+                }
+            };
         }
-        failpoint::hit("disconnect.revoked.after").await;
-        self.forget(turn, connection, revision, state).await
     }
 
     /// From the moment this has returned the connection serves nothing, and no refresh can store anything but what is
@@ -138,8 +142,7 @@ impl Broker {
             let _ = tokio::time::timeout(longest, flight.landed()).await;
         }
         self.escrow.holds(&profile.id).then(|| {
-            crate::error::StoreError::Unavailable("tokens of this connection are not durable yet".to_owned())
-                .into()
+            StoreError::Unavailable("tokens of this connection are not durable yet".to_owned()).into()
         })
     }
 
@@ -167,7 +170,11 @@ impl Broker {
         revision: Revision,
         state: RevocationState,
     ) -> Result<(Profile, RevocationState), Error> {
-        self.forget_record(&turn, Expected::At(revision)).await?;
+        match self.forget_record(&turn, Expected::At(revision)).await {
+            // Another try was there first, and had the same tokens revoked.
+            Err(StoreError::Conflict) if self.tokens.get(turn.id()).await?.is_none() => {}
+            forgotten => forgotten?,
+        }
         self.cache.retire(turn);
         let profile = Profile { status: Status::Revoked, updated_at: self.clock.now(), ..connection.profile };
         tracing::info!(connection = %profile.id, "disconnected");
@@ -231,4 +238,20 @@ impl Broker {
             }
         }
     }
+}
+
+/// Has the provider revoke every token of a connection.
+async fn revoked(
+    provider: &dyn ProviderClient,
+    connection: &Connection,
+) -> Result<RevocationState, ProviderError> {
+    let mut state = RevocationState::NotNeeded;
+    for tokens in connection.revocable() {
+        match (provider.revoke(&tokens).await?, &state) {
+            (Revocation::Unsupported, _) => state = RevocationState::Unsupported,
+            (Revocation::Revoked, RevocationState::Unsupported) => {}
+            (Revocation::Revoked, _) => state = RevocationState::Revoked,
+        }
+    }
+    Ok(state)
 }

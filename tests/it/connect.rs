@@ -313,6 +313,28 @@ async fn disconnect_revokes_and_then_forgets() {
 }
 
 #[tokio::test]
+async fn who_asks_while_a_revocation_hangs_is_told_that_the_connection_is_gone() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.provider.hold();
+    let tries = [(); 2].map(|()| {
+        let (broker, id) = (stage.broker.clone(), id.clone());
+        tokio::spawn(async move { broker.disconnect(id).await })
+    });
+    stage.provider.revocations_reach(2).await;
+    assert_eq!(
+        stage.broker.access_token(request(&id)).await.unwrap_err(),
+        Error::ConnectionNotFound(id.clone())
+    );
+    stage.provider.release();
+    for done in tries {
+        assert_eq!(done.await.unwrap().unwrap().revocation, RevocationState::Revoked);
+    }
+    assert_eq!(stage.broker.connection(&id).await.unwrap_err(), Error::ConnectionNotFound(id));
+}
+
+#[tokio::test]
 async fn a_provider_without_revocation_is_said_so() {
     let stage = Stage::new();
     *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Unsupported);

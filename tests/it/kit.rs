@@ -247,7 +247,7 @@ impl FakeProvider {
         self.script.lock().unwrap().push_back(outcome);
     }
 
-    /// Keeps refreshes waiting until [`FakeProvider::release`].
+    /// Keeps refreshes and revocations waiting until [`FakeProvider::release`].
     pub(crate) fn hold(&self) {
         self.is_held.store(true, Ordering::SeqCst);
     }
@@ -375,6 +375,9 @@ impl ProviderClient for FakeProvider {
         self.ended.lock().unwrap().extend(presented);
         let outcome = self.revocation.lock().unwrap().clone();
         self.revoked.send_modify(|n| *n += 1);
+        if self.is_held.load(Ordering::SeqCst) {
+            self.gate.acquire().await.unwrap().forget();
+        }
         outcome
     }
 

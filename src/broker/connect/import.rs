@@ -80,25 +80,32 @@ impl Broker {
 
     /// Asks the provider whose account it is, where it can tell. Not knowing is no failure of an import.
     async fn identify(&self, provider: &dyn ProviderClient, id: &ConnectionId) -> Result<Profile, Error> {
-        let turn = self.cache.turn(id).await;
+        // Not alone with the connection: nobody else waits for what a provider takes its time over.
         let Some(stored) = self.tokens.get(id).await? else {
-            self.cache.retire(turn);
             return Err(Error::ConnectionNotFound(id.clone()));
         };
         let Some(access) = stored.value.serving().and_then(|tokens| tokens.access.as_ref()) else {
             return Ok(stored.value.profile);
         };
-        match provider.account(access).await {
-            Ok(Some(account)) => {
-                let connection = stored.value.identified(account, self.clock.now());
-                self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
-                Ok(connection.profile)
-            }
-            Ok(None) => Ok(stored.value.profile),
+        let account = match provider.account(access).await {
+            Ok(Some(account)) => account,
+            Ok(None) => return Ok(stored.value.profile),
             Err(error) => {
                 tracing::warn!(connection = %id, %error, "imported without knowing the account");
-                Ok(stored.value.profile)
+                return Ok(stored.value.profile);
             }
+        };
+        let turn = self.cache.turn(id).await;
+        let Some(now) = self.tokens.get(id).await? else {
+            self.cache.retire(turn);
+            return Err(Error::ConnectionNotFound(id.clone()));
+        };
+        if now.value.profile.generation != stored.value.profile.generation {
+            // Other tokens stand there now; whose those are was not asked.
+            return Ok(now.value.profile);
         }
+        let connection = now.value.identified(account, self.clock.now());
+        self.keep(&turn, &connection, Expected::At(now.revision), Weight::Ordinary).await?;
+        Ok(connection.profile)
     }
 }
