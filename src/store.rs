@@ -109,8 +109,9 @@ pub trait TokenStore: Send + Sync {
     /// Writes `connection` under its own id if the store holds what `expected` says.
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError>;
 
-    /// [`TokenStore::put`] of tokens that a provider has just issued and that exist nowhere else yet. A store that
-    /// takes no other write, because its disk is full, makes room for this one if it can.
+    /// [`TokenStore::put`] of what costs a grant if it is not written: tokens that a provider has just issued and that
+    /// exist nowhere else yet, or the intent to ask again for some that got lost. A store that takes no other write,
+    /// because its disk is full, makes room for this one if it can.
     async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
         self.put(connection, expected).await
     }

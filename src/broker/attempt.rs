@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
+use super::refresh::is_rescue;
 use super::{Broker, ServedToken};
+use crate::connection::reuse::Reuse;
 use crate::connection::{
     Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, TokenSet, Verdict, Waiting,
 };
@@ -129,6 +131,7 @@ impl Broker {
             },
             Step::Wait { .. } | Step::Unrefreshable | Step::NotServing => return Ok(None),
         };
+        let is_rescue = is_rescue(&connection.profile, &moment);
         let mut begun = connection.begun(self.dice(), &moment);
         // Which costs no write of its own.
         begun.profile.asked_at = begun.profile.asked_at.max(self.cache.asked_at(id, moment.now));
@@ -136,7 +139,9 @@ impl Broker {
         if start == Start::Anew && self.draining.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
-        self.keep(&turn, &begun, Expected::At(revision), Weight::Ordinary).await?;
+        // To save a lost answer inside a grace period is to save tokens that exist nowhere else.
+        let weight = if is_rescue { Weight::Rescue } else { Weight::Ordinary };
+        self.keep(&turn, &begun, Expected::At(revision), weight).await?;
         failpoint::hit("refresh.intent.after").await;
         // From here on others may change the record: a hanging provider must not keep an owner from disconnecting.
         drop(turn);
@@ -207,7 +212,8 @@ impl Broker {
         error: ProviderError,
     ) -> Result<Flown, Error> {
         let is_denied = matches!(error, ProviderError::Denied(_));
-        let is_retriable = is_denied || matches!(error, ProviderError::Ambiguous { .. });
+        let is_lost = matches!(error, ProviderError::Ambiguous { .. });
+        let is_retriable = is_denied || is_lost;
         let told = Error::Provider { provider: id.provider.clone(), error: error.clone() };
         let profile = match self.settle(provider, id, attempt, &Err(error)).await {
             Ok(Settled::Failed(profile)) => profile,
@@ -217,6 +223,12 @@ impl Broker {
             Err(failure) => {
                 // The intent stands, so nothing is forgotten: the outcome counts as unknown from now on.
                 tracing::warn!(connection = %id, error = %failure, "a failed refresh could not be recorded");
+                // A grace period does not wait for the disk. The repeat is written down first, like every request.
+                if is_lost
+                    && matches!(provider.reuse_profile().reuse, Reuse::Grace { .. } | Reuse::Count { .. })
+                {
+                    return Ok(Flown::Again);
+                }
                 return Err(if is_retriable { failure.into() } else { told });
             }
         };

@@ -32,7 +32,7 @@ pub enum Change {
 pub(super) enum Weight {
     /// It can be refused: nothing is lost but the change.
     Ordinary,
-    /// It holds tokens that a provider has just issued and that exist nowhere else yet.
+    /// It holds tokens that exist nowhere else yet, or the leave to ask once more for some that got lost on the way.
     Rescue,
 }
 

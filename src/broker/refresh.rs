@@ -285,14 +285,18 @@ impl Broker {
     }
 }
 
-/// How pressing a refresh is. The retry of an unanswered one may race against the end of a grace period.
-fn urgency(profile: &Profile, moment: &Moment<'_>, demand: &Demand) -> Urgency {
-    let is_rescue = profile.intent.as_ref().is_some_and(|intent| match moment.reuse.reuse {
+/// Whether an earlier request is unanswered and the provider takes its refresh token again, but not for ever.
+pub(super) fn is_rescue(profile: &Profile, moment: &Moment<'_>) -> bool {
+    profile.intent.as_ref().is_some_and(|intent| match moment.reuse.reuse {
         Reuse::Grace { window, .. } => moment.now < intent.first_sent_at + window,
         Reuse::Count { max_uses, .. } => intent.tries < max_uses,
         Reuse::Reusable | Reuse::Strict => false,
-    });
-    match (is_rescue, demand.is_ahead) {
+    })
+}
+
+/// How pressing a refresh is. The retry of an unanswered one may race against the end of a grace period.
+fn urgency(profile: &Profile, moment: &Moment<'_>, demand: &Demand) -> Urgency {
+    match (is_rescue(profile, moment), demand.is_ahead) {
         (true, _) => Urgency::Rescue,
         (false, true) => Urgency::Ahead,
         (false, false) => Urgency::Waiting,

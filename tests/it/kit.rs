@@ -391,6 +391,7 @@ pub(crate) struct FaultyStore {
     inner: Arc<MemoryStore>,
     successes_left: AtomicUsize,
     failures_left: AtomicUsize,
+    takes_rescues: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
 }
@@ -401,6 +402,7 @@ impl FaultyStore {
             inner,
             successes_left: AtomicUsize::new(0),
             failures_left: AtomicUsize::new(0),
+            takes_rescues: AtomicBool::new(false),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
         }
@@ -410,6 +412,12 @@ impl FaultyStore {
     pub(crate) fn fail_writes_after(&self, successes: usize, count: usize) {
         self.successes_left.store(successes, Ordering::SeqCst);
         self.failures_left.store(count, Ordering::SeqCst);
+    }
+
+    /// After the next `successes` writes it is full, and has room left for what must not be lost.
+    pub(crate) fn fill_after(&self, successes: usize) {
+        self.fail_writes_after(successes, usize::MAX);
+        self.takes_rescues.store(true, Ordering::SeqCst);
     }
 }
 
@@ -426,6 +434,14 @@ impl TokenStore for FaultyStore {
         };
         if !take(&self.successes_left) && take(&self.failures_left) {
             return Err(StoreError::Unavailable("no space left".into()));
+        }
+        self.puts.fetch_add(1, Ordering::SeqCst);
+        TokenStore::put(&*self.inner, connection, expected).await
+    }
+
+    async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
+        if !self.takes_rescues.load(Ordering::SeqCst) {
+            return self.put(connection, expected).await;
         }
         self.puts.fetch_add(1, Ordering::SeqCst);
         TokenStore::put(&*self.inner, connection, expected).await

@@ -86,6 +86,29 @@ async fn an_unanswered_refresh_is_repeated_at_once_inside_a_grace_period() {
 }
 
 #[tokio::test]
+async fn a_full_disk_keeps_no_lost_answer_from_being_saved() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    // The intent is the last thing that finds room.
+    stage.store.fill_after(1);
+    stage.provider.next(Err(lost()));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    let stored = stage.store.get(&id).await.unwrap().unwrap().value;
+    assert_eq!(stored.tokens.unwrap().refresh.unwrap().value.expose(), "rt-1");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_nothing_ends_the_repeats_of_a_lost_answer() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    stage.provider.next(Err(lost()));
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::StoreUnavailable);
+    assert_eq!(stage.provider.presented(), ["rt-0"], "nothing is sent that was not written down");
+}
+
+#[tokio::test]
 async fn a_strict_provider_is_asked_exactly_once_more_and_late() {
     let stage = stage(Reuse::Strict);
     let id = stage.imported("user-42").await;

@@ -217,7 +217,8 @@ impl SimProvider {
             *grants.get_mut(&name).unwrap().under_way.get_mut(&presented).unwrap() -= 1;
         };
         tokio::time::sleep(dice.millis(if is_calm { 50 } else { 3000 })).await;
-        let fate = if is_calm { 99 } else { dice.below(20) };
+        // Another fault may have come in the meantime.
+        let fate = if is_calm || truth.is_merciful() { 99 } else { dice.below(20) };
         match fate {
             0 => {
                 leave(&truth);
