@@ -1,9 +1,11 @@
 //! Every metric of the broker: its name, its labels, and one method each to move it.
 
+mod label;
+mod store;
+
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,16 +16,17 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use crate::clock::Timestamp;
 use crate::connection::Status;
 use crate::error::{Error, Reason};
+use label::{
+    BreakerLabels, BuildLabels, ErrorLabels, OutcomeLabels, ProviderLabel, RequestLabels, ServedLabels,
+    StatusLabels,
+};
+use store::StoreSeries;
 
 /// Counts one thing; cloning shares the count. Keep the handle: a hit must not look up a label.
 pub type Count = Counter<u64, AtomicU64>;
 
 /// A refresh is a request to another company's server: 10 ms to the longest total timeout one would configure.
 const REFRESH_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
-
-/// A commit is a flush to a disk: 0.1 ms on a fast one to the seconds of one that is dying.
-const COMMIT_BUCKETS: [f64; 12] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 
 /// The states of a circuit breaker, as `provider::health` spells them.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
@@ -47,60 +50,7 @@ pub struct Metrics {
     refreshes_due: Family<ProviderLabel, Gauge>,
     refresh_lateness: Family<ProviderLabel, Histogram, fn() -> Histogram>,
     grants_ending: Family<ProviderLabel, Count>,
-    store_commit_duration: Histogram,
-    store_blob_files: Gauge,
-    store_full: Gauge,
-    store_rolled_back: Gauge,
-    store_records_missing: Gauge,
-    store_records_unreadable: Gauge,
-    escrowed_connections: Gauge,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ProviderLabel {
-    provider: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ServedLabels {
-    provider: String,
-    source: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    provider: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ErrorLabels {
-    provider: String,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatusLabels {
-    provider: String,
-    status: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BreakerLabels {
-    provider: String,
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    provider: String,
-    kind: &'static str,
-    status_class: &'static str,
+    store: StoreSeries,
 }
 
 impl Default for Metrics {
@@ -167,48 +117,7 @@ impl Default for Metrics {
                 "Announcements that a grant ends unless its owner consents again",
                 Family::default(),
             ),
-            store_commit_duration: register_seconds(
-                registry,
-                "store_commit_duration",
-                "From asking the store for a change to its being durable",
-                Histogram::new(COMMIT_BUCKETS),
-            ),
-            store_blob_files: register(
-                registry,
-                "store_blob_files",
-                "Files the store keeps beside its log for large values",
-                Gauge::default(),
-            ),
-            store_full: register(
-                registry,
-                "store_full",
-                "1 while the disk is full and only tokens that exist nowhere else are written",
-                Gauge::default(),
-            ),
-            store_rolled_back: register(
-                registry,
-                "store_rolled_back",
-                "1 while the store is in an older state than it had and that is not dealt with",
-                Gauge::default(),
-            ),
-            store_records_missing: register(
-                registry,
-                "store_records_missing",
-                "Records that were written and were not there when the store was opened",
-                Gauge::default(),
-            ),
-            store_records_unreadable: register(
-                registry,
-                "store_records_unreadable",
-                "Records that did not open when the store was opened",
-                Gauge::default(),
-            ),
-            escrowed_connections: register(
-                registry,
-                "escrowed_connections",
-                "Connections whose newest tokens are held in memory because the store does not take them",
-                Gauge::default(),
-            ),
+            store: StoreSeries::new(registry),
             registry: std::mem::take(registry),
         }
     }
@@ -307,37 +216,6 @@ impl Metrics {
             let labels = BreakerLabels { provider: provider.to_owned(), state: known };
             self.breaker_state.get_or_create(&labels).set(i64::from(known == state));
         }
-    }
-
-    /// Notes how long a change took to be durable.
-    pub fn store_commit_took(&self, duration: Duration) {
-        self.store_commit_duration.observe(duration.as_secs_f64());
-    }
-
-    /// How many files the store keeps beside its log.
-    pub fn set_store_blob_files(&self, count: u64) {
-        self.store_blob_files.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// Whether the disk is full, so that only tokens that exist nowhere else are written.
-    pub fn set_store_full(&self, is_full: bool) {
-        self.store_full.set(is_full.into());
-    }
-
-    /// Whether the store is in an older state than it had, and that is not dealt with yet.
-    pub fn set_store_rolled_back(&self, is_rolled_back: bool) {
-        self.store_rolled_back.set(is_rolled_back.into());
-    }
-
-    /// What the look at the whole store found wrong when it was opened.
-    pub fn set_store_losses(&self, missing: u64, unreadable: u64) {
-        self.store_records_missing.set(i64::try_from(missing).unwrap_or(i64::MAX));
-        self.store_records_unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
-    }
-
-    /// How many connections have tokens that are not durable.
-    pub fn set_escrowed(&self, count: usize) {
-        self.escrowed_connections.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Everything, in the OpenMetrics text format.
