@@ -60,6 +60,40 @@ async fn node_grpc_js() {
     .await;
 }
 
+/// What the README says to a Python developer, run as it stands but for the names of the socket and of the provider.
+#[tokio::test]
+async fn the_readmes_python_lines_get_a_token() {
+    let home = Home::new(&NOBODY);
+    let broker = home.start();
+    broker.import("user-42", TOKEN).await;
+    let readme = include_str!("../../README.md");
+    let between = |start: &str, end: &str| {
+        let (_, after) = readme.split_once(start).expect("the README says so");
+        after.split_once(end).expect("and it ends").0.to_owned()
+    };
+    let stubs = format!("python3 -m grpc_tools{}", between("$ python3 -m grpc_tools", "\n"));
+    let (shown, provider) = ("unix:/run/token-broker/broker.sock", "provider=\"google\"");
+    let lines = between("```python\n", "```");
+    assert!(lines.contains(shown) && lines.contains(provider), "{lines}");
+    // gRPC's own form of the address has no slashes before the path.
+    let socket = broker.doors.socket.replacen("unix://", "unix:", 1);
+    let lines = lines.replace(shown, &socket).replace(provider, &format!("provider=\"{PROVIDER}\""));
+
+    let project = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"), project.path().join("proto"))
+        .unwrap();
+    std::fs::write(project.path().join("app.py"), format!("{lines}\nprint(answer.access_token)\n")).unwrap();
+    for line in [&stubs, "python3 app.py"] {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", line]).current_dir(project.path());
+        let said = output(shell.env("PYTHONPATH", place("PYTHON_CLIENT_PACKAGES")));
+        assert!(said.status.success(), "{line}: {}", String::from_utf8_lossy(&said.stderr));
+        if line != stubs {
+            assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), TOKEN);
+        }
+    }
+}
+
 fn file(name: &str) -> String {
     format!("{}/tests/e2e/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
