@@ -5,11 +5,13 @@
 
 mod provider;
 mod reason;
+mod refusal;
 
 use std::time::Duration;
 
 pub use provider::{AmbiguousCause, OAuthCode, Outage, ProviderError, Unsent};
 pub use reason::{Fault, Reason};
+pub use refusal::{Refusal, Rule};
 
 use crate::clock::Timestamp;
 use crate::connection::{ConnectionId, ProviderKey};
@@ -96,11 +98,8 @@ pub enum Error {
         error: ProviderError,
     },
     /// A rule of the provider call was broken: path, header, host or method.
-    #[error("the request was refused by rule {rule}")]
-    RequestRefused {
-        /// The name of the rule.
-        rule: &'static str,
-    },
+    #[error("the call was not made: {0}")]
+    RequestRefused(#[from] Refusal),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,7 +132,7 @@ impl Error {
             Self::ScopeNotGranted { .. } => Reason::ScopeNotGranted,
             Self::ConnectionAmbiguous { .. } => Reason::ConnectionAmbiguous,
             Self::Provider { error, .. } => error.reason(),
-            Self::RequestRefused { .. } => Reason::RequestRefused,
+            Self::RequestRefused(_) => Reason::RequestRefused,
             Self::Store(error) => error.reason(),
             Self::ShuttingDown => Reason::ShuttingDown,
             Self::Internal(_) => Reason::Internal,

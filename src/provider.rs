@@ -2,6 +2,7 @@
 //! the clients that speak to one. Does not know stores, callers or gRPC. Invariant: a provider's failure is
 //! classified here, once; what leaves is a [`ProviderError`], never a body.
 
+pub mod address;
 mod authorization;
 mod breaker;
 mod budget;
@@ -9,6 +10,7 @@ pub mod catalogue;
 mod client_auth;
 mod discovery;
 mod endpoint;
+pub mod field;
 mod gate;
 mod grant;
 pub mod health;
@@ -21,6 +23,8 @@ mod reply;
 mod revocation;
 mod sender;
 pub mod spec;
+pub mod target;
+pub mod throttle;
 pub mod url;
 mod wire;
 

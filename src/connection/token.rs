@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Account;
+use super::{Account, ConnectionId};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -49,6 +49,32 @@ impl AccessToken {
     pub fn refresh_margin(&self) -> Duration {
         let life = self.expires_at.map_or(Duration::ZERO, |expires_at| self.issued_at.until(expires_at));
         (life / 10).max(Duration::from_secs(60))
+    }
+}
+
+/// An access token together with the connection whose it is: the only form in which a token goes into a call, so that
+/// it can be held against the connection that the call was made out for. Made where a token leaves its connection's record
+/// or its place in memory, and nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct Credential<'a> {
+    of: &'a ConnectionId,
+    token: &'a AccessToken,
+}
+
+impl<'a> Credential<'a> {
+    /// The token of connection `of`.
+    pub fn new(of: &'a ConnectionId, token: &'a AccessToken) -> Self {
+        Self { of, token }
+    }
+
+    /// Whose it is.
+    pub fn of(&self) -> &'a ConnectionId {
+        self.of
+    }
+
+    /// The token.
+    pub fn token(&self) -> &'a AccessToken {
+        self.token
     }
 }
 

@@ -138,8 +138,8 @@ impl Answer {
                 self.tell("provider", provider.as_str());
                 self.fill_provider(provider.as_str(), error, about)
             }
-            Error::RequestRefused { rule } => {
-                self.tell("rule", rule);
+            Error::RequestRefused(refusal) => {
+                self.tell("rule", refusal.rule().as_str());
                 Code::InvalidArgument
             }
             Error::Store(StoreError::Conflict) => {

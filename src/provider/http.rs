@@ -5,6 +5,7 @@
 //! reused connection whose death could be mistaken for an answer.
 
 mod body;
+pub mod resolver;
 mod tls;
 
 use std::error::Error as StdError;

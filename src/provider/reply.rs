@@ -110,7 +110,10 @@ fn mean(meaning: Meaning, code: Option<&str>, status: u16, retry_after: Option<D
     match meaning {
         Meaning::Dead | Meaning::Consent | Meaning::StepUp => ProviderError::Denied(word),
         Meaning::ClientBroken => ProviderError::Misconfigured(word),
-        Meaning::Transient => ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after },
+        // The check lets no row of the token endpoint say `token_bad`: no access token is presented there.
+        Meaning::Transient | Meaning::TokenBad => {
+            ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after }
+        }
         Meaning::Throttled => ProviderError::RateLimited { retry_after },
         Meaning::Ambiguous => ambiguous(AmbiguousCause::Status(status)),
     }

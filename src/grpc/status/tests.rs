@@ -1,6 +1,6 @@
 use super::*;
 use crate::connection::ProviderKey;
-use crate::error::{AmbiguousCause, Mistake, Outage, Reason, Unsent};
+use crate::error::{AmbiguousCause, Mistake, Outage, Reason, Refusal, Rule, Unsent};
 
 fn id() -> ConnectionId {
     ConnectionId::parse("acme".into(), "google".into(), "user-42".into()).unwrap()
@@ -117,7 +117,12 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             &["RetryInfo"],
             &["failures", "failuresWithinSeconds", "lastFailure", "lastReason", "provider", "turnedAway"],
         ),
-        (Error::RequestRefused { rule: "host" }, Code::InvalidArgument, &[], &["rule"]),
+        (
+            Error::RequestRefused(Refusal::new(Rule::Host, "another host")),
+            Code::InvalidArgument,
+            &[],
+            &["rule"],
+        ),
         (Error::Store(StoreError::Conflict), Code::Aborted, &["RetryInfo"], &["connection"]),
         (Error::Store(StoreError::Unavailable("disk".into())), Code::Unavailable, &["RetryInfo"], &[]),
         (Error::Store(StoreError::Unreadable("seal")), Code::DataLoss, &[], &["connection"]),

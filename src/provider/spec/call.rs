@@ -5,16 +5,22 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::span::Span;
 use super::value::{Pattern, Pointer, Template};
 
 /// Where the provider's API is and how a call carries the token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Hosts; one leading `*.` stands for any single label. May hold variables.
+    /// Where it is: hosts (`api.example.com`), or addresses that say more (`https://api.example.com:8443/v3`); paths of
+    /// callers go below the path of the address. One leading `*.` stands for any single label. May hold variables. A call
+    /// that names no host goes to the first one without `*.`.
     pub hosts: Vec<Template>,
-    /// Path prefixes that may be called; empty means any.
+    /// Path prefixes that may be called, whole segments, as callers write them; empty means any.
     pub path_prefixes: Vec<String>,
+    /// Networks that the hosts may resolve to although they are not public (`10.0.0.0/8`): for a provider inside the
+    /// cluster. The address of a loopback host that is written in `hosts` needs no mention.
+    pub allow_networks: Vec<String>,
     /// The header with the token.
     pub auth_header: String,
     /// Its value.
@@ -28,6 +34,7 @@ impl Default for Api {
         Self {
             hosts: Vec::new(),
             path_prefixes: Vec::new(),
+            allow_networks: Vec::new(),
             auth_header: "Authorization".to_owned(),
             auth_value: Template::new("Bearer {access_token}"),
             headers: BTreeMap::new(),
@@ -43,6 +50,9 @@ pub struct Rate {
     pub throttled: Vec<Throttle>,
     /// Where the time to wait is, in order of preference; `Retry-After` is always understood.
     pub wait: Vec<Wait>,
+    /// How long to wait where a reply means "slower" and does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_wait: Option<Span>,
     /// The header with the calls left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_header: Option<String>,
@@ -63,7 +73,7 @@ pub struct Throttle {
     /// A field of its body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<Pointer>,
-    /// What the field contains.
+    /// What the field contains; without a field, the body's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<Pattern>,
 }
@@ -79,7 +89,7 @@ pub struct HeaderIs {
     pub value: Option<String>,
 }
 
-/// Where a time to wait is found.
+/// Where a time to wait is found: in a header, in a field of the body, or, with neither, anywhere in the body's text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
@@ -89,6 +99,9 @@ pub struct Wait {
     /// In this field of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<Pointer>,
+    /// What in it is the time: the pattern's first group, or all that it matches. Everything when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Pattern>,
     /// What the number means.
     pub unit: WaitUnit,
 }
@@ -99,8 +112,12 @@ pub struct Wait {
 pub enum WaitUnit {
     /// Seconds from now.
     Seconds,
+    /// Milliseconds from now.
+    Milliseconds,
     /// An HTTP date.
     HttpDate,
+    /// An instant as RFC 3339 text.
+    Timestamp,
     /// Seconds since 1970.
     EpochSeconds,
     /// Milliseconds since 1970.

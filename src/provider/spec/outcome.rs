@@ -60,6 +60,9 @@ pub enum Meaning {
     ClientBroken,
     /// Nobody can tell: never taken for death, never taken for harmless.
     Ambiguous,
+    /// The access token is no longer good: it is refreshed once and the call made again. Only of the API's replies, where
+    /// status 401 means it unless a row says otherwise.
+    TokenBad,
 }
 
 /// How a grant is ended at the provider.

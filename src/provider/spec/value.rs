@@ -125,6 +125,12 @@ impl Pattern {
         self.part.is_match(text)
     }
 
+    /// What the pattern's first group matches inside `text`, or all that it matches where it has no group.
+    pub fn captured<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let found = self.part.captures(text)?;
+        found.get(1).or_else(|| found.get(0)).map(|part| part.as_str())
+    }
+
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -4,8 +4,16 @@
 pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "failpoint", "secret"];
 
 /// Modules of `provider` and `store` that are traits or plain data; every other one is an implementation.
-pub(super) const PLAIN: &[&str] =
-    &["provider::catalogue", "provider::health", "provider::spec", "provider::url"];
+pub(super) const PLAIN: &[&str] = &[
+    "provider::address",
+    "provider::catalogue",
+    "provider::field",
+    "provider::health",
+    "provider::spec",
+    "provider::target",
+    "provider::throttle",
+    "provider::url",
+];
 
 /// What one room may name besides itself and the core.
 pub(super) struct Rule {

@@ -4,10 +4,11 @@ use super::{Found, RESERVED_HEADERS};
 use crate::provider::spec::ProviderSpec;
 use crate::provider::spec::lifecycle::{Reuse, Rotation, Spent};
 use crate::provider::spec::mint::{ClientAuth, Comes, Mint, ResponseMode, StartedBy};
-use crate::provider::spec::outcome::{IdentitySource, Introspect, Meaning, Revoke};
+use crate::provider::spec::outcome::{ErrorSource, IdentitySource, Introspect, Meaning, Revoke};
 use crate::provider::spec::place::RequestShape;
 use crate::provider::spec::reply::Expiry;
 use crate::provider::spec::span::Span;
+use crate::provider::target::Api;
 
 /// A lease outlasts two of these (refresh.md 2.6 step 2); longer ones would hold a connection's callers hostage.
 const LONGEST_TOKEN_TIMEOUT: Span = Span::from_secs(60);
@@ -181,6 +182,18 @@ impl ProviderSpec {
                 &path,
                 "matches everything; give status, is or matches",
             );
+            let is_for_api = matches!(rule.means, Meaning::TokenBad);
+            let is_for_both = matches!(rule.means, Meaning::Throttled | Meaning::Transient);
+            found.refuse(
+                rule.at == ErrorSource::Api && !is_for_api && !is_for_both,
+                format!("{path}.means").as_str(),
+                "says nothing of the API's replies; token_bad, throttled and transient do",
+            );
+            found.refuse(
+                rule.at == ErrorSource::Token && is_for_api,
+                format!("{path}.means").as_str(),
+                "is for the API's replies; write at: api",
+            );
             // A proxy or a firewall in front of the provider answers with any status; only words can end a grant.
             found.refuse(
                 !by_text && rule.means == Meaning::Dead,
@@ -229,29 +242,24 @@ impl ProviderSpec {
     }
 
     fn check_calls(&self, found: &mut Found) {
-        for (index, host) in self.api.hosts.iter().enumerate() {
-            let name = host.as_str().strip_prefix("*.").unwrap_or(host.as_str());
-            let path = format!("api.hosts[{index}]");
-            if name.is_empty() || name.contains(['*', '/', ':', '@', '?', '#', '\\', ' ']) {
-                found.add(path, "is not a host; write api.example.com or *.example.com");
-            } else {
-                found.names(path, host, &[]);
-            }
+        found.mistakes.extend(Api::mistakes(self));
+        for name in self.api.headers.keys() {
+            let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
+            found.refuse(reserved, &format!("api.headers.{name}"), "belongs to the engine and cannot be set");
         }
-        for (index, prefix) in self.api.path_prefixes.iter().enumerate() {
+        for (index, wait) in self.rate.wait.iter().enumerate() {
             found.refuse(
-                !prefix.starts_with('/'),
-                &format!("api.path_prefixes[{index}]"),
-                "must start with /",
+                wait.header.is_none() && wait.path.is_none() && wait.matches.is_none(),
+                &format!("rate.wait[{index}]"),
+                "says nowhere to look; give header, path or matches",
             );
         }
-        let known = ["access_token"];
-        found.names("api.auth_value", &self.api.auth_value, &known);
-        for (name, value) in &self.api.headers {
-            let path = format!("api.headers.{name}");
-            let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
-            found.refuse(reserved, &path, "belongs to the engine and cannot be set");
-            found.names(path, value, &known);
+        for (index, rule) in self.rate.throttled.iter().enumerate() {
+            found.refuse(
+                rule.status.is_empty(),
+                &format!("rate.throttled[{index}].status"),
+                "must not be empty",
+            );
         }
     }
 }
