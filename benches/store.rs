@@ -197,7 +197,8 @@ fn connection(name: usize) -> Outcome<Connection> {
         issued_at: now,
         expires_at: None,
     };
-    connection.tokens = Some(TokenSet { access: Some(access), refresh: None, previous: None });
+    connection.tokens =
+        Some(TokenSet { access: Some(access), refresh: None, previous: None, surplus: Vec::new() });
     Ok(connection)
 }
 

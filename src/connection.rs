@@ -21,7 +21,7 @@ pub use id::{ConnectionId, ConnectionName, ProviderKey, Tenant};
 pub use landing::{Landed, Verdict};
 pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
 pub use step::{LATE_PROBE, Moment, Others, Step, Waiting};
-pub use token::{AccessToken, Credential, IssuedTokens, RefreshToken, Scopes, TokenSet};
+pub use token::{AccessToken, Credential, IssuedTokens, RefreshToken, SURPLUS, Scopes, TokenSet};
 pub use transition::{Consent, QUARANTINE};
 
 use crate::clock::Timestamp;

@@ -53,6 +53,8 @@ pub(super) enum Settled {
     Failed(Profile),
     /// The connection is being revoked or was forgotten.
     Gone,
+    /// It is being revoked, and its record holds no more tokens: what came must be revoked at once.
+    Excess,
     /// Somebody else's outcome stands.
     Superseded,
 }
@@ -183,9 +185,9 @@ impl Broker {
                     tracing::info!(connection = %id, generation = token.generation, "refreshed");
                     return Ok(Flown::Landed(token));
                 }
-                Ok(Settled::Gone) => {
+                Ok(gone @ (Settled::Gone | Settled::Excess)) => {
                     if let Ok(issued) = outcome {
-                        self.revoke_stray(provider, &id, issued, &attempt).await;
+                        self.revoke_stray(provider, &id, issued, &attempt, &gone).await;
                     }
                     return Err(Error::ConnectionNotFound(id));
                 }
@@ -218,7 +220,7 @@ impl Broker {
         let profile = match self.settle(provider, id, attempt, &Err(error)).await {
             Ok(Settled::Failed(profile)) => profile,
             Ok(Settled::Dead(profile)) => return Err(not_serving(&profile)),
-            Ok(Settled::Gone) => return Err(Error::ConnectionNotFound(id.clone())),
+            Ok(Settled::Gone | Settled::Excess) => return Err(Error::ConnectionNotFound(id.clone())),
             Ok(Settled::Token(_) | Settled::Superseded) => return Ok(Flown::Again),
             Err(failure) => {
                 // The intent stands, so nothing is forgotten: the outcome counts as unknown from now on.
@@ -284,6 +286,7 @@ impl Broker {
                     }
                 }
                 Verdict::Surplus => Settled::Gone,
+                Verdict::Excess => Settled::Excess,
                 Verdict::Superseded => Settled::Superseded,
                 Verdict::Failed => Settled::Failed(connection.profile),
                 Verdict::Dead => {
@@ -295,22 +298,23 @@ impl Broker {
         }
     }
 
-    /// Revokes tokens that came for a connection which exists no more, as far as one request can: there is no record
-    /// left to remember it by.
+    /// Revokes tokens that came for a connection which exists no more, or whose record holds no more of them, as far as
+    /// one request can: there is nothing to remember it by.
     pub(super) async fn revoke_stray(
         &self,
         provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,
         issued: IssuedTokens,
         attempt: &Intent,
+        settled: &Settled,
     ) {
         // While it is being revoked its record holds them, and the disconnection sees to them.
-        if !matches!(self.tokens.get(id).await, Ok(None)) {
+        if !matches!(settled, Settled::Excess) && !matches!(self.tokens.get(id).await, Ok(None)) {
             return;
         }
         let stray: TokenSet = issued.into_set(None, attempt.sent_at);
         if let Err(error) = provider.revoke(&stray).await {
-            tracing::error!(connection = %id, %error, "tokens of a forgotten connection were not revoked");
+            tracing::error!(connection = %id, %error, "tokens that no record holds were not revoked");
         }
     }
 }

@@ -109,8 +109,8 @@ impl Broker {
                 Ok(settled) => {
                     let is_stored = matches!(settled, Settled::Token(_));
                     tracing::info!(connection = %id, is_stored, "held tokens were settled");
-                    if let (Settled::Gone, Ok(issued)) = (&settled, outcome) {
-                        self.revoke_stray(provider, id, issued.copy(), attempt).await;
+                    if let (Settled::Gone | Settled::Excess, Ok(issued)) = (&settled, outcome) {
+                        self.revoke_stray(provider, id, issued.copy(), attempt, &settled).await;
                     }
                     break;
                 }

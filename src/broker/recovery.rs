@@ -61,7 +61,7 @@ impl Broker {
                     recovery.marked += usize::from(self.mark(&reuse, &profile.id).await?);
                 } else if let Some(provider) = provider
                     && profile.intent.is_some()
-                    && profile.status != Status::Revoking
+                    && !matches!(profile.status, Status::Revoking | Status::ReauthRequired)
                 {
                     unfinished.push((profile.recovery_deadline(&provider.reuse_profile()), profile));
                 }

@@ -6,7 +6,7 @@ use super::attempt::{Backoff, Intent};
 use super::history::Happening;
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::Moment;
-use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, Status, TokenSet};
+use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, SURPLUS, Status};
 use crate::clock::Timestamp;
 use crate::error::ProviderError;
 
@@ -26,6 +26,8 @@ pub enum Verdict {
     Refreshed,
     /// New tokens came while the connection was being revoked: store them with it, so that they are revoked too.
     Surplus,
+    /// The same, and the record holds as many as it can: nothing changed, and what came must be revoked at once.
+    Excess,
     /// Nothing changed: somebody else's outcome stands. What came is dropped and **not** revoked, for that may end the
     /// grant that stands.
     Superseded,
@@ -38,7 +40,7 @@ pub enum Verdict {
 impl Verdict {
     /// Whether the record must be stored.
     pub const fn is_change(self) -> bool {
-        !matches!(self, Self::Superseded)
+        !matches!(self, Self::Superseded | Self::Excess)
     }
 
     /// Whether the record holds tokens that exist nowhere else.
@@ -188,8 +190,8 @@ impl Connection {
             ProviderError::Ambiguous { .. } => {
                 self.note(Happening::Ambiguous, Some(reason), now);
                 if is_dead_already {
-                    // An operator's try of a dead grant: what became of it the operator may ask once more.
-                    self.profile.intent = None;
+                    // An operator's try of a dead grant: what became of it the operator may ask once more. The intent
+                    // stays, so that the next try is known to be a further use of the same token.
                     return Landed { connection: self, verdict: Verdict::Dead };
                 }
                 self.profile.status = Status::Ambiguous;
@@ -235,7 +237,8 @@ impl Connection {
             return Landed { connection: self, verdict: Verdict::Failed };
         }
         self.profile.status = Status::ReauthRequired;
-        self.profile.intent = None;
+        // An earlier request of the chain that was not answered stays a use of the token, should an operator try again.
+        self.take_back(attempt);
         self.profile.backoff = None;
         self.profile.quarantined_at = Some(now);
         self.note(Happening::ReauthRequired, code.as_deref(), now);
@@ -243,24 +246,24 @@ impl Connection {
     }
 
     fn surplus(mut self, attempt: &Intent, issued: &IssuedTokens, now: Timestamp) -> Landed {
-        let held = self.tokens.take();
-        // A consent may have come between: then both grants end, and the newer one's token is the one to lead.
+        let mut came = issued.copy().into_set(None, attempt.sent_at);
+        // A consent may have come between: then both grants end, and the newer one's tokens are those to lead.
         let is_newer_consent = self.profile.generation > attempt.generation + 1;
-        let came = issued.copy().into_set(None, attempt.sent_at);
-        let tokens = match held {
-            Some(held) if is_newer_consent => {
-                let previous = came.refresh.or(held.previous);
-                TokenSet { previous, ..held }
+        self.tokens = match self.tokens.take() {
+            None => Some(came),
+            Some(held) if held.surplus.len() >= SURPLUS => {
+                return Landed { connection: Self { tokens: Some(held), ..self }, verdict: Verdict::Excess };
             }
-            Some(held) => {
-                let is_new = came.refresh.is_some();
-                let (refresh, previous) =
-                    if is_new { (came.refresh, held.refresh) } else { (held.refresh, held.previous) };
-                TokenSet { access: came.access, refresh, previous }
+            Some(mut held) if is_newer_consent => {
+                held.surplus.push(came);
+                Some(held)
             }
-            None => came,
+            Some(mut held) => {
+                came.surplus = std::mem::take(&mut held.surplus);
+                came.surplus.insert(0, held);
+                Some(came)
+            }
         };
-        self.tokens = Some(tokens);
         self.profile.intent = None;
         self.profile.updated_at = now;
         self.note(Happening::Surplus, None, now);

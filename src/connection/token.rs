@@ -96,7 +96,14 @@ pub struct TokenSet {
     pub refresh: Option<RefreshToken>,
     /// The refresh token before that one, where the provider rotates. It is spent; some providers take it once more.
     pub previous: Option<RefreshToken>,
+    /// Tokens that came while the connection was being revoked, or that these have pushed aside then: to be revoked
+    /// with it. At most [`SURPLUS`].
+    pub surplus: Vec<TokenSet>,
 }
+
+/// How many sets of tokens are kept beside the present ones of a connection that is being revoked. One refresh of it is
+/// under way at a time, so more come only where it is disconnected and connected again during as many of them.
+pub const SURPLUS: usize = 8;
 
 impl RefreshToken {
     /// The same token once more. Each copy is wiped by itself.
@@ -112,6 +119,7 @@ impl TokenSet {
             access: self.access.as_ref().map(AccessToken::copy),
             refresh: self.refresh.as_ref().map(RefreshToken::copy),
             previous: self.previous.as_ref().map(RefreshToken::copy),
+            surplus: self.surplus.iter().map(Self::copy).collect(),
         }
     }
 }

@@ -45,7 +45,7 @@ impl IssuedTokens {
             issued_at: asked_at,
             expires_at: self.expires_in.map(|life| asked_at + life),
         };
-        TokenSet { access: Some(access), refresh, previous: None }
+        TokenSet { access: Some(access), refresh, previous: None, surplus: Vec::new() }
     }
 }
 
@@ -200,6 +200,7 @@ impl Connection {
             return None;
         }
         self.tokens = None;
+        self.profile.intent = None;
         self.profile.is_refreshable = false;
         self.profile.expires_at = None;
         self.profile.refresh_expires_at = None;
@@ -209,15 +210,18 @@ impl Connection {
         Some(self)
     }
 
-    /// Everything of it that is to be revoked: the present tokens first, then what may still live of an older one.
+    /// Everything of it that is to be revoked: the present tokens first, then what came
+    /// beside them, then what may still live of an older one.
     pub fn revocable(&self) -> Vec<TokenSet> {
         let Some(tokens) = &self.tokens else { return Vec::new() };
-        let previous = tokens.previous.as_ref().map(RefreshToken::copy);
-        let mut sets = vec![TokenSet { previous: None, ..tokens.copy() }];
+        let TokenSet { access, refresh, previous, surplus } = tokens.copy();
+        let mut sets = vec![TokenSet { access, refresh, previous: None, surplus: Vec::new() }];
+        sets.extend(surplus);
         sets.extend(previous.map(|refresh| TokenSet {
             access: None,
             refresh: Some(refresh),
             previous: None,
+            surplus: Vec::new(),
         }));
         sets
     }

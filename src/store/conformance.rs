@@ -136,6 +136,7 @@ pub(crate) fn connection(id: ConnectionId, mark: &str) -> Connection {
             value: Secret::new(format!("previous-{}", mark.len())),
             expires_at: None,
         }),
+        surplus: Vec::new(),
     });
     connection
 }

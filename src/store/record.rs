@@ -172,6 +172,8 @@ struct TokensRecord<'a> {
     refresh: Option<RefreshRecord<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     previous: Option<RefreshRecord<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    surplus: Vec<TokensRecord<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -204,6 +206,7 @@ impl<'a> From<&'a TokenSet> for TokensRecord<'a> {
             }),
             refresh: tokens.refresh.as_ref().map(RefreshRecord::from),
             previous: tokens.previous.as_ref().map(RefreshRecord::from),
+            surplus: tokens.surplus.iter().map(Self::from).collect(),
         }
     }
 }
@@ -231,6 +234,7 @@ impl From<TokensRecord<'_>> for TokenSet {
             }),
             refresh: record.refresh.map(RefreshToken::from),
             previous: record.previous.map(RefreshToken::from),
+            surplus: record.surplus.into_iter().map(Self::from).collect(),
         }
     }
 }

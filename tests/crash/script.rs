@@ -95,7 +95,8 @@ impl Script {
             issued_at: now,
             expires_at: None,
         };
-        connection.tokens = Some(TokenSet { access: Some(access), refresh: None, previous: None });
+        connection.tokens =
+            Some(TokenSet { access: Some(access), refresh: None, previous: None, surplus: Vec::new() });
         connection
     }
 

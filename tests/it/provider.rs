@@ -102,5 +102,6 @@ fn token_set(grant: &IssuedGrant) -> TokenSet {
         access: Some(access_token(grant.access_token.expose())),
         refresh: Some(refresh_token_of(grant)),
         previous: None,
+        surplus: Vec::new(),
     }
 }

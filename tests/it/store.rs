@@ -52,6 +52,7 @@ impl Canaries {
             }),
             refresh: Some(RefreshToken { value: Secret::new(self.plant("refresh")), expires_at: None }),
             previous: Some(RefreshToken { value: Secret::new(self.plant("previous")), expires_at: None }),
+            surplus: Vec::new(),
         }
     }
 

@@ -71,7 +71,7 @@ impl Broker {
             issued_at: now,
             expires_at: import.expires_at,
         });
-        let tokens = TokenSet { access, refresh, previous: None };
+        let tokens = TokenSet { access, refresh, previous: None, surplus: Vec::new() };
         let connection = before.imported(tokens, scopes, now);
         self.commit(&turn, &connection, expected).await?;
         turn.withdraw();

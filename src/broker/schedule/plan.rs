@@ -129,6 +129,7 @@ mod tests {
             }),
             refresh: Some(RefreshToken { value: Secret::new("rt".into()), expires_at: None }),
             previous: None,
+            surplus: Vec::new(),
         };
         Connection::pending(id, T0).imported(tokens, Scopes::default(), T0).profile
     }

@@ -21,6 +21,7 @@ fn tokens(issued_at: Timestamp, life: Duration) -> TokenSet {
         }),
         refresh: Some(RefreshToken { value: Secret::new("rt".into()), expires_at: None }),
         previous: None,
+        surplus: Vec::new(),
     }
 }
 

@@ -319,7 +319,11 @@ fn a_dead_grant_is_tried_once_on_an_operators_word() {
     assert_eq!((again.verdict, again.connection.profile.status), (Verdict::Dead, Status::ReauthRequired));
     let lost = tried(dead.copy().retried(T0).unwrap(), Err(ambiguous()), &at(T0, &reuse));
     assert_eq!((lost.verdict, lost.connection.profile.status), (Verdict::Dead, Status::ReauthRequired));
-    assert_eq!(lost.connection.profile.intent, None);
+    assert_eq!(
+        lost.connection.profile.intent.map(|intent| intent.tries),
+        Some(1),
+        "a use, should it be tried again"
+    );
     let alive = tried(dead.retried(T0).unwrap(), Ok(issued("at-1", None)), &at(T0, &reuse));
     assert_eq!(alive.verdict, Verdict::Refreshed);
     assert_eq!(alive.connection.profile.status, Status::Active);
@@ -476,4 +480,56 @@ fn tokens_of_a_grant_that_was_ended_are_not_given_to_its_successor() {
     let landed = anew.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
     assert_eq!(landed.verdict, Verdict::Superseded);
     assert_eq!(values(&landed.connection), ("at-new", Some("rt-new"), None));
+}
+
+#[test]
+fn a_connection_being_revoked_holds_all_tokens_that_come_and_says_when_it_cannot() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let mut connection = connection.revoking(T0);
+    for n in 1..=SURPLUS {
+        let came = Ok(issued(&format!("at-{n}"), Some(&format!("rt-{n}"))));
+        let landed = connection.landed(&attempt, &came, &at(T0, &reuse), 0);
+        assert_eq!(landed.verdict, Verdict::Surplus);
+        connection = landed.connection;
+    }
+    let beyond = connection.landed(&attempt, &Ok(issued("at-x", Some("rt-x"))), &at(T0, &reuse), 0);
+    assert_eq!(beyond.verdict, Verdict::Excess);
+    assert!(!beyond.verdict.is_change());
+    let held: Vec<_> = beyond
+        .connection
+        .revocable()
+        .iter()
+        .map(|set| {
+            let (access, refresh) = (set.access.as_ref().unwrap(), set.refresh.as_ref().unwrap());
+            (access.value.expose().clone(), refresh.value.expose().clone())
+        })
+        .collect();
+    let all: Vec<_> = (0..=SURPLUS).rev().map(|n| (format!("at-{n}"), format!("rt-{n}"))).collect();
+    assert_eq!(held, all, "the newest first, and none forgotten");
+}
+
+#[test]
+fn an_operators_next_try_of_a_lost_answer_is_a_further_use_of_the_same_token() {
+    let reuse = grace(60);
+    let dead = tried(active(), Err(denied()), &at(T0, &reuse)).connection;
+    let again = |connection: Connection, now| {
+        let retried = connection.retried(now).unwrap();
+        begun(retried, &at(now, &reuse))
+    };
+    let (connection, first) = again(dead, T0 + secs(1));
+    let lost = connection.landed(&first, &Err(ambiguous()), &at(T0 + secs(2), &reuse), 0);
+    assert_eq!(lost.verdict, Verdict::Dead);
+    let (connection, second) = again(lost.connection, T0 + secs(30));
+    assert_eq!((second.tries, second.first_sent_at), (2, T0 + secs(1)));
+    // What a grace period repeats was issued for the first of them.
+    let landed =
+        connection.copy().landed(&second, &Ok(issued("at-1", Some("rt-1"))), &at(T0 + secs(31), &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(landed.connection.profile.expires_at, Some(T0 + secs(1) + LIFE));
+    // A denial is an answer; the lost one stays lost.
+    let denied = connection.landed(&second, &Err(denied()), &at(T0 + secs(31), &reuse), 0);
+    assert_eq!(denied.verdict, Verdict::Dead);
+    let (_, third) = again(denied.connection, T0 + secs(40));
+    assert_eq!((third.tries, third.first_sent_at), (2, T0 + secs(1)));
 }

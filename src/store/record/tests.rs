@@ -17,6 +17,7 @@ fn tokens(access: &str, refresh: Option<&str>) -> TokenSet {
         refresh: refresh
             .map(|value| RefreshToken { value: Secret::new(value.to_owned()), expires_at: Some(T) }),
         previous: None,
+        surplus: Vec::new(),
     }
 }
 
@@ -79,6 +80,9 @@ fn the_stored_form_of_an_unfinished_refresh_is_pinned() {
     tokens.previous = Some(RefreshToken { value: Secret::new("old".into()), expires_at: None });
     let encoded = encode_tokens(&tokens).unwrap();
     assert!(encoded.ends_with(br#""refresh":null,"previous":{"value":"old","expires_at":null}}"#));
+    assert_eq!(decode_tokens(&encoded).unwrap(), tokens);
+    tokens.surplus = vec![tokens.copy(), tokens.copy()];
+    let encoded = encode_tokens(&tokens).unwrap();
     assert_eq!(decode_tokens(&encoded).unwrap(), tokens);
 
     let history = Connection::pending(id(), T).history;

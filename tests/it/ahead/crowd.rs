@@ -184,6 +184,7 @@ impl Crowd {
                 }),
                 refresh: Some(RefreshToken { value: Secret::new(format!("user-{n}#0")), expires_at: None }),
                 previous: None,
+                surplus: Vec::new(),
             };
             let id = id(&format!("user-{n}"));
             let mut connection = Connection::pending(id, expires_at - HOUR).imported(

@@ -45,7 +45,8 @@ impl Kept {
                 issued_at: Timestamp::from_millis(0),
                 expires_at: None,
             };
-            connection.tokens = Some(TokenSet { access: Some(access), refresh: None, previous: None });
+            connection.tokens =
+                Some(TokenSet { access: Some(access), refresh: None, previous: None, surplus: Vec::new() });
             store.put(&connection, Expected::Absent).await.unwrap();
         }
         store.close().await;

@@ -185,7 +185,12 @@ async fn a_rest_call_revokes_as_github_wants_it() {
             "client_auth": "basic", "token": "access", "gone_status": [404],
         },
     }));
-    let grant = super::TokenSet { access: Some(access_token("gho_1")), refresh: None, previous: None };
+    let grant = super::TokenSet {
+        access: Some(access_token("gho_1")),
+        refresh: None,
+        previous: None,
+        surplus: Vec::new(),
+    };
     assert_eq!(provider.revoke(&grant).await.unwrap(), Revocation::Revoked);
     let request = &peer.requests()[0];
     assert!(request.starts_with("DELETE /applications/Iv1.a%2Fx/token HTTP/1.1\r\n"), "{request}");
