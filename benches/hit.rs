@@ -67,6 +67,7 @@ async fn broker_with(connections: usize) -> Outcome<Arc<Broker>> {
         entropy: Arc::new(OsEntropy),
         tokens: store.clone(),
         sessions: store,
+        escrow: None,
         providers: vec![Arc::new(Silent::new()?)],
         metrics: Arc::new(Metrics::default()),
     };

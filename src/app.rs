@@ -30,7 +30,7 @@ use crate::provider::oauth::OAuthProvider;
 use crate::readiness::{Readiness, ReadinessGuard};
 use crate::store::guard::DurableStore;
 use crate::store::memory::MemoryStore;
-use crate::store::{self, SessionStore, TokenStore};
+use crate::store::{self, EscrowStore, SessionStore, TokenStore};
 use crate::telemetry::Metrics;
 use crate::web::{self, Ops, Public, Pulse};
 
@@ -83,7 +83,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     let readiness = Readiness::default();
     let starting = readiness.guard("start-up");
     let metrics = Arc::new(Metrics::default());
-    let Stores { tokens, sessions, durable } = open_stores(&config, &entropy, &metrics).await?;
+    let Stores { tokens, sessions, escrow, durable } = open_stores(&config, &entropy, &metrics).await?;
     let doors = bind(&config).await?;
     let addresses = Addresses::of(&doors.grpc, doors.public.as_ref(), doors.ops.as_ref());
     let public_url = public_url(&config, &addresses)?;
@@ -119,8 +119,15 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
         Arc::new(OAuthProvider::new(provider, http.clone(), clock.clone(), metrics.clone()))
     };
     let providers = config.providers.into_iter().map(client).collect();
-    let deps =
-        Deps { clock, entropy: entropy.clone(), tokens, sessions, providers, metrics: metrics.clone() };
+    let deps = Deps {
+        clock,
+        entropy: entropy.clone(),
+        tokens,
+        sessions,
+        escrow,
+        providers,
+        metrics: metrics.clone(),
+    };
     let broker = Broker::new(deps, settings);
     let drain = config.server.drain.duration();
     Ok(Bound {
@@ -147,6 +154,7 @@ impl Bound {
     /// # Errors
     /// A door that could not be served at all.
     pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), StartError> {
+        self.take_up_escrow().await?;
         self.heed_rollback().await?;
         let closing = CancellationToken::new();
         let parts = grpc::Parts {
@@ -179,6 +187,8 @@ impl Bound {
             .store
             .as_ref()
             .map(|store| tokio::spawn(health::follow(store.health(), self.readiness.clone())));
+        let escrowed = health::follow_escrow(self.broker.escrowed_counts(), self.readiness.clone());
+        let escrowed = tokio::spawn(escrowed);
         let keeper =
             tokio::spawn(keeper::keep(self.broker.clone(), self.starting, self.ahead, closing.clone()));
         self.addresses.announce_when(self.readiness.clone());
@@ -202,6 +212,7 @@ impl Bound {
         })
         .await;
         keeper.abort();
+        escrowed.abort();
         if let Some(follower) = follower {
             follower.abort();
         }
@@ -223,6 +234,17 @@ impl Bound {
 }
 
 impl Bound {
+    /// Tokens that an earlier run could not store come first of all: what the store holds in their place is spent.
+    async fn take_up_escrow(&self) -> Result<(), StartError> {
+        let is_sound = self
+            .store
+            .as_ref()
+            .is_none_or(|store| store.opened().rollback.is_none() && store.opened().missing == 0);
+        let trust = if is_sound { Trust::Sound } else { Trust::RolledBack };
+        let taken_up = self.broker.take_up_escrow(trust).await;
+        taken_up.map(drop).map_err(|error| StartError::Serve(format!("taking up store.escrow_path: {error}")))
+    }
+
     /// Where the store was put back to an older state, nothing may be refreshed before its grants are marked. Until
     /// that is durable every start finds the rollback anew.
     async fn heed_rollback(&self) -> Result<(), StartError> {
@@ -247,6 +269,7 @@ async fn ended(door: Option<tokio::task::JoinHandle<()>>) {
 struct Stores {
     tokens: Arc<dyn TokenStore>,
     sessions: Arc<dyn SessionStore>,
+    escrow: Option<Arc<dyn EscrowStore>>,
     /// The store that must be closed at the end.
     durable: Option<Arc<DurableStore>>,
 }
@@ -259,7 +282,7 @@ async fn open_stores(
     let open = match config.store.engine {
         Engine::Memory => {
             let store = Arc::new(MemoryStore::new(entropy.clone()));
-            return Ok(Stores { tokens: store.clone(), sessions: store, durable: None });
+            return Ok(Stores { tokens: store.clone(), sessions: store, escrow: None, durable: None });
         }
         Engine::Sled => store::sled::open,
         Engine::Redb => store::redb::open,
@@ -268,7 +291,14 @@ async fn open_stores(
     let opened = tokio::task::spawn_blocking(move || open(opening)).await;
     let store =
         Arc::new(opened.map_err(|_| StartError::Serve("opening the store ended unexpectedly".to_owned()))??);
-    Ok(Stores { tokens: store.clone(), sessions: store.clone(), durable: Some(store) })
+    let escrow = match &config.store.escrow_path {
+        Some(path) => {
+            let dir: Arc<dyn EscrowStore> = Arc::new(store.escrow(path.clone(), &config.store.path)?);
+            Some(dir)
+        }
+        None => None,
+    };
+    Ok(Stores { tokens: store.clone(), sessions: store.clone(), escrow, durable: Some(store) })
 }
 
 async fn bind(config: &Config) -> Result<Doors, StartError> {

@@ -30,6 +30,7 @@ use url::Url;
 
 pub use cache::ServedToken;
 pub use connect::AllowedUrls;
+pub use escrow::Escrowed;
 pub use keep::Change;
 pub use recovery::{Recovery, Trust};
 pub use schedule::Ahead;
@@ -42,7 +43,7 @@ use crate::entropy::Entropy;
 use crate::error::Error;
 use crate::provider::ProviderClient;
 use crate::secret::Secret;
-use crate::store::{SessionStore, TokenStore};
+use crate::store::{EscrowStore, SessionStore, TokenStore};
 use crate::telemetry::Metrics;
 
 /// The parts a broker is made of.
@@ -55,6 +56,8 @@ pub struct Deps {
     pub tokens: Arc<dyn TokenStore>,
     /// Consents under way.
     pub sessions: Arc<dyn SessionStore>,
+    /// The second place for tokens that the store could not take, where there is one.
+    pub escrow: Option<Arc<dyn EscrowStore>>,
     /// The configured providers.
     pub providers: Vec<Arc<dyn ProviderClient>>,
     /// What is counted.
@@ -113,7 +116,7 @@ impl Broker {
             metrics: deps.metrics,
             changes: broadcast::Sender::new(keep::BACKLOG),
             cache: cache::Cache::default(),
-            escrow: escrow::Escrow::default(),
+            escrow: escrow::Escrow::new(deps.escrow),
             revocations: Mutex::default(),
             schedule: Mutex::default(),
             scheduled: Notify::new(),

@@ -18,6 +18,8 @@ struct Parts {
     /// Every part that ever took a guard, in order.
     known: Vec<&'static str>,
     has_started: bool,
+    /// What is not as it should be, and keeps nobody from being served.
+    degraded: Option<String>,
 }
 
 /// Holds readiness back until it is dropped.
@@ -66,6 +68,16 @@ impl Readiness {
     /// Whether readiness was ever reached: start-up is over, whatever came after.
     pub fn has_started(&self) -> bool {
         self.lock().has_started
+    }
+
+    /// What is not as it should be, although requests are served.
+    pub fn degraded(&self) -> Option<String> {
+        self.lock().degraded.clone()
+    }
+
+    /// Says what is not as it should be and holds nobody back; `None`: all is well again.
+    pub fn set_degraded(&self, what: Option<String>) {
+        self.lock().degraded = what;
     }
 
     /// Follows readiness: `true` once ready, `false` again when the broker drains.

@@ -19,7 +19,9 @@ mod table;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::connection::{ConnectSession, Connection, ConnectionId, Profile, ProviderKey, Status, Tenant};
+use crate::connection::{
+    ConnectSession, Connection, ConnectionId, Intent, IssuedTokens, Profile, ProviderKey, Status, Tenant,
+};
 use crate::error::StoreError;
 
 /// A stored value with the revision it was read at.
@@ -127,6 +129,53 @@ pub trait TokenStore: Send + Sync {
         after: Option<&PageToken>,
         limit: usize,
     ) -> Result<Page, StoreError>;
+}
+
+/// Tokens that a refresh brought and the store did not take.
+#[derive(Debug)]
+pub struct EscrowedTokens {
+    /// Whose.
+    pub id: ConnectionId,
+    /// The attempt that brought them: it says to which state of the record they belong.
+    pub attempt: Intent,
+    /// What the provider answered.
+    pub issued: IssuedTokens,
+}
+
+/// What lies in an [`EscrowStore`].
+#[derive(Debug, Default)]
+pub struct EscrowContents {
+    /// What was put there.
+    pub tokens: Vec<EscrowedTokens>,
+    /// What does not open: damaged, of another store, or put there by somebody else. It stays.
+    pub unreadable: Vec<UnreadableEscrow>,
+}
+
+/// Something in an [`EscrowStore`] that does not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableEscrow {
+    /// Where it lies, for an operator.
+    pub place: String,
+    /// Why it does not open.
+    pub why: &'static str,
+}
+
+/// A second place, on another volume, for tokens that the store could not take (refresh.md section 2.6, step 7a).
+///
+/// What `put` acknowledged is durable and sealed, and `list` gives it until it was removed. A put for the same attempt
+/// replaces; to remove what is not there is no failure. What does not open is listed as such, never left out and never
+/// removed.
+#[async_trait]
+pub trait EscrowStore: Send + Sync {
+    /// Writes down what `attempt` brought for `id`.
+    async fn put(&self, id: &ConnectionId, attempt: &Intent, issued: &IssuedTokens)
+    -> Result<(), StoreError>;
+
+    /// Everything that is there.
+    async fn list(&self) -> Result<EscrowContents, StoreError>;
+
+    /// Forgets what `attempt` brought for `id`: the store has it, or nobody needs it any more.
+    async fn remove(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError>;
 }
 
 /// SHA-256 of the secret that leads to a consent under way. The store keys it once more (HMAC), so that not even

@@ -1,7 +1,9 @@
-//! Readiness follows the store: while it cannot be used as it should, nobody is sent here.
+//! Readiness follows the store: while it cannot be used as it should, nobody is sent here. Tokens that it does not hold
+//! yet hold nobody back, but are told.
 
 use tokio::sync::watch;
 
+use crate::broker::Escrowed;
 use crate::readiness::Readiness;
 use crate::store::guard::Health;
 
@@ -19,6 +21,22 @@ pub(super) async fn follow(mut store: watch::Receiver<Health>, readiness: Readin
         let before = std::mem::replace(&mut held, awaited.map(|name| readiness.guard(name)));
         drop(before);
         if store.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says whose new tokens are not in the store, and where they are. Ends with the broker.
+pub(super) async fn follow_escrow(mut escrowed: watch::Receiver<Escrowed>, readiness: Readiness) {
+    loop {
+        let counts = *escrowed.borrow_and_update();
+        let Escrowed { in_memory, in_second_place } = counts;
+        let told = format!(
+            "escrow: the store does not take new tokens; connections that have theirs in memory only: {in_memory}, \
+             in the second place too: {in_second_place}"
+        );
+        readiness.set_degraded((counts != Escrowed::default()).then_some(told));
+        if escrowed.changed().await.is_err() {
             return;
         }
     }
@@ -49,5 +67,21 @@ mod tests {
         }
         drop(store);
         following.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_tokens_are_told_and_hold_nobody_back() {
+        let readiness = Readiness::default();
+        drop(readiness.guard("start-up"));
+        let escrowed = watch::Sender::new(Escrowed { in_memory: 2, in_second_place: 1 });
+        let following = tokio::spawn(follow_escrow(escrowed.subscribe(), readiness.clone()));
+        tokio::task::yield_now().await;
+        let told = readiness.degraded().unwrap();
+        assert!(told.contains("in memory only: 2, in the second place too: 1"), "{told}");
+        assert!(readiness.is_ready());
+        escrowed.send_replace(Escrowed::default());
+        drop(escrowed);
+        following.await.unwrap();
+        assert_eq!(readiness.degraded(), None);
     }
 }

@@ -178,9 +178,13 @@ impl Broker {
     ) -> Result<Flown, Error> {
         let id = begun.profile.id.clone();
         let outcome = Ok(issued);
-        let mut wait = Duration::from_millis(50);
+        let (mut wait, mut is_aside) = (Duration::from_millis(50), false);
         loop {
-            match self.settle(&**provider, &id, &attempt, &outcome).await {
+            let settled = self.settle(&**provider, &id, &attempt, &outcome).await;
+            if settled.is_ok() && is_aside {
+                self.drop_aside(&id, &attempt).await;
+            }
+            match settled {
                 Ok(Settled::Token(token)) => {
                     tracing::info!(connection = %id, generation = token.generation, "refreshed");
                     return Ok(Flown::Landed(token));
@@ -195,11 +199,15 @@ impl Broker {
                 // A short trouble is over before anybody need hear of it.
                 Err(StoreError::Unavailable(why)) if wait < Duration::from_millis(400) => {
                     tracing::error!(connection = %id, why, "new tokens are not durable yet");
+                    is_aside = is_aside || self.set_aside(&id, &attempt, &outcome).await;
                     tokio::time::sleep(wait).await;
                     wait *= 2;
                 }
                 Err(error) => {
-                    return self.put_in_escrow(provider, begun, attempt, outcome, &error).map(Flown::Landed);
+                    is_aside = is_aside || self.set_aside(&id, &attempt, &outcome).await;
+                    return self
+                        .put_in_escrow(provider, begun, attempt, outcome, is_aside, &error)
+                        .map(Flown::Landed);
                 }
             }
         }

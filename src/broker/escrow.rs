@@ -1,53 +1,89 @@
-//! Tokens that came and cannot be stored: held in memory until they can. Knows neither disk nor provider beyond the
-//! moment of trying again. Invariant: what is held here is served as degraded or not at all, no further refresh of its
-//! connection is begun, and it leaves only when the store has it or says that somebody else's outcome stands.
+//! Tokens that came and cannot be stored: held in memory until they can, and where a second place is configured,
+//! written down there as well. Knows neither disk nor provider beyond the moment of trying again. Invariant: what is
+//! held here is served as degraded or not at all, no further refresh of its connection is begun, and it leaves only
+//! when the store has it or says that somebody else's outcome stands.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::access_token::Demand;
 use super::attempt::{Outcome, Settled};
 use super::cache::Landing;
-use super::{Broker, ServedToken, Source};
+use super::{Broker, ServedToken, Source, Trust};
 use crate::connection::{Connection, ConnectionId, Intent};
 use crate::error::{Error, StoreError};
 use crate::provider::ProviderClient;
+use crate::store::{EscrowStore, EscrowedTokens};
 
 /// How long after a failed write the next is tried, at first, at most, and at most while the broker drains.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 const DRAIN_RETRY: Duration = Duration::from_millis(100);
 
+/// How long callers wait for the second place. A volume that hangs must not make them wait for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many connections have tokens that the store does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Escrowed {
+    /// In memory only: lost if the process ends now.
+    pub in_memory: usize,
+    /// In the second place as well: taken up at the next start.
+    pub in_second_place: usize,
+}
+
 /// What is held, by connection.
-#[derive(Default)]
-pub(super) struct Escrow(Mutex<HashMap<ConnectionId, Held>>);
+pub(super) struct Escrow {
+    held: Mutex<HashMap<ConnectionId, Held>>,
+    /// The second place, where one is configured.
+    place: Option<Arc<dyn EscrowStore>>,
+    counts: watch::Sender<Escrowed>,
+}
 
 struct Held {
     /// The new token, degraded.
     token: Arc<ServedToken>,
     /// Whether the token before it may still be served.
     old_survives: bool,
+    /// Whether the second place has it.
+    is_aside: bool,
+}
+
+/// Tokens on their way into the store.
+pub(super) struct Holding {
+    id: ConnectionId,
+    attempt: Intent,
+    outcome: Outcome,
+    /// Whether the second place has them.
+    is_aside: bool,
 }
 
 impl Escrow {
+    pub(super) fn new(place: Option<Arc<dyn EscrowStore>>) -> Self {
+        Self { held: Mutex::default(), place, counts: watch::Sender::new(Escrowed::default()) }
+    }
+
     pub(super) fn holds(&self, id: &ConnectionId) -> bool {
         self.lock().contains_key(id)
     }
 
-    fn len(&self) -> usize {
-        self.lock().len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Broker {
     /// How many connections have tokens that are not durable. More than none is trouble.
     pub fn escrowed_count(&self) -> usize {
-        self.escrow.len()
+        self.escrow.lock().len()
+    }
+
+    /// Follows how many connections have tokens that the store does not hold.
+    pub fn escrowed_counts(&self) -> watch::Receiver<Escrowed> {
+        self.escrow.counts.subscribe()
     }
 
     /// What is answered for a connection whose new tokens are held here; `None` where none are.
@@ -71,50 +107,153 @@ impl Broker {
         Some(Err(StoreError::Unavailable(why).into()))
     }
 
-    /// Holds what a refresh brought, answers it as degraded, and tries to store it until that works.
+    /// Takes up what an earlier run left in the second place: the store gets it as if its answer had just come. Call it
+    /// before anything is served, and before what was left unfinished is found out: the refresh tokens in the store are
+    /// spent. Answers how many were found. `trust`: a record that a store lacks which was put back is not forgotten.
+    ///
+    /// # Errors
+    /// The store's, or the second place's: then nothing may be served.
+    pub async fn take_up_escrow(self: &Arc<Self>, trust: Trust) -> Result<usize, Error> {
+        let Some(place) = &self.escrow.place else { return Ok(0) };
+        let contents = place.list().await?;
+        for kept in &contents.unreadable {
+            tracing::error!(place = %kept.place, why = kept.why, "not tokens that can be taken up; it is kept");
+        }
+        let found = contents.tokens.len();
+        let mut kept = contents.unreadable.len();
+        for held in contents.tokens {
+            kept += usize::from(!self.take_up(held, trust).await?);
+        }
+        self.metrics.set_escrow_kept(kept);
+        if found > 0 {
+            tracing::warn!(found, kept, "tokens that the store had not taken were found in the second place");
+        }
+        Ok(found)
+    }
+
+    /// Answers whether the tokens were seen to; else they stay where they are.
+    async fn take_up(self: &Arc<Self>, held: EscrowedTokens, trust: Trust) -> Result<bool, Error> {
+        let EscrowedTokens { id, attempt, issued } = held;
+        let keep = |why: &str| {
+            tracing::error!(connection = %id, why, "tokens in the second place are kept and not taken up");
+            Ok(false)
+        };
+        let Ok(provider) = self.configured_provider(id.provider.as_str()).cloned() else {
+            return keep("their provider is not configured");
+        };
+        let begun = match self.tokens.get(&id).await {
+            Ok(Some(stored)) => stored.value,
+            Ok(None) if trust == Trust::RolledBack => {
+                return keep("the store was put back and lacks their connection");
+            }
+            Ok(None) => {
+                let holding = Holding { id, attempt, outcome: Ok(issued), is_aside: true };
+                self.let_go(&provider, &holding, &Settled::Gone).await;
+                return Ok(true);
+            }
+            Err(StoreError::Unreadable(why)) => return keep(why),
+            Err(error) => return Err(error.into()),
+        };
+        if begun.profile.generation < attempt.generation {
+            return keep("the record is older than they are: the store was put back");
+        }
+        let holding = Holding { id, attempt, outcome: Ok(issued), is_aside: true };
+        match self.settle(&*provider, &holding.id, &holding.attempt, &holding.outcome).await {
+            Ok(settled) => self.let_go(&provider, &holding, &settled).await,
+            Err(error) => {
+                self.hold(&provider, begun, holding, &error)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what came to the second place, if there is one; answers whether it is there.
+    pub(super) async fn set_aside(&self, id: &ConnectionId, attempt: &Intent, outcome: &Outcome) -> bool {
+        let (Some(place), Ok(issued)) = (&self.escrow.place, outcome) else { return false };
+        match tokio::time::timeout(PATIENCE, place.put(id, attempt, issued)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => {
+                tracing::error!(connection = %id, %error, "the second place does not take new tokens either");
+            }
+            Err(_) => tracing::error!(connection = %id, "the second place hangs"),
+        }
+        false
+    }
+
+    /// Removes from the second place what the store has, or nobody needs any more. What stays there by mistake does no
+    /// harm: at the next start it is found to be of the past.
+    pub(super) async fn drop_aside(&self, id: &ConnectionId, attempt: &Intent) {
+        let Some(place) = &self.escrow.place else { return };
+        match tokio::time::timeout(PATIENCE, place.remove(id, attempt)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(connection = %id, %error, "not removed from the second place"),
+            Err(_) => tracing::warn!(connection = %id, "not removed from the second place: it hangs"),
+        }
+    }
+
+    /// Holds what a refresh brought, answers it as degraded, and tries to store it until that works. `is_aside`: the
+    /// second place has it.
     pub(super) fn put_in_escrow(
         self: &Arc<Self>,
         provider: &Arc<dyn ProviderClient>,
         begun: Connection,
         attempt: Intent,
         outcome: Outcome,
+        is_aside: bool,
         why: &StoreError,
     ) -> Result<Arc<ServedToken>, Error> {
-        let id = begun.profile.id.clone();
+        let holding = Holding { id: begun.profile.id.clone(), attempt, outcome, is_aside };
+        self.hold(provider, begun, holding, why)
+    }
+
+    fn hold(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        begun: Connection,
+        holding: Holding,
+        why: &StoreError,
+    ) -> Result<Arc<ServedToken>, Error> {
+        let id = &holding.id;
         let reuse = provider.reuse_profile();
-        let would_be = begun.landed(&attempt, &outcome, &self.moment(&reuse), 0).connection;
+        let would_be = begun.landed(&holding.attempt, &holding.outcome, &self.moment(&reuse), 0).connection;
         let Some(access) = would_be.tokens.and_then(|tokens| tokens.access) else {
             return Err(Error::Internal("tokens came without an access token"));
         };
         let token = Arc::new(self.serving(access, &would_be.profile).degraded());
-        tracing::error!(connection = %id, %why, "new tokens are held in memory: the store does not take them");
-        let held = Held { token: token.clone(), old_survives: reuse.old_at_survives };
+        tracing::error!(
+            connection = %id,
+            %why,
+            is_in_second_place = holding.is_aside,
+            "new tokens are held in memory: the store does not take them"
+        );
+        let old_survives = reuse.old_at_survives;
+        let held = Held { token: token.clone(), old_survives, is_aside: holding.is_aside };
         self.escrow.lock().insert(id.clone(), held);
-        self.metrics.set_escrowed(self.escrow.len());
+        self.count_escrowed();
         let (broker, provider) = (self.clone(), provider.clone());
-        self.tasks.spawn(async move { broker.empty_escrow(&provider, &id, &attempt, &outcome).await });
+        self.tasks.spawn(async move { broker.empty_escrow(&provider, holding).await });
         Ok(token)
     }
 
-    async fn empty_escrow(
-        self: &Arc<Self>,
-        provider: &Arc<dyn ProviderClient>,
-        id: &ConnectionId,
-        attempt: &Intent,
-        outcome: &Outcome,
-    ) {
+    async fn empty_escrow(self: &Arc<Self>, provider: &Arc<dyn ProviderClient>, mut holding: Holding) {
         let mut wait = FIRST_RETRY;
         loop {
+            let Holding { id, attempt, outcome, .. } = &holding;
             match self.settle(&**provider, id, attempt, outcome).await {
                 Ok(settled) => {
                     let is_stored = matches!(settled, Settled::Token(_));
                     tracing::info!(connection = %id, is_stored, "held tokens were settled");
-                    if let (Settled::Gone | Settled::Excess, Ok(issued)) = (&settled, outcome) {
-                        self.revoke_stray(provider, id, issued.copy(), attempt, &settled).await;
-                    }
+                    self.let_go(provider, &holding, &settled).await;
                     break;
                 }
                 Err(error) => tracing::warn!(connection = %id, %error, "held tokens are not durable yet"),
+            }
+            if !holding.is_aside && self.set_aside(id, attempt, outcome).await {
+                holding.is_aside = true;
+                if let Some(held) = self.escrow.lock().get_mut(&holding.id) {
+                    held.is_aside = true;
+                }
+                self.count_escrowed();
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(LAST_RETRY),
@@ -125,7 +264,28 @@ impl Broker {
                 wait = DRAIN_RETRY;
             }
         }
-        self.escrow.lock().remove(id);
-        self.metrics.set_escrowed(self.escrow.len());
+        self.escrow.lock().remove(&holding.id);
+        self.count_escrowed();
+    }
+
+    /// What was held is settled: nothing of it is left to be kept.
+    async fn let_go(&self, provider: &Arc<dyn ProviderClient>, holding: &Holding, settled: &Settled) {
+        let Holding { id, attempt, outcome, is_aside } = holding;
+        if let (Settled::Gone | Settled::Excess, Ok(issued)) = (settled, outcome) {
+            self.revoke_stray(provider, id, issued.copy(), attempt, settled).await;
+        }
+        if *is_aside {
+            self.drop_aside(id, attempt).await;
+        }
+    }
+
+    fn count_escrowed(&self) {
+        let counts = {
+            let held = self.escrow.lock();
+            let in_second_place = held.values().filter(|held| held.is_aside).count();
+            Escrowed { in_memory: held.len() - in_second_place, in_second_place }
+        };
+        self.metrics.set_escrowed(counts.in_memory + counts.in_second_place);
+        self.escrow.counts.send_if_modified(|before| std::mem::replace(before, counts) != counts);
     }
 }

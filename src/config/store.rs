@@ -16,6 +16,10 @@ pub struct Store {
     /// The directory. It is the broker's alone, mode 0700.
     #[schemars(with = "String", extend("format" = "path"))]
     pub path: PathBuf,
+    /// A directory on another volume: new tokens that the store cannot take are written there too, sealed, until it has
+    /// them.
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    pub escrow_path: Option<PathBuf>,
     /// Says that losing the store with the process or the pod is meant: every owner then has to consent again.
     pub ephemeral: bool,
 }
@@ -47,12 +51,27 @@ impl Engine {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { engine: Engine::Sled, path: PathBuf::from("/var/lib/token-broker"), ephemeral: false }
+        Self {
+            engine: Engine::Sled,
+            path: PathBuf::from("/var/lib/token-broker"),
+            escrow_path: None,
+            ephemeral: false,
+        }
     }
 }
 
 impl Store {
     pub(super) fn check(&self, found: &mut Found) {
+        if let Some(escrow) = &self.escrow_path {
+            if self.engine == Engine::Memory {
+                found.mistake("store.escrow_path", "a store in memory has no need of it; take it away");
+            } else if escrow.starts_with(&self.path) || self.path.starts_with(escrow) {
+                found.mistake(
+                    "store.escrow_path",
+                    "it and store.path lie in one another; name a directory on another volume",
+                );
+            }
+        }
         if self.engine == Engine::Memory && !self.ephemeral {
             found.mistake(
                 "store.engine",

@@ -8,6 +8,7 @@ mod census;
 mod committer;
 mod creation;
 mod disk;
+mod escrow;
 mod ground;
 mod high_water;
 mod identity;
@@ -21,7 +22,7 @@ mod tests;
 mod transfer;
 mod watchdog;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -49,6 +50,7 @@ use crate::telemetry::Metrics;
 
 pub use creation::exists;
 pub use disk::throwaway;
+pub use escrow::EscrowDir;
 pub use ground::Rollback;
 pub(crate) use lock::Pauses;
 pub use open_error::OpenError;
@@ -201,6 +203,14 @@ impl DurableStore {
     /// What was found when it was opened.
     pub fn opened(&self) -> &Opened {
         &self.opened
+    }
+
+    /// The second place at `path`, for tokens that the store, which lies at `store`, cannot take.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`] where the directory cannot be made or read.
+    pub fn escrow(&self, path: PathBuf, store: &Path) -> Result<EscrowDir, OpenError> {
+        EscrowDir::open(path, store, Arc::clone(&self.table))
     }
 
     /// Follows how the store fares.

@@ -49,6 +49,8 @@ struct RingKey {
 pub(crate) enum Purpose {
     /// Sealing records.
     Enc,
+    /// Sealing tokens that lie outside the store.
+    Escrow,
 }
 
 impl KeyId {
@@ -133,6 +135,7 @@ impl Purpose {
     const fn info(self) -> &'static [u8] {
         match self {
             Self::Enc => b"token-broker/1/enc",
+            Self::Escrow => b"token-broker/1/escrow",
         }
     }
 }

@@ -10,8 +10,11 @@
 //! Connections are written in version 2. Version 1 had no history, and profiles without intent and backoff; it is read
 //! and becomes version 2 when it is next written.
 
+mod escrow;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use escrow::{decode_escrow, encode_escrow};
 
 use std::borrow::Cow;
 use std::io;

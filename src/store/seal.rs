@@ -38,6 +38,7 @@ pub(crate) struct Sealer {
     ring: Arc<KeyRing>,
     store: Uuid,
     entropy: Arc<dyn Entropy>,
+    purpose: Purpose,
 }
 
 /// Where a sealed value belongs. It opens nowhere else.
@@ -70,6 +71,8 @@ pub(crate) enum Field {
     History,
     /// A consent under way.
     Session,
+    /// Tokens that the store did not take.
+    Escrow,
     /// A frame of an export.
     Export,
     /// The end of an export.
@@ -100,7 +103,17 @@ impl Unopened {
 
 impl Sealer {
     pub(crate) fn new(ring: Arc<KeyRing>, store: Uuid, entropy: Arc<dyn Entropy>) -> Self {
-        Self { ring, store, entropy }
+        Self { ring, store, entropy, purpose: Purpose::Enc }
+    }
+
+    /// The same store's seal for tokens that lie outside it, under keys of its own.
+    pub(crate) fn for_escrow(&self) -> Self {
+        Self { purpose: Purpose::Escrow, ..self.clone() }
+    }
+
+    /// The store whose values it seals.
+    pub(crate) fn store(&self) -> Uuid {
+        self.store
     }
 
     /// Seals `plain` for `place`.
@@ -109,7 +122,7 @@ impl Sealer {
         let ring_id = ring_id.as_str().as_bytes();
         let (salt, nonce) = (self.entropy.bytes::<SALT>(), self.entropy.bytes::<NONCE>());
         let aad = place.aad(self.store, ring_id);
-        let derived = derive(&self.ring.active_derived(Purpose::Enc), &salt, &aad);
+        let derived = derive(&self.ring.active_derived(self.purpose), &salt, &aad);
         let (key, commit) = derived.expose().split_at(32);
 
         let mut sealed = Vec::with_capacity(2 + ring_id.len() + SALT + COMMIT + NONCE + plain.len() + TAG);
@@ -130,7 +143,7 @@ impl Sealer {
     pub(crate) fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let envelope = Envelope::parse(sealed).ok_or(Unopened::Format)?;
         let aad = place.aad(self.store, envelope.ring_id);
-        let enc = self.ring.derived(envelope.ring_id, Purpose::Enc).ok_or(Unopened::UnknownKey)?;
+        let enc = self.ring.derived(envelope.ring_id, self.purpose).ok_or(Unopened::UnknownKey)?;
         let derived = derive(&enc, envelope.salt, &aad);
         let (key, commit) = derived.expose().split_at(32);
         if !bool::from(commit.ct_eq(envelope.commit)) {
@@ -201,6 +214,7 @@ impl Field {
             Self::Tokens => "tokens",
             Self::History => "history",
             Self::Session => "session",
+            Self::Escrow => "escrow",
             Self::Export => "export",
             Self::ExportEnd => "export end",
         }

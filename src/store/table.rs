@@ -2,6 +2,7 @@
 //! Owns the rules of compare-and-swap. Does not know threads, files or async: every function takes an engine, and a
 //! write answers the changes to apply. Invariant: a row is sealed for exactly its name and its revision.
 
+mod escrow;
 mod parts;
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ const INDEX: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\n\n\
      /livez     200 while the event loops turn\n\
-     /readyz    200 while requests are served; /readyz?verbose lists what is awaited\n\
+     /readyz    200 while requests are served; /readyz?verbose lists what is awaited or degraded\n\
      /startupz  200 once start-up is over\n\
      /metrics   OpenMetrics\n"
 );
@@ -83,8 +83,14 @@ async fn livez(State(ops): State<Ops>) -> Response {
 
 async fn readyz(State(ops): State<Ops>, RawQuery(query): RawQuery) -> Response {
     let status = if ops.readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let degraded = ops.readiness.degraded();
     if !is_verbose(query.as_deref()) {
-        return (status, if status.is_success() { "ok\n" } else { "not ready\n" }).into_response();
+        let text = match (status.is_success(), &degraded) {
+            (true, None) => "ok\n",
+            (true, Some(_)) => "ok, degraded\n",
+            (false, _) => "not ready\n",
+        };
+        return (status, text).into_response();
     }
     let mut text = String::new();
     for (name, is_awaited) in ops.readiness.parts() {
@@ -93,6 +99,9 @@ async fn readyz(State(ops): State<Ops>, RawQuery(query): RawQuery) -> Response {
             "{}",
             if is_awaited { format!("[-]{name} awaited") } else { format!("[+]{name} ok") }
         );
+    }
+    if let Some(degraded) = degraded {
+        let _ = writeln!(text, "[!]{degraded}");
     }
     let _ = writeln!(text, "{}", if status.is_success() { "ready" } else { "not ready" });
     (status, text).into_response()

@@ -19,12 +19,13 @@ use token_broker::connection::{
 };
 use token_broker::entropy::SeededEntropy;
 use token_broker::error::{Mistake, ProviderError, StoreError};
+use token_broker::provider::health::Health;
 use token_broker::provider::{
     Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
 };
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
-use token_broker::store::{Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
+use token_broker::store::{EscrowStore, Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
 use token_broker::telemetry::Metrics;
 use tokio::sync::{Semaphore, watch};
 use url::Url;
@@ -39,6 +40,7 @@ pub(crate) struct Stage {
     pub(crate) store: Arc<FaultyStore>,
     pub(crate) metrics: Arc<Metrics>,
     sessions: Arc<MemoryStore>,
+    pub(crate) escrow: Option<Arc<dyn EscrowStore>>,
     /// Which run of the broker this is: each draws other numbers.
     run: u64,
 }
@@ -48,18 +50,27 @@ impl Stage {
         let memory = Arc::new(MemoryStore::default());
         let store = Arc::new(FaultyStore::new(memory.clone()));
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_790_000_000_000)));
-        Self::joined(store, memory, Arc::new(FakeProvider::new("sandbox")), clock, 42)
+        Self::joined(store, memory, None, Arc::new(FakeProvider::new("sandbox")), clock, 42)
     }
 
     /// The same store and provider behind a new broker: what a restart is.
     pub(crate) fn restarted(&self) -> Self {
         let (store, sessions) = (self.store.clone(), self.sessions.clone());
-        Self::joined(store, sessions, self.provider.clone(), self.clock.clone(), self.run + 1)
+        let escrow = self.escrow.clone();
+        Self::joined(store, sessions, escrow, self.provider.clone(), self.clock.clone(), self.run + 1)
+    }
+
+    /// The provider and the clock of `self` with another store and another second place, behind a new broker.
+    pub(crate) fn moved(&self, tokens: Arc<dyn TokenStore>, escrow: Option<Arc<dyn EscrowStore>>) -> Self {
+        let store = Arc::new(FaultyStore::new(tokens));
+        let sessions = self.sessions.clone();
+        Self::joined(store, sessions, escrow, self.provider.clone(), self.clock.clone(), self.run + 1)
     }
 
     fn joined(
         store: Arc<FaultyStore>,
         sessions: Arc<MemoryStore>,
+        escrow: Option<Arc<dyn EscrowStore>>,
         provider: Arc<FakeProvider>,
         clock: Arc<ManualClock>,
         run: u64,
@@ -70,6 +81,7 @@ impl Stage {
             entropy: Arc::new(SeededEntropy::new(run)),
             tokens: store.clone(),
             sessions: sessions.clone(),
+            escrow: escrow.clone(),
             providers: vec![provider.clone()],
             metrics: metrics.clone(),
         };
@@ -78,7 +90,7 @@ impl Stage {
             return_urls: AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false },
             redirect_uris: AllowedUrls { exact: vec![APP_CALLBACK.into()], is_loopback_allowed: false },
         };
-        Self { broker: Broker::new(deps, settings), provider, clock, store, metrics, sessions, run }
+        Self { broker: Broker::new(deps, settings), provider, clock, store, metrics, sessions, escrow, run }
     }
 
     /// A connection named `name` that holds `at-0` and `rt-0`.
@@ -94,6 +106,7 @@ impl Stage {
             }),
             refresh: Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None }),
             previous: None,
+            surplus: Vec::new(),
         };
         let connection =
             Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
@@ -205,6 +218,8 @@ pub(crate) struct FakeProvider {
     revoked: watch::Sender<usize>,
     issued: AtomicUsize,
     pub(crate) lifetimes: Mutex<Lifetimes>,
+    /// How it fares, as long as nobody closes its breaker.
+    pub(crate) health: Mutex<Option<Health>>,
 }
 
 pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
@@ -239,6 +254,7 @@ impl FakeProvider {
             revoked: watch::Sender::new(0),
             issued: AtomicUsize::new(0),
             lifetimes: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -311,11 +327,20 @@ impl ProviderClient for FakeProvider {
     }
 
     fn info(&self) -> ProviderInfo {
-        ProviderInfo { key: self.key.to_string(), display_name: "Sandbox".into(), ..ProviderInfo::default() }
+        ProviderInfo {
+            key: self.key.to_string(),
+            display_name: "Sandbox".into(),
+            health: self.health.lock().unwrap().clone(),
+            ..ProviderInfo::default()
+        }
     }
 
     fn is_enabled(&self) -> bool {
         true
+    }
+
+    fn close_breaker(&self) {
+        *self.health.lock().unwrap() = None;
     }
 
     fn lifetimes(&self) -> Lifetimes {
@@ -388,16 +413,18 @@ impl ProviderClient for FakeProvider {
 
 /// The memory store, with a switch that makes writes fail.
 pub(crate) struct FaultyStore {
-    inner: Arc<MemoryStore>,
+    inner: Arc<dyn TokenStore>,
     successes_left: AtomicUsize,
     failures_left: AtomicUsize,
     takes_rescues: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
+    /// Whether reads fail.
+    pub(crate) is_deaf: AtomicBool,
 }
 
 impl FaultyStore {
-    fn new(inner: Arc<MemoryStore>) -> Self {
+    fn new(inner: Arc<dyn TokenStore>) -> Self {
         Self {
             inner,
             successes_left: AtomicUsize::new(0),
@@ -405,6 +432,7 @@ impl FaultyStore {
             takes_rescues: AtomicBool::new(false),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
+            is_deaf: AtomicBool::new(false),
         }
     }
 
@@ -425,7 +453,10 @@ impl FaultyStore {
 impl TokenStore for FaultyStore {
     async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
-        TokenStore::get(&*self.inner, id).await
+        if self.is_deaf.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("the disk does not answer".into()));
+        }
+        self.inner.get(id).await
     }
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
@@ -436,7 +467,7 @@ impl TokenStore for FaultyStore {
             return Err(StoreError::Unavailable("no space left".into()));
         }
         self.puts.fetch_add(1, Ordering::SeqCst);
-        TokenStore::put(&*self.inner, connection, expected).await
+        self.inner.put(connection, expected).await
     }
 
     async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {

@@ -1,6 +1,7 @@
 //! The refresh protocol through the broker: what is durable when, what each outcome does, what a restart does first.
 
 mod ending;
+mod second_place;
 
 use std::time::Duration;
 

@@ -274,6 +274,7 @@ fn start(
         entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(1000) + number + 1)),
         tokens: Arc::new(tokens),
         sessions: disk.clone(),
+        escrow: None,
         providers: vec![Arc::new(provider)],
         metrics: Arc::new(Metrics::default()),
     };

@@ -57,6 +57,7 @@ async fn nobody_is_ready_before_it_is_known_what_an_earlier_run_left() {
         entropy: Arc::new(SeededEntropy::new(1)),
         tokens: store.clone(),
         sessions: Arc::new(MemoryStore::default()),
+        escrow: None,
         providers: Vec::new(),
         metrics: Arc::new(Metrics::default()),
     };

@@ -22,6 +22,7 @@ pub(super) struct StoreSeries {
     records_missing: Gauge,
     records_unreadable: Gauge,
     escrowed_connections: Gauge,
+    escrow_kept: Gauge,
 }
 
 impl StoreSeries {
@@ -69,6 +70,12 @@ impl StoreSeries {
                 "Connections whose newest tokens are held in memory because the store does not take them",
                 Gauge::default(),
             ),
+            escrow_kept: register(
+                registry,
+                "escrow_kept",
+                "Files in the second place that were not taken up at start, and are kept",
+                Gauge::default(),
+            ),
         }
     }
 }
@@ -103,5 +110,10 @@ impl Metrics {
     /// How many connections have tokens that are not durable.
     pub fn set_escrowed(&self, count: usize) {
         self.store.escrowed_connections.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many files of the second place were not taken up at start.
+    pub fn set_escrow_kept(&self, count: usize) {
+        self.store.escrow_kept.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

@@ -200,6 +200,7 @@ impl Crowd {
             entropy: Arc::new(SeededEntropy::new(42)),
             tokens: store.clone(),
             sessions: store.clone(),
+            escrow: None,
             providers: vec![provider.clone()],
             metrics: Arc::new(Metrics::default()),
         };

@@ -248,6 +248,7 @@ fn broker(provider: impl Into<Arc<OAuthProvider>>) -> Arc<Broker> {
         entropy: Arc::new(SeededEntropy::new(1)),
         tokens: store.clone(),
         sessions: store,
+        escrow: None,
         providers: vec![provider.into()],
         metrics: Arc::new(Metrics::default()),
     };

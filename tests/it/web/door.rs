@@ -65,6 +65,7 @@ impl Door {
             entropy: Arc::new(OsEntropy),
             tokens: store.clone(),
             sessions: store,
+            escrow: None,
             providers: vec![fake.clone(), other],
             metrics: metrics.clone(),
         };

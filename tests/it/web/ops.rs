@@ -47,6 +47,15 @@ async fn readyz_turns_with_the_guards_and_says_who_is_awaited() {
     assert_eq!((verbose.status, verbose.body.as_str()), (200, "[+]store ok\n[+]doors ok\nready\n"));
     assert_eq!((status("/readyz").await, status("/startupz").await), (200, 200));
 
+    assert_eq!(asked(address, "GET", "/readyz").await.body, "ok\n");
+    readiness.set_degraded(Some("escrow: tokens".to_owned()));
+    let degraded = asked(address, "GET", "/readyz").await;
+    assert_eq!((degraded.status, degraded.body.as_str()), (200, "ok, degraded\n"));
+    let verbose = asked(address, "GET", "/readyz?verbose").await;
+    let told = "[+]store ok\n[+]doors ok\n[!]escrow: tokens\nready\n";
+    assert_eq!((verbose.status, verbose.body.as_str()), (200, told));
+    readiness.set_degraded(None);
+
     readiness.end();
     assert_eq!((status("/livez").await, status("/readyz").await, status("/startupz").await), (200, 503, 200));
     assert!(asked(address, "GET", "/readyz?verbose").await.body.contains("[-]shutdown awaited"));

@@ -1,0 +1,144 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::connection::Holder;
+use crate::entropy::SeededEntropy;
+use crate::secret::Secret;
+use crate::store::index::Index;
+use crate::store::keyring::KeyRing;
+use crate::store::seal::Sealer;
+
+/// The second place of store `number` in `path`.
+fn place(path: &Path, number: u128) -> EscrowDir {
+    let ring = Arc::new(KeyRing::ephemeral(&SeededEntropy::new(1)));
+    let sealer = Sealer::new(ring, uuid::Uuid::from_u128(number), Arc::new(SeededEntropy::new(2)));
+    let table = Table::new(sealer, Index::new(Secret::new([3; 32])));
+    EscrowDir::open(path.join("second"), path, table).unwrap()
+}
+
+fn id(name: &str) -> ConnectionId {
+    ConnectionId::parse(String::new(), "google".into(), name.into()).unwrap()
+}
+
+fn attempt(number: u64) -> Intent {
+    let at = Timestamp::from_millis(1_790_000_000_000);
+    Intent {
+        attempt_id: number,
+        holder: Holder(7),
+        generation: 3,
+        fence: 9,
+        first_sent_at: at,
+        sent_at: at + Duration::from_secs(1),
+        deadline: at + Duration::from_secs(10),
+        tries: 2,
+        fingerprint: 11,
+    }
+}
+
+fn issued(mark: &str) -> IssuedTokens {
+    IssuedTokens {
+        access_token: Secret::new(format!("access-{mark}")),
+        token_type: "Bearer".into(),
+        expires_in: Some(Duration::from_secs(3600)),
+        refresh_token: Some(Secret::new(format!("refresh-{mark}"))),
+        refresh_expires_in: Some(Duration::from_millis(90_000_500)),
+        scopes: Some(["a", "b"].into_iter().collect()),
+        account: None,
+    }
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path.join("second")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn what_was_put_is_given_back_whole_by_another_run_until_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), 1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    let later = place(folder.path(), 1);
+    let contents = later.list().await.unwrap();
+    assert!(contents.unreadable.is_empty());
+    let [held] = contents.tokens.as_slice() else { panic!("{contents:?}") };
+    assert_eq!((&held.id, &held.attempt), (&id("user-42"), &attempt(5)));
+    let (came, put) = (&held.issued, issued("one"));
+    assert_eq!(came.access_token, put.access_token);
+    assert_eq!(came.refresh_token, put.refresh_token);
+    assert_eq!((&came.token_type, came.expires_in), (&put.token_type, put.expires_in));
+    assert_eq!((came.refresh_expires_in, &came.scopes), (put.refresh_expires_in, &put.scopes));
+    // Another attempt lies beside it, the same one in its place.
+    later.put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
+    later.put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 2);
+    later.remove(&id("user-42"), &attempt(5)).await.unwrap();
+    later.remove(&id("user-42"), &attempt(6)).await.unwrap();
+    later.remove(&id("user-42"), &attempt(6)).await.unwrap();
+    assert!(files(folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_file_shows_neither_whose_it_is_nor_what_it_holds_and_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(folder.path(), 1);
+    place.put(&id("user-42"), &attempt(5), &issued("canary")).await.unwrap();
+    let [file] = files(folder.path()).try_into().unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let (name, bytes) = (file.to_str().unwrap(), fs::read(&file).unwrap());
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    for shown in ["user-42", "google", "canary"] {
+        assert!(!name.contains(shown) && !holds(shown), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_open_is_told_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |number| place(folder.path(), number);
+    place(1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    let [good] = files(folder.path()).try_into().unwrap();
+    let bytes = fs::read(&good).unwrap();
+    // Every bit of it counts.
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        fs::write(&good, &flipped).unwrap();
+        let contents = place(1).list().await.unwrap();
+        assert_eq!((contents.tokens.len(), contents.unreadable.len()), (0, 1), "byte {at}");
+    }
+    for len in [0, 3, 19, 20, bytes.len() - 1] {
+        fs::write(&good, &bytes[..len]).unwrap();
+        assert_eq!(place(1).list().await.unwrap().unreadable.len(), 1, "cut to {len}");
+    }
+    // Whole, and under another name, of another store, of somebody else.
+    fs::remove_file(&good).unwrap();
+    let renamed = good.with_file_name(format!("{:032x}-{:016x}.escrow", 1, 5));
+    fs::write(&renamed, &bytes).unwrap();
+    place(2).put(&id("user-43"), &attempt(8), &issued("two")).await.unwrap();
+    fs::write(good.with_file_name("notes.txt"), "x").unwrap();
+    fs::create_dir(good.with_file_name("lost+found")).unwrap();
+    let before = files(folder.path());
+    let contents = place(1).list().await.unwrap();
+    assert!(contents.tokens.is_empty());
+    let mut why: Vec<_> = contents.unreadable.iter().map(|kept| kept.why).collect();
+    why.sort_unstable();
+    let refused = "its seal does not fit: another key, another place, or damage";
+    assert_eq!(why, ["it belongs to another store", "it is none of ours", refused]);
+    assert_eq!(files(folder.path()), before, "nothing was removed");
+}
+
+#[tokio::test]
+async fn a_file_that_was_whole_but_not_renamed_yet_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), 1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    let [file] = files(folder.path()).try_into().unwrap();
+    fs::rename(&file, file.with_extension("escrow.new")).unwrap();
+    let later = place(folder.path(), 1);
+    let contents = later.list().await.unwrap();
+    assert_eq!((contents.tokens.len(), contents.unreadable.len()), (1, 0));
+    later.remove(&id("user-42"), &attempt(5)).await.unwrap();
+    assert!(files(folder.path()).is_empty());
+}

@@ -1,0 +1,201 @@
+//! The second place for tokens that the store could not take: a broker that ends while it holds them loses nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use token_broker::broker::{Broker, Durability, Escrowed, Trust};
+use token_broker::clock::Timestamp;
+use token_broker::connection::reuse::Reuse;
+use token_broker::connection::{Holder, Intent, Status};
+use token_broker::entropy::OsEntropy;
+use token_broker::error::Reason;
+use token_broker::store::guard::{DurableStore, Opening};
+use token_broker::store::keyring::{self, KeyRing};
+use token_broker::store::{EscrowStore, TokenStore as _, redb};
+use token_broker::telemetry::Metrics;
+
+use super::stage;
+use crate::kit::{LIFE, Stage, issued, request};
+
+/// The store on the disk in `folder`, and its second place.
+fn on_disk(folder: &Path) -> (Arc<DurableStore>, Arc<dyn EscrowStore>) {
+    let keys = folder.join("keys");
+    if !keys.exists() {
+        keyring::generate(&keys, Timestamp::from_millis(0), &OsEntropy).unwrap();
+    }
+    let keys = KeyRing::load(&keys).unwrap();
+    let path = folder.join("store");
+    let mut opening = Opening::new(path.clone(), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()));
+    opening.allow_throwaway = true;
+    opening.lock_patience = Duration::from_secs(60);
+    let store = Arc::new(redb::open(opening).unwrap());
+    let escrow = Arc::new(store.escrow(second(folder), &path).unwrap());
+    (store, escrow)
+}
+
+fn second(folder: &Path) -> std::path::PathBuf {
+    folder.join("second")
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(second(folder)).map_or(0, Iterator::count)
+}
+
+/// One life of a process: whatever still runs when `life` has ended is gone without a word.
+fn lived<T>(life: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let outcome = runtime.block_on(life);
+    drop(runtime);
+    outcome
+}
+
+/// A strict provider answers, the store does not take the answer, and the process ends. What is presented then?
+fn presented_after_a_life_that_ended_with_tokens_in_hand(has_second_place: bool) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (id, stage) = lived(async {
+        let (store, escrow) = on_disk(path);
+        let stage = stage(Reuse::Strict).moved(store, has_second_place.then_some(escrow));
+        let id = stage.expired("user-42").await;
+        stage.store.fail_writes_after(1, usize::MAX);
+        let answer = stage.broker.access_token(request(&id)).await.unwrap();
+        assert_eq!(answer.durability, Durability::Degraded);
+        let count = usize::from(has_second_place);
+        let told = Escrowed { in_memory: 1 - count, in_second_place: count };
+        assert_eq!(*stage.broker.escrowed_counts().borrow(), told);
+        assert_eq!(files(path), count);
+        (id, Handed::of(&stage))
+    });
+    lived(async {
+        let (store, escrow) = on_disk(path);
+        let stage = stage.behind(store, has_second_place.then_some(escrow));
+        let found = stage.broker.take_up_escrow(Trust::Sound).await.unwrap();
+        assert_eq!(found, usize::from(has_second_place));
+        assert_eq!(files(path), 0, "the store has them");
+        stage.broker.recover(Trust::Sound).await.unwrap();
+        stage.clock.advance(Duration::from_secs(60));
+        stage.token(&id).await.unwrap();
+        stage.clock.advance(LIFE);
+        stage.token(&id).await.unwrap();
+        stage.provider.presented()
+    })
+}
+
+/// What outlives a process of the broker: the world.
+struct Handed(Stage);
+
+impl Handed {
+    /// A stage of memory only, that holds nothing of the broker that ended.
+    fn of(stage: &Stage) -> Self {
+        let nothing = Arc::new(token_broker::store::memory::MemoryStore::default());
+        Self(stage.moved(nothing, None))
+    }
+
+    fn behind(&self, store: Arc<DurableStore>, escrow: Option<Arc<dyn EscrowStore>>) -> Stage {
+        self.0.moved(store, escrow)
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_the_store_fails_loses_nothing_with_a_second_place() {
+    let presented = presented_after_a_life_that_ended_with_tokens_in_hand(true);
+    assert_eq!(presented, ["rt-0", "rt-1"], "no spent token is presented");
+}
+
+#[test]
+fn without_one_the_spent_token_is_all_there_is() {
+    let presented = presented_after_a_life_that_ended_with_tokens_in_hand(false);
+    assert_eq!(presented[..2], ["rt-0", "rt-0"], "the check above can fail");
+}
+
+/// What lies in the second place, as an earlier run may have left it.
+async fn left_behind(stage: &Stage, escrow: &dyn EscrowStore, generation: u64, refresh: &str) -> Intent {
+    let id = crate::kit::id("user-42");
+    let now = token_broker::clock::Clock::now(&*stage.clock);
+    let held = stage.store.get(&id).await.unwrap().unwrap().value;
+    let attempt = Intent {
+        attempt_id: 77,
+        holder: Holder(1),
+        generation,
+        fence: 1,
+        first_sent_at: now,
+        sent_at: now,
+        deadline: now + Duration::from_secs(10),
+        tries: 1,
+        fingerprint: held.tokens.unwrap().refresh.unwrap().fingerprint(),
+    };
+    escrow.put(&id, &attempt, &issued("at-late", Some(refresh))).await.unwrap();
+    attempt
+}
+
+async fn taken_up(broker: &Arc<Broker>) -> usize {
+    broker.take_up_escrow(Trust::Sound).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_the_store_took_all_the_same_is_of_the_past_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    let id = stage.expired("user-42").await;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    left_behind(&stage, &*escrow, 1, "rt-late").await;
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    assert_eq!(files(folder.path()), 0);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert!(stage.provider.ended.lock().unwrap().is_empty(), "to revoke them may end the grant that stands");
+}
+
+#[tokio::test]
+async fn tokens_that_are_newer_than_the_record_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    stage.imported("user-42").await;
+    left_behind(&stage, &*escrow, 5, "rt-late").await;
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    assert_eq!(files(folder.path()), 1);
+    assert!(stage.metrics.encode().unwrap().contains("token_broker_escrow_kept 1"));
+}
+
+#[tokio::test]
+async fn tokens_of_a_connection_that_is_gone_are_revoked_unless_the_store_was_put_back() {
+    for (trust, files_left, ended) in
+        [(Trust::RolledBack, 1, Vec::new()), (Trust::Sound, 0, vec!["rt-late".to_owned()])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, escrow) = on_disk(folder.path());
+        let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+        let id = stage.imported("user-42").await;
+        left_behind(&stage, &*escrow, 1, "rt-late").await;
+        let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+        stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+        stage.broker.take_up_escrow(trust).await.unwrap();
+        assert_eq!(files(folder.path()), files_left);
+        assert_eq!(*stage.provider.ended.lock().unwrap(), ended);
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_connection_that_is_being_revoked_are_revoked_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    let id = stage.imported("user-42").await;
+    let unreachable = token_broker::error::ProviderError::Unavailable {
+        cause: token_broker::error::Unsent::Connect,
+        retry_after: Some(Duration::from_secs(600)),
+    };
+    *stage.provider.revocation.lock().unwrap() = Err(unreachable);
+    stage.broker.disconnect(id.clone()).await.unwrap();
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Revoking);
+    left_behind(&stage, &*escrow, 1, "rt-late").await;
+    *stage.provider.revocation.lock().unwrap() = Ok(token_broker::provider::Revocation::Revoked);
+    stage.provider.ended.lock().unwrap().clear();
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    assert_eq!(files(folder.path()), 0);
+    stage.broker.disconnect(id.clone()).await.unwrap();
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-late", "rt-0"]);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ConnectionNotFound);
+}
