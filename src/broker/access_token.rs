@@ -142,7 +142,12 @@ impl Broker {
                     let (id, demand) = (id.clone(), demand.clone());
                     self.tasks.spawn(async move {
                         let landing = broker.fly(&provider, &id, &demand, &pilot).await;
+                        let is_store = matches!(landing, Err(Error::Store(_)));
                         pilot.land(landing);
+                        // Whether there is such a connection nobody knows, and made-up names must cost no memory.
+                        if is_store {
+                            broker.cache.give_back(&id);
+                        }
                     });
                     return flight.landed().await;
                 }

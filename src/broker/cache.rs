@@ -128,6 +128,7 @@ pub(super) enum Joined {
 pub(super) struct Turn {
     id: ConnectionId,
     slot: Arc<Slot>,
+    slots: Arc<Slots>,
     _held: OwnedMutexGuard<()>,
 }
 
@@ -149,6 +150,18 @@ impl Turn {
     /// Which connection this is about.
     pub(super) fn id(&self) -> &ConnectionId {
         &self.id
+    }
+}
+
+/// A turn that leaves nothing behind gives its place back, so that asking for names that nobody knows, while the store
+/// cannot say so, costs no memory.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        if !state.is_retired && state.is_idle() && self.slot.asked_at.load(Ordering::Relaxed) == 0 {
+            state.is_retired = true;
+            self.slots.pin().remove(&self.id);
+        }
     }
 }
 
@@ -180,6 +193,11 @@ impl State {
         }
     }
 
+    /// Whether memory knows nothing of the connection, and nobody is busy with it.
+    fn is_idle(&self) -> bool {
+        self.token.is_none() && self.flight.is_none() && !self.is_watched()
+    }
+
     fn is_watched(&self) -> bool {
         self.watchers.as_ref().is_some_and(|watchers| watchers.receiver_count() > 0)
     }
@@ -191,10 +209,12 @@ impl Slot {
     }
 }
 
+type Slots = papaya::HashMap<ConnectionId, Arc<Slot>>;
+
 /// The map.
 #[derive(Default)]
 pub(super) struct Cache {
-    slots: papaya::HashMap<ConnectionId, Arc<Slot>>,
+    slots: Arc<Slots>,
 }
 
 impl Cache {
@@ -285,7 +305,7 @@ impl Cache {
             let slot = self.slot(id);
             let held = slot.turn.clone().lock_owned().await;
             if !slot.state().is_retired {
-                return Turn { id: id.clone(), slot, _held: held };
+                return Turn { id: id.clone(), slot, slots: self.slots.clone(), _held: held };
             }
         }
     }
@@ -306,7 +326,7 @@ impl Cache {
         let Some(slot) = slots.get(id) else { return };
         let Ok(_held) = slot.turn.try_lock() else { return };
         let mut state = slot.state();
-        if state.token.is_none() && state.flight.is_none() && !state.is_watched() {
+        if state.is_idle() {
             state.is_retired = true;
             slots.remove(id);
         }

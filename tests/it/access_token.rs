@@ -367,3 +367,21 @@ async fn only_the_first_caller_waits_for_a_provider_that_hangs() {
     assert_eq!(since.elapsed(), Duration::ZERO);
     assert_eq!(stage.provider.presented(), ["rt-0"]);
 }
+
+#[tokio::test]
+async fn made_up_names_cost_no_memory_while_the_store_fails() {
+    let stage = Stage::new();
+    let known = stage.imported("user-42").await;
+    stage.token(&known).await.unwrap();
+    stage.store.is_deaf.store(true, std::sync::atomic::Ordering::SeqCst);
+    for n in 0..100 {
+        let id = id(&format!("made-up-{n}"));
+        assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::StoreUnavailable);
+        stage.broker.disconnect(id.clone()).await.unwrap_err();
+        stage.broker.retry_refused(id).await.unwrap_err();
+    }
+    // The flight that answered may still be letting go of its place.
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.places_in_memory(), 1);
+    assert_eq!(stage.token(&known).await.unwrap(), "at-0");
+}
