@@ -9,6 +9,7 @@ use super::access_token::Demand;
 use super::{Broker, ConnectionPage};
 use crate::connection::{ConnectionId, History, Profile};
 use crate::error::Error;
+use crate::provider::health::BreakerState;
 use crate::provider::{ProviderClient, ProviderInfo};
 use crate::store::{PageToken, Selection};
 
@@ -27,6 +28,22 @@ impl Broker {
     /// `PROVIDER_NOT_CONFIGURED`, naming what is.
     pub fn provider(&self, key: &str) -> Result<ProviderInfo, Error> {
         Ok(self.configured_provider(key)?.info())
+    }
+
+    /// Closes the circuit breaker of a provider, on an operator's word. Answers whether requests had been held back.
+    ///
+    /// # Errors
+    /// `PROVIDER_NOT_CONFIGURED`, naming what is.
+    pub fn close_breaker(&self, key: &str) -> Result<bool, Error> {
+        let provider = self.configured_provider(key)?;
+        let was_resting = provider.info().health.is_some_and(|health| {
+            health.breaker != BreakerState::Closed
+                || health.next_attempt_at.is_some()
+                || health.background_rests_until.is_some()
+        });
+        provider.close_breaker();
+        tracing::warn!(provider = key, was_resting, "an operator closed the circuit breaker");
+        Ok(was_resting)
     }
 
     /// The redirect URI of the public door for a provider: what must be registered there.

@@ -20,6 +20,7 @@ use super::times;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::error::Reason;
+use crate::grpc::proto::admin_v1::admin_service_client::AdminServiceClient;
 use crate::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use crate::grpc::proto::v1::provider_service_client::ProviderServiceClient;
 use crate::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
@@ -70,6 +71,21 @@ impl Client {
     /// Its providers.
     pub(crate) fn providers(&self) -> ProviderServiceClient<Channel> {
         ProviderServiceClient::new(self.channel.clone())
+    }
+
+    /// What its operators may do: on a socket of its own beside the apps' one, and never over TCP.
+    pub(crate) async fn admin(&self) -> Result<AdminServiceClient<Channel>, Failure> {
+        let Endpoint::Unix(apps) = &self.endpoint else {
+            let what = format!("{} is the apps' door; operators have a socket of their own", self.endpoint);
+            return Err(Failure::new(Cause::Usage, what)
+                .because("it lies beside the broker's Unix socket (server.grpc.socket)")
+                .then(Next::Help("environment".to_owned()).with("--endpoint unix:///path/to/broker.sock")));
+        };
+        let endpoint = Endpoint::Unix(apps.with_file_name("admin.sock"));
+        match open(&endpoint).await {
+            Ok(channel) => Ok(AdminServiceClient::new(channel)),
+            Err(why) => Err(nobody_answers(&[(endpoint, why)], true)),
+        }
     }
 
     /// The failure of a call that concerns `name`, with what a second look at the broker adds.

@@ -72,6 +72,10 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("providers", ["token-broker providers list", "token-broker providers show google"]),
     ("providers list", ["token-broker providers list", "token-broker providers list --json"]),
     ("providers show", ["token-broker providers show google", "token-broker providers show github --json"]),
+    (
+        "providers retry",
+        ["token-broker providers retry google", "token-broker providers retry google --json"],
+    ),
     ("token", ["token-broker token google user-42 --show", "token-broker token google user-42 --min-ttl 5m"]),
     (
         "check-config",

@@ -39,6 +39,8 @@ pub(crate) enum Next {
     ListProviders,
     /// See how to set up one provider.
     ShowProvider(String),
+    /// Send requests to a provider that rests.
+    RetryProvider(String),
     /// Check a configuration file.
     CheckConfig(PathBuf),
     /// Start a broker.
@@ -111,6 +113,7 @@ impl Next {
             Self::Disconnect(name) => named(&["connections", "disconnect", "--yes"], name),
             Self::ListProviders => fixed(&["providers", "list"]),
             Self::ShowProvider(provider) => fixed(&["providers", "show", provider]),
+            Self::RetryProvider(provider) => fixed(&["providers", "retry", provider]),
             Self::CheckConfig(path) => file(&["check-config", "--config"], path),
             Self::Serve(path) => file(&["serve", "--config"], path),
             Self::GenerateKey(path) => file(&["keys", "generate"], path),
@@ -184,6 +187,7 @@ mod tests {
             Next::Disconnect(name),
             Next::ListProviders,
             Next::ShowProvider("google".into()),
+            Next::RetryProvider("google".into()),
             Next::CheckConfig("it's here.yaml".into()),
             Next::Serve("config.yaml".into()),
             Next::GenerateKey("keys.txt".into()),

@@ -2,6 +2,7 @@
 
 mod fare;
 pub(crate) mod list;
+pub(crate) mod retry;
 pub(crate) mod show;
 
 use clap::Subcommand;
@@ -23,6 +24,8 @@ pub(crate) enum Providers {
     List(list::List),
     /// Show one provider, and how to set it up
     Show(show::Show),
+    /// Send requests to a provider again that rests
+    Retry(retry::Retry),
 }
 
 impl Providers {
@@ -35,6 +38,7 @@ impl Providers {
         match self {
             Self::List(list) => list.run(console, &client?).await,
             Self::Show(show) => show.run(console, client).await,
+            Self::Retry(retry) => retry.run(console, &client?).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::connections::history::Timeline;
 use super::connections::watch::WatchLine;
 use super::connections::{ConnectionView, disconnect::Disconnected, list::ConnectionList};
 use super::dev::Banner;
-use super::providers::{list::ProviderList, show::Setup};
+use super::providers::{list::ProviderList, retry::Retried, show::Setup};
 use super::store::{ExportView, ImportView, VerifyView};
 use super::{check_config::Effective, keys::KeyList, status::Status, token::TokenView};
 
@@ -29,6 +29,7 @@ fn document() -> Value {
     add::<Disconnected>(&mut generator, &mut commands, &["connections disconnect"]);
     add::<ProviderList>(&mut generator, &mut commands, &["providers list"]);
     add::<Setup>(&mut generator, &mut commands, &["providers show"]);
+    add::<Retried>(&mut generator, &mut commands, &["providers retry"]);
     add::<TokenView>(&mut generator, &mut commands, &["token"]);
     add::<Effective>(&mut generator, &mut commands, &["check-config"]);
     add::<KeyList>(&mut generator, &mut commands, &["keys generate", "keys list"]);

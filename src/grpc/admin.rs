@@ -1,4 +1,5 @@
-//! `AdminService`: in the contract, on its own socket, and not served yet. Each answer says what to use today.
+//! `AdminService`: what operators may do, on its own socket. Most of it is in the contract and not served yet; each such
+//! answer says what to use today.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use super::Parts;
 use super::call::Call;
 use super::proto::admin_v1 as v1;
 use super::proto::admin_v1::admin_service_server::AdminService;
+use super::status::About;
+use super::wire::Mistakes;
+use crate::error::Error;
 
 /// The service.
 #[derive(Clone)]
@@ -93,9 +97,27 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::ImportStoreResponse>, Status> {
         Err(self.call("ImportStore", &request).unimplemented(NO_COPY))
     }
+
+    async fn close_breaker(
+        &self,
+        request: Request<v1::CloseBreakerRequest>,
+    ) -> Result<Response<v1::CloseBreakerResponse>, Status> {
+        let call = self.call("CloseBreaker", &request);
+        let key = request.into_inner().provider;
+        let about = About { provider: &key, ..About::default() };
+        let outcome = self.closed(&key);
+        call.answer(about, None, outcome)
+    }
 }
 
 impl Admin {
+    fn closed(&self, key: &str) -> Result<v1::CloseBreakerResponse, Error> {
+        let mut mistakes = Mistakes::default();
+        let parsed = mistakes.provider(&self.parts.broker, key);
+        mistakes.none_or(parsed)?;
+        Ok(v1::CloseBreakerResponse { was_resting: self.parts.broker.close_breaker(key)? })
+    }
+
     fn call<'a, T>(&'a self, rpc: &'static str, request: &Request<T>) -> Call<'a> {
         Call::with_caller(&self.parts, rpc, request)
     }

@@ -174,6 +174,7 @@ fn results_are_one_document_with_json_and_say_the_same_without() {
         vec!["providers", "list"],
         vec!["providers", "show", "sandbox"],
         vec!["providers", "show", "google"],
+        vec!["providers", "retry", "sandbox"],
         vec![],
     ] {
         assert!(desk.json(&words).is_object(), "{words:?}");

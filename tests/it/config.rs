@@ -154,6 +154,7 @@ fn each_kind_of_mistake_says_where_it_is_and_what_is_accepted() {
         ),
         ("http: {connect_timeout: 60s}", "1:25 http.connect_timeout", "longer than http.timeout (30s)"),
         ("store: {engine: memory}", "1:17 store.engine", "ephemeral: true"),
+        ("store: {escrow_path: /var/lib/token-broker/x}", "1:22 store.escrow_path", "another volume"),
         (
             "server: {public: {return_urls: ['https://a.example/', 'https://a.example/']}}",
             "1:55 server.public.return_urls[1]",

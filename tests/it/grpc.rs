@@ -265,6 +265,37 @@ async fn operators_have_a_door_of_their_own() {
 }
 
 #[tokio::test]
+async fn an_operator_closes_the_breaker_of_a_provider_that_rests() {
+    use token_broker::clock::Timestamp;
+    use token_broker::grpc::proto::admin_v1::CloseBreakerRequest;
+    use token_broker::grpc::proto::admin_v1::admin_service_client::AdminServiceClient;
+    use token_broker::provider::health::{BreakerState, Health};
+
+    let served = Served::start().await;
+    let mut at_admin = AdminServiceClient::new(served.channel_at(&served.admin).await);
+    let mut close = async |provider: &str| {
+        let asked = CloseBreakerRequest { provider: provider.to_owned() };
+        at_admin.close_breaker(asked).await.map(|answer| answer.into_inner().was_resting)
+    };
+    assert!(!close("sandbox").await.unwrap());
+    let resting = Health {
+        breaker: BreakerState::Open,
+        next_attempt_at: Some(Timestamp::from_millis(1_790_000_060_000)),
+        ..Health::default()
+    };
+    *served.stage.provider.health.lock().unwrap() = Some(resting);
+    assert!(close("sandbox").await.unwrap());
+    assert!(!close("sandbox").await.unwrap(), "it was closed");
+    let unknown = close("gogle").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(close("").await.unwrap_err().code(), Code::InvalidArgument);
+    let at_apps = AdminServiceClient::new(served.channel().await)
+        .close_breaker(CloseBreakerRequest { provider: "sandbox".to_owned() })
+        .await;
+    assert_eq!(at_apps.unwrap_err().code(), Code::Unimplemented, "apps may not");
+}
+
+#[tokio::test]
 async fn health_follows_readiness() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus;

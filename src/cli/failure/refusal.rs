@@ -200,10 +200,15 @@ impl Refusal {
             Reason::ConnectionAmbiguous => {
                 name.map(|name| Next::ShowConnection(name.clone()).into()).into_iter().collect()
             }
-            Reason::ProviderRateLimited
-            | Reason::ProviderUnavailable
-            | Reason::ProviderCircuitOpen
-            | Reason::ProviderMalformed => show_provider().map(Step::from).into_iter().collect(),
+            Reason::ProviderCircuitOpen => {
+                let retry = self
+                    .said("provider")
+                    .map(|key| Next::RetryProvider(key.to_owned()).with("if you know that it is well again"));
+                show_provider().map(Step::from).into_iter().chain(retry).collect()
+            }
+            Reason::ProviderRateLimited | Reason::ProviderUnavailable | Reason::ProviderMalformed => {
+                show_provider().map(Step::from).into_iter().collect()
+            }
             Reason::StoreConflict | Reason::StoreUnavailable | Reason::ShuttingDown => {
                 vec![Next::Status.into()]
             }
