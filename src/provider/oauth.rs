@@ -36,6 +36,8 @@ use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, Refresh
 use crate::error::{Mistake, ProviderError};
 use crate::telemetry::Metrics;
 
+pub use super::sender::LocalPeer;
+
 /// A provider made from its configuration.
 pub struct OAuthProvider {
     pub(in crate::provider) config: ProviderConfig,
@@ -63,8 +65,29 @@ impl std::fmt::Debug for OAuthProvider {
 impl OAuthProvider {
     /// Makes the provider. Nothing is sent: metadata is read when it is first needed.
     pub fn new(
-        mut config: ProviderConfig,
+        config: ProviderConfig,
         http: HttpClient,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let sender = Sender::new(http, config.key.clone(), metrics.clone());
+        Self::sending(config, sender, clock, metrics)
+    }
+
+    /// The same in front of a peer in this process.
+    pub fn local(
+        config: ProviderConfig,
+        peer: Arc<dyn LocalPeer>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let sender = Sender::local(peer, config.key.clone(), metrics.clone());
+        Self::sending(config, sender, clock, metrics)
+    }
+
+    fn sending(
+        mut config: ProviderConfig,
+        sender: Sender,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -72,8 +95,8 @@ impl OAuthProvider {
         Self {
             client,
             learner: Learner::new(config.key.clone(), &config.spec),
-            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics.clone()),
-            sender: Sender::new(http, config.key.clone(), metrics),
+            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics),
+            sender,
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),
