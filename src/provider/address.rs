@@ -109,3 +109,6 @@ impl fmt::Display for Network {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

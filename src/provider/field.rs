@@ -117,3 +117,6 @@ fn is_reserved(name: &str) -> bool {
     let name = name.replace('_', "-");
     RESERVED.contains(&name.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,3 +152,6 @@ impl<'a> Body<'a> {
         String::from_utf8_lossy(self.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

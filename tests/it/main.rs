@@ -39,6 +39,8 @@ mod shutdown;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod ssrf;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod watch;

@@ -111,3 +111,52 @@ pub fn refusal_in<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Refusal
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each question with the next of its lists, and with the last from then on.
+    struct Answers(std::sync::Mutex<Vec<Vec<&'static str>>>);
+
+    impl Lookup for Answers {
+        fn addresses(&self, _: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
+            let mut lists = self.0.lock().unwrap();
+            let list = if lists.len() > 1 { lists.remove(0) } else { lists[0].clone() };
+            Box::pin(async move { Ok(list.into_iter().map(|text| text.parse().unwrap()).collect()) })
+        }
+    }
+
+    fn resolver(lists: &[&[&'static str]]) -> GuardedResolver {
+        let lists = lists.iter().map(|list| list.to_vec()).collect();
+        GuardedResolver::new(AddressPolicy::default(), Arc::new(Answers(std::sync::Mutex::new(lists))))
+    }
+
+    #[tokio::test]
+    async fn only_checked_addresses_are_connected_to() {
+        let mixed = resolver(&[&["10.0.0.1", "8.8.8.8", "::1", "64:ff9b::8.8.8.8"]]);
+        let addresses = mixed.resolve("api.acme.example".parse().unwrap()).await.unwrap();
+        assert_eq!(addresses.collect::<Vec<_>>(), [SocketAddr::from(([8, 8, 8, 8], 0))]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_mind_is_refused_at_the_next_connection() {
+        let rebound = resolver(&[&["8.8.8.8"], &["127.0.0.1"]]);
+        assert!(rebound.resolve("api.acme.example".parse().unwrap()).await.is_ok());
+        let Err(error) = rebound.resolve("api.acme.example".parse().unwrap()).await else {
+            panic!("a loopback address was handed out")
+        };
+        let refusal = refusal_in(&*error).unwrap();
+        assert_eq!(refusal.rule(), Rule::Address);
+        let sentence = refusal.to_string();
+        assert!(sentence.starts_with("api.acme.example resolves to a loopback address"), "{sentence}");
+    }
+
+    #[tokio::test]
+    async fn the_refusal_is_found_however_deep_it_is_wrapped() {
+        let error = resolver(&[&["10.0.0.1"]]).checked("a").await.unwrap_err();
+        let wrapped = io::Error::other(io::Error::other(error));
+        assert_eq!(refusal_in(&wrapped).map(Refusal::rule), Some(Rule::Address));
+        assert!(refusal_in(&io::Error::other("else")).is_none());
+    }
+}

@@ -17,6 +17,8 @@ use crate::provider::url::PlainHttp;
 const ANYWHERE: &[&str] =
     &["evil", "evil.example", "evil-1.example.com", "https://evil", "https://evil.example", "192.0.2.1"];
 
+const NOT_A_HOST: &str = "is not a host; write api.example.com, *.example.com or https://api.example.com/v1";
+
 /// Scheme, host, port and base path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -58,6 +60,7 @@ impl Base {
         let (scheme, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (Some(true), rest),
             (_, Some(rest)) => (Some(false), rest),
+            _ if text.contains("://") => return Err(NOT_A_HOST.to_owned()),
             _ => (None, text),
         };
         let (authority, path) = match rest.find('/') {
@@ -92,15 +95,16 @@ impl Base {
         if let Some(place) = &self.fixed {
             return Ok(Cow::Borrowed(place));
         }
-        let is_at_start = self.scheme.is_none() && self.authority.as_str().starts_with('{');
-        let mut is_first = true;
+        // Some providers tell a whole origin. Its scheme is looked through where the value is all of the authority.
+        let is_all = self.scheme.is_none()
+            && self
+                .authority
+                .names()
+                .next()
+                .is_some_and(|name| self.authority.as_str().len() == name.len() + 2);
         let authority = fill(&self.authority, |name| {
             let value = value(name, values, variables)?;
-            let host = match value.strip_prefix("https://") {
-                Some(host) if is_at_start && is_first => host,
-                _ => value,
-            };
-            is_first = false;
+            let host = value.strip_prefix("https://").filter(|_| is_all).unwrap_or(value);
             if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
                 return Err(reaches_out(name));
             }
@@ -170,9 +174,7 @@ impl Base {
         let (host, port) = split_port(authority)?;
         let literal = literal(host);
         if literal.is_none() && !is_name(host) || is_wild && literal.is_some() {
-            return Err(
-                "is not a host; write api.example.com, *.example.com or https://api.example.com/v1".into()
-            );
+            return Err(NOT_A_HOST.to_owned());
         }
         let is_https = self.scheme.unwrap_or(true);
         let mut place = Place {

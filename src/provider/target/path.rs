@@ -126,11 +126,11 @@ fn triplet(digits: &[u8]) -> Option<u8> {
     u8::try_from(high * 16 + low).ok()
 }
 
-/// Whether some server would take it for `.` or `..`: parameters behind a semicolon, white space around it and characters
-/// that are turned into dots are all looked through.
+/// Whether some server would take it for `.` or `..`: what stands behind a semicolon, a question mark or a number sign, white
+/// space around it and characters that are turned into dots are all looked through.
 fn is_dots(segment: &str) -> bool {
     segment.split(LIKE_A_SLASH).any(|piece| {
-        let name = piece.split(';').next().unwrap_or_default().trim();
+        let name = piece.split([';', '?', '#']).next().unwrap_or_default().trim();
         !name.is_empty() && name.chars().all(|c| LIKE_A_DOT.contains(&c) || c.is_whitespace())
     })
 }

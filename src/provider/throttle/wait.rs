@@ -1,9 +1,10 @@
 //! How long a reply asks to wait. Owns the units.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::{Body, text};
 use crate::clock::Timestamp;
@@ -59,9 +60,16 @@ fn epoch(text: &str, unit_millis: u64, now: Timestamp) -> Option<Duration> {
     Some(now.until(Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))))
 }
 
+/// All three forms of RFC 9110 section 5.6.7, and what servers make of them: a wrong weekday, a zone as digits.
 fn http_date(text: &str, now: Timestamp) -> Option<Duration> {
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
-    Some(now.until(Timestamp::from_millis(date.as_millisecond())))
+    let text = text.trim();
+    let date = httpdate::parse_http_date(text).ok();
+    let since_epoch = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+    let millis = match since_epoch {
+        Some(since_epoch) => i64::try_from(since_epoch.as_millis()).ok()?,
+        None => DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?.as_millisecond(),
+    };
+    Some(now.until(Timestamp::from_millis(millis)))
 }
 
 /// A whole number, its fraction dropped.
