@@ -6,6 +6,7 @@ mod access_token;
 mod ahead;
 mod attempt;
 mod cache;
+mod call;
 mod connect;
 mod disconnect;
 mod escrow;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use cache::ServedToken;
+pub use call::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
 pub use connect::AllowedUrls;
 pub use escrow::Escrowed;
 pub use keep::Change;
@@ -86,6 +88,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     changes: broadcast::Sender<Change>,
     cache: cache::Cache,
+    calls: call::Calls,
     escrow: escrow::Escrow,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
@@ -116,6 +119,7 @@ impl Broker {
             metrics: deps.metrics,
             changes: broadcast::Sender::new(keep::BACKLOG),
             cache: cache::Cache::default(),
+            calls: call::Calls::default(),
             escrow: escrow::Escrow::new(deps.escrow),
             revocations: Mutex::default(),
             schedule: Mutex::default(),

@@ -15,6 +15,7 @@ mod lasting;
 mod listener;
 pub mod proto;
 mod provider;
+mod provider_call;
 mod reflection;
 pub mod reply;
 mod server;

@@ -3,9 +3,11 @@
 //! classified here, once; what leaves is a [`ProviderError`], never a body.
 
 pub mod address;
+mod api;
 mod authorization;
 mod breaker;
 mod budget;
+pub mod call;
 pub mod catalogue;
 mod client_auth;
 mod discovery;
@@ -36,10 +38,13 @@ use async_trait::async_trait;
 
 use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
-use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
-use crate::error::{Mistake, ProviderError};
+use crate::connection::{
+    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+};
+use crate::error::{Error, Mistake, ProviderError, Refusal, Rule};
 use crate::secret::Secret;
-use health::{Budget, Health, Learned};
+use call::{CallPolicy, PreparedCall, Wanted};
+use health::{ApiHealth, Budget, Health, Learned};
 
 /// One configured provider: where it is, what it is like, and the calls the broker makes to it. Every call sends
 /// at most one state-changing request, follows no redirect and repeats nothing.
@@ -101,6 +106,19 @@ pub trait ProviderClient: Send + Sync {
 
     /// Whose account an access token is for; `None` where the provider has no way to tell.
     async fn account(&self, access: &AccessToken) -> Result<Option<Account>, ProviderError>;
+
+    /// How often and for how long calls at its API are tried, where the caller does not say.
+    fn call_policy(&self) -> CallPolicy {
+        CallPolicy::default()
+    }
+
+    /// Checks a call at its API by every rule. Nothing is sent.
+    ///
+    /// # Errors
+    /// `RequestRefused`, which names the rule.
+    fn prepare_call(&self, _id: &ConnectionId, _wanted: &Wanted) -> Result<Box<dyn PreparedCall>, Error> {
+        Err(Refusal::new(Rule::NoApi, "this provider has no API that could be called").into())
+    }
 }
 
 /// How pressing a refresh is.
@@ -214,6 +232,8 @@ pub struct ProviderInfo {
     pub health: Option<Health>,
     /// What is left of its budget; `None`: not counted.
     pub budget: Option<Budget>,
+    /// How its API fares; `None`: it has none that could be called.
+    pub api: Option<ApiHealth>,
     /// What it was seen to do; `None`: nobody looks.
     pub learned: Option<Learned>,
 }

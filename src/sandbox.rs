@@ -114,7 +114,7 @@ impl Sandbox {
     }
 
     /// The issuer identifier, exactly as the metadata and `iss` have it: no slash at its end. Endpoints are this and
-    /// `/authorize`, `/token`, `/revoke`, `/userinfo`, `/api/echo`.
+    /// `/authorize`, `/token`, `/revoke`, `/userinfo`, and everything below `/api/`.
     pub fn issuer(&self) -> &str {
         &self.world.issuer
     }

@@ -146,6 +146,12 @@ pub enum AmbiguousCause {
     /// A server error, which says nothing about what was done before it.
     #[error("it answered {0}")]
     Status(u16),
+    /// Its header fields are more than are taken: 1000, or 64 KiB.
+    #[error("its header fields exceed 1000 or 64 KiB")]
+    HeadTooLarge,
+    /// Its body came too slowly to be waited for.
+    #[error("its answer came too slowly")]
+    TooSlow,
     /// A success status whose body cannot be understood.
     #[error("a success without a token")]
     Unparsable,

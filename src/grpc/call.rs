@@ -27,6 +27,23 @@ pub(super) struct Call<'a> {
     began: Option<Instant>,
 }
 
+/// What is said of a call that was made at a provider.
+pub(super) struct Told<'a> {
+    pub(super) method: &'a str,
+    pub(super) status: u16,
+    pub(super) attempts: u32,
+    pub(super) source: Source,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
+impl Told<'_> {
+    /// Bytes of bodies, there and back.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.sent, self.received)
+    }
+}
+
 impl<'a> Call<'a> {
     /// A request whose caller the service was told apart.
     pub(super) fn new<T>(parts: &'a Parts, rpc: &'static str, caller: Caller, request: &Request<T>) -> Self {
@@ -98,6 +115,47 @@ impl<'a> Call<'a> {
             "answered"
         );
         Ok(with_id(Response::new(answer), Some(id)))
+    }
+
+    /// The answer to a call that was made at a provider.
+    pub(super) fn called<T>(self, about: About<'_>, told: &Told<'_>, answer: T) -> Response<T> {
+        let spent = self.began.map(|began| began.elapsed()).unwrap_or_default();
+        self.parts.metrics.called(about.provider, spent, told.bytes());
+        let id = self.tell(about, told, "answered");
+        with_id(Response::new(answer), Some(id))
+    }
+
+    /// The one line of a call that was made at a provider: never its path, query or body.
+    pub(super) fn tell(&self, about: About<'_>, told: &Told<'_>, what: &'static str) -> MetadataValue<Ascii> {
+        let id = self.id();
+        tracing::info!(
+            rpc = self.rpc,
+            request_id = id.to_str().ok(),
+            provider = said(about.provider),
+            connection = said(about.connection),
+            tenant = said(about.tenant),
+            caller = self.caller.map(tracing::field::display),
+            source = told.source.as_str(),
+            method = told.method,
+            status = told.status,
+            attempts = told.attempts,
+            sent_bytes = told.sent,
+            received_bytes = told.received,
+            duration_seconds = self.duration_seconds(),
+            "{what}"
+        );
+        id
+    }
+
+    /// The same request, which began then.
+    pub(super) fn begun(self, at: Instant) -> Self {
+        Self { began: Some(at), ..self }
+    }
+
+    /// An answer that goes on: what is said of it is said at its end.
+    pub(super) fn opened<T>(self, answer: T) -> Response<T> {
+        let id = self.id();
+        with_id(Response::new(answer), Some(id))
     }
 
     /// The status of a request that failed.

@@ -202,7 +202,7 @@ fn is_of_service(path: &str, service: &str) -> bool {
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (PROTOCOL-HTTP2 of gRPC). What is malformed is no deadline.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,23 +1,27 @@
-//! `TokenBrokerService`: the hit path, and what becomes of it when there is no hit.
+//! `TokenBrokerService`: the hit path, what becomes of it when there is no hit, and calls at providers.
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Parts;
-use super::call::{Call, given_id};
+use super::call::{Call, Told, given_id};
 use super::caller::Caller;
 use super::proto::v1::token_broker_service_server::TokenBrokerService;
 use super::proto::v1::{
     CallProviderRequest, CallProviderResponse, GetAccessTokenRequest, StreamProviderCallRequest,
     StreamProviderCallResponse, WatchAccessTokenRequest, WatchAccessTokenResponse,
 };
+use super::provider_call::ledger::{Ledger, RPC};
+use super::provider_call::{self, LARGEST_ANSWER, download, upload};
 use super::reply::TokenReply;
 use super::status::About;
 use super::watch::{self, Answers, Ending};
 use super::wire::Mistakes;
 use crate::broker::{Broker, TokenRequest, WatchRequest};
 use crate::error::Error;
+use crate::provider::call::CallBody;
 
 /// One for each connection: who calls is part of it, so that a hit looks nothing up.
 pub(super) struct TokenBroker {
@@ -76,17 +80,85 @@ impl TokenBrokerService for TokenBroker {
         &self,
         request: Request<CallProviderRequest>,
     ) -> Result<Response<CallProviderResponse>, Status> {
-        let call = Call::new(&self.parts, "CallProvider", self.caller, &request);
-        Err(call.unimplemented("call the provider yourself, with a token from GetAccessToken"))
+        let mut call = Call::new(&self.parts, "CallProvider", self.caller, &request);
+        let broker = &self.parts.broker;
+        let deadline = deadline_of(&request);
+        let asked = match provider_call::call(broker, request.into_inner(), deadline) {
+            Ok(asked) => asked,
+            Err(error) => return Err(call.refuse(About::default(), &error)),
+        };
+        call.waits();
+        let (id, method) = (asked.id.clone(), asked.wanted.method.clone());
+        let sent = match &asked.body {
+            CallBody::Whole(bytes) => bytes.len() as u64,
+            CallBody::Empty | CallBody::Stream(_) => 0,
+        };
+        let about = About::from(&id);
+        match broker.call_whole(asked, LARGEST_ANSWER).await {
+            Ok(answer) => {
+                let told = Told {
+                    method: &method,
+                    status: answer.status,
+                    attempts: answer.attempts,
+                    source: answer.source,
+                    sent,
+                    received: answer.body.len() as u64,
+                };
+                Ok(call.called(about, &told, provider_call::answer(&answer)))
+            }
+            Err(error) => Err(call.refuse(about, &error)),
+        }
     }
 
     async fn stream_provider_call(
         &self,
         request: Request<Streaming<StreamProviderCallRequest>>,
     ) -> Result<Response<Self::StreamProviderCallStream>, Status> {
-        let call = Call::new(&self.parts, "StreamProviderCall", self.caller, &request);
-        Err(call.unimplemented("call the provider yourself, with a token from GetAccessToken"))
+        let mut call = Call::new(&self.parts, RPC, self.caller, &request);
+        let request_id = given_id(request.metadata().as_ref()).cloned();
+        let deadline = deadline_of(&request);
+        call.waits();
+        let (began, sent) = (Instant::now(), Arc::default());
+        let broker = &self.parts.broker;
+        let mut messages = request.into_inner();
+        let opened = async {
+            let head = upload::head(&mut messages).await?;
+            let content_length = head.content_length;
+            // Before the body is asked for: what is wrong with a head is said at once.
+            let mut asked = provider_call::head_of("head.", broker, head, CallBody::Empty, deadline)?;
+            asked.body = upload::body(messages, content_length, &sent).await?;
+            Ok(asked)
+        };
+        let asked = match opened.await {
+            Ok(asked) => asked,
+            Err(error) => return Err(call.refuse(About::default(), &error)),
+        };
+        let (id, method) = (asked.id.clone(), asked.wanted.method.clone());
+        let answer = match broker.call_streamed(asked).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(call.refuse(About::from(&id), &error)),
+        };
+        let ledger = Ledger {
+            parts: self.parts.clone(),
+            caller: self.caller,
+            request_id,
+            id,
+            method,
+            status: answer.status,
+            attempts: answer.attempts,
+            source: answer.source,
+            began,
+            sent,
+            received: 0,
+            is_settled: false,
+        };
+        Ok(call.opened(download::messages(answer, deadline, ledger)))
     }
+}
+
+/// When the caller stops waiting.
+fn deadline_of<T>(request: &Request<T>) -> Option<Instant> {
+    super::door::deadline(request.metadata().as_ref()).map(|span| Instant::now() + span)
 }
 
 /// What the watcher asks for, or everything that is wrong with it.

@@ -198,8 +198,12 @@ pub(in crate::provider) fn unread(none: NoAnswer) -> ProviderError {
     let cause = match none {
         NoAnswer::NotSent(cause) => cause,
         NoAnswer::Lost(AmbiguousCause::Timeout) => Unsent::Timeout,
-        NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::Status(_)) => Unsent::Connect,
-        NoAnswer::Lost(AmbiguousCause::Unparsable) => return ProviderError::Malformed,
+        NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::TooSlow | AmbiguousCause::Status(_)) => {
+            Unsent::Connect
+        }
+        NoAnswer::Lost(AmbiguousCause::HeadTooLarge | AmbiguousCause::Unparsable) => {
+            return ProviderError::Malformed;
+        }
     };
     ProviderError::Unavailable { cause, retry_after: None }
 }

@@ -50,6 +50,36 @@ pub struct Health {
     pub background_rests_until: Option<Timestamp>,
 }
 
+/// Whether a provider's API answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiHealth {
+    /// State of its circuit breaker.
+    pub breaker: BreakerState,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// The last failure, and when it was.
+    pub last_failure: Option<(Reason, Timestamp)>,
+    /// When it last answered.
+    pub last_success_at: Option<Timestamp>,
+    /// When the next call may be made; `None`: now.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Calls under way.
+    pub under_way: u32,
+    /// What is left of the quota of the connection that has least, as the API said.
+    pub quota: Option<ApiQuota>,
+}
+
+/// What is left of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiQuota {
+    /// Calls left.
+    pub remaining: u64,
+    /// Calls allowed, where it says.
+    pub limit: Option<u64>,
+    /// When it was said.
+    pub seen_at: Timestamp,
+}
+
 /// How many requests a token endpoint may still get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {

@@ -1,9 +1,11 @@
-//! The one HTTP client of the process, hardened: every request to a provider leaves through here.
+//! The hardened HTTP clients of the process: every request to a provider leaves through here. This one is for its
+//! authorization server; [`api`] is for its API.
 //!
 //! Owns TLS, timeouts, size limits and the difference between "never sent" and "maybe processed". Knows nothing of
 //! OAuth. Invariant: a request is sent once or not at all: no redirect, no retry, no proxy from the environment, no
 //! reused connection whose death could be mistaken for an answer.
 
+pub(in crate::provider) mod api;
 mod body;
 pub mod resolver;
 mod tls;
@@ -48,6 +50,7 @@ impl Default for HttpSettings {
 pub struct HttpClient {
     client: reqwest::Client,
     total_timeout: Duration,
+    tls: rustls::ClientConfig,
 }
 
 /// A request, whole: its body is in memory and bounded by what we put there.
@@ -98,7 +101,7 @@ impl HttpClient {
         #[expect(clippy::disallowed_methods, reason = "this is where the one hardened client is built")]
         let builder = reqwest::Client::builder();
         let client = builder
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls.clone())
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -112,7 +115,14 @@ impl HttpClient {
             .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| TlsError::Client)?;
-        Ok(Self { client, total_timeout: settings.total_timeout })
+        Ok(Self { client, total_timeout: settings.total_timeout, tls })
+    }
+
+    /// TLS as this client has it, for HTTP/2 and HTTP/1.1.
+    pub(in crate::provider) fn tls_for_calls(&self) -> rustls::ClientConfig {
+        let mut tls = self.tls.clone();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls
     }
 
     /// Sends a request once and reads its answer up to the limit.
@@ -164,24 +174,24 @@ fn lost_cause(error: &reqwest::Error) -> AmbiguousCause {
 fn unsent_cause(error: &reqwest::Error) -> Unsent {
     if error.is_dns() {
         Unsent::Dns
-    } else if is_caused_by_tls(error) {
+    } else if is_caused_by::<rustls::Error>(error).is_some() {
         Unsent::Tls
     } else {
         Unsent::Connect
     }
 }
 
-/// Whether a TLS error is among the causes. `io::Error` hides the error it carries from `source`.
-fn is_caused_by_tls(error: &reqwest::Error) -> bool {
+/// The first error of that type among the causes. `io::Error` hides the error it carries from `source`.
+fn is_caused_by<E: StdError + 'static>(error: &reqwest::Error) -> Option<&E> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(cause) = next {
-        if cause.is::<rustls::Error>() {
-            return true;
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
         }
         next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(carried) => Some(carried),
             None => cause.source(),
         };
     }
-    false
+    None
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use url::Url;
 
+use super::api::ProviderApi;
+use super::call::{CallPolicy, PreparedCall, Wanted};
 use super::catalogue::ProviderConfig;
 use super::client_auth::Client;
 use super::discovery::{Discovery, Metadata};
@@ -32,11 +34,11 @@ use super::{
 use crate::clock::Clock;
 use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
-use crate::connection::{AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet};
-use crate::error::{Mistake, ProviderError};
+use crate::connection::{
+    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+};
+use crate::error::{Error, Mistake, ProviderError, Refusal, Rule};
 use crate::telemetry::Metrics;
-
-pub use super::sender::LocalPeer;
 
 /// A provider made from its configuration.
 pub struct OAuthProvider {
@@ -48,6 +50,8 @@ pub struct OAuthProvider {
     discovery: Discovery,
     gate: Gate,
     learner: Learner,
+    /// `None` where its entry's `api` cannot be used, which checking the configuration has said.
+    api: Option<ProviderApi>,
 }
 
 /// What an admission holds: the place, and the metadata that was read for it.
@@ -65,38 +69,18 @@ impl std::fmt::Debug for OAuthProvider {
 impl OAuthProvider {
     /// Makes the provider. Nothing is sent: metadata is read when it is first needed.
     pub fn new(
-        config: ProviderConfig,
-        http: HttpClient,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let sender = Sender::new(http, config.key.clone(), metrics.clone());
-        Self::sending(config, sender, clock, metrics)
-    }
-
-    /// The same in front of a peer in this process.
-    pub fn local(
-        config: ProviderConfig,
-        peer: Arc<dyn LocalPeer>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let sender = Sender::local(peer, config.key.clone(), metrics.clone());
-        Self::sending(config, sender, clock, metrics)
-    }
-
-    fn sending(
         mut config: ProviderConfig,
-        sender: Sender,
+        http: HttpClient,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
         Self {
             client,
+            api: ProviderApi::new(&config.key, &config.spec, &http, clock.clone(), metrics.clone()).ok(),
             learner: Learner::new(config.key.clone(), &config.spec),
-            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics),
-            sender,
+            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics.clone()),
+            sender: Sender::new(http, config.key.clone(), metrics),
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),
@@ -234,6 +218,7 @@ impl ProviderClient for OAuthProvider {
             .to_owned(),
             health: Some(self.gate.health()),
             budget: Some(self.gate.budget(spec)),
+            api: self.api.as_ref().and_then(ProviderApi::health),
             learned: Some(self.learner.facts()),
         }
     }
@@ -335,6 +320,20 @@ impl ProviderClient for OAuthProvider {
 
     fn close_breaker(&self) {
         self.gate.close();
+        if let Some(api) = &self.api {
+            api.close_breaker();
+        }
+    }
+
+    fn call_policy(&self) -> CallPolicy {
+        self.api.as_ref().map_or_else(CallPolicy::default, ProviderApi::policy)
+    }
+
+    fn prepare_call(&self, id: &ConnectionId, wanted: &Wanted) -> Result<Box<dyn PreparedCall>, Error> {
+        match &self.api {
+            Some(api) => api.prepared(id, wanted),
+            None => Err(Refusal::new(Rule::NoApi, "the api of the provider's entry cannot be used").into()),
+        }
     }
 
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {

@@ -12,13 +12,14 @@
 //! | K10–K12 | `response`, `slots`, `expiry` | [`reply`] |
 //! | K13–K18 | `rotation`, `reuse`, `old_at_survives`, `spent`, `fallback`, `lifetimes`, `mint_limits` | [`lifecycle`] |
 //! | K19–K22 | `errors`, `dead_when`, `revoke`, `identity`, `introspect` | [`outcome`] |
-//! | K23 K24 | `api`, `rate` | [`call`] |
+//! | K23 K24 | `api`, `rate` | [`call`], [`limit`] |
 //! | K25–K27 | `webhook` | [`webhook`] |
 //! | – | `max_parallel_refresh`, `token_budget`, `breaker`, `throttles_client` | [`restraint`] |
 
 pub mod call;
 mod check;
 pub mod lifecycle;
+pub mod limit;
 pub mod mint;
 pub mod outcome;
 pub mod place;

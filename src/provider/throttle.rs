@@ -87,6 +87,20 @@ impl Signals {
         }
     }
 
+    /// Whether the meaning of a reply with this status may stand in its body.
+    pub fn reads_body_of(&self, status: u16) -> bool {
+        let by_rule = |rule: &ErrorRule| {
+            let is_its_status =
+                if rule.status.is_empty() { status < 500 } else { rule.status.contains(&status) };
+            is_its_status && !(rule.is.is_empty() && rule.matches.is_none())
+        };
+        let by_throttle = |rule: &Throttle| {
+            rule.status.contains(&status) && (rule.path.is_some() || rule.matches.is_some())
+        };
+        let by_wait = status >= 400 && self.rate.wait.iter().any(|wait| wait.path.is_some());
+        by_wait || self.rules.iter().any(by_rule) || self.rate.throttled.iter().any(by_throttle)
+    }
+
     /// What is left, as the reply's header fields say.
     pub fn quota(&self, headers: &HeaderMap) -> Quota {
         let read = |name: &Option<String>| wait::number(text(headers, name.as_deref()?)?);

@@ -18,10 +18,11 @@ pub(super) struct Call {
     pub(super) query: Params,
     /// Empty when the body is no form.
     pub(super) form: Params,
+    pub(super) body: Bytes,
 }
 
 impl Call {
-    pub(super) fn new(method: Method, uri: Uri, headers: HeaderMap, body: &[u8]) -> Self {
+    pub(super) fn new(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Self {
         let is_form = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value
                 .split(';')
@@ -29,8 +30,8 @@ impl Call {
                 .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
         });
         let query = Params::parse(uri.query().unwrap_or_default().as_bytes());
-        let form = if is_form { Params::parse(body) } else { Params::default() };
-        Self { method, uri, headers, query, form }
+        let form = if is_form { Params::parse(&body) } else { Params::default() };
+        Self { method, uri, headers, query, form, body }
     }
 
     /// What follows the scheme's name in the `Authorization` header.
@@ -179,7 +180,7 @@ mod tests {
     fn a_body_is_a_form_only_when_it_says_so() {
         let call = |kind: &'static str| {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            Call::new(Method::POST, Uri::from_static("/token?a=q"), headers, b"a=f")
+            Call::new(Method::POST, Uri::from_static("/token?a=q"), headers, Bytes::from_static(b"a=f"))
         };
         assert_eq!(call("application/x-www-form-urlencoded; charset=UTF-8").form.first("a"), Some("f"));
         assert_eq!(call("application/json").form.first("a"), None);

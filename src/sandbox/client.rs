@@ -204,7 +204,7 @@ mod tests {
             let value = format!("Basic {}", STANDARD.encode(credentials));
             headers.insert(AUTHORIZATION, value.parse().unwrap());
         }
-        let call = Call::new(Method::POST, Uri::from_static("/token"), headers, form.as_bytes());
+        let call = Call::new(Method::POST, Uri::from_static("/token"), headers, form.to_owned().into());
         authenticated(&call, |id| (id == client.id).then_some(client))
             .map(|_| ())
             .map_err(|error| (error.status.as_u16(), error.code))

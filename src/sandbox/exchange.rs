@@ -21,6 +21,7 @@ use super::ledger::{Ledger, Moment, TokenRef};
 use super::log::{Log, Reader, Ticket};
 use super::record::{Endpoint, Exchange, Fingerprint, GrantType, Subject};
 use super::script::Script;
+use super::server::ConnectionNumber;
 
 /// Bytes of a request body that are read.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -69,8 +70,9 @@ pub(super) async fn exchange(
         // Too long, or broken off: either way it was never a request, so it is not in the log.
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let call = Call::new(head.method, head.uri, head.headers, &body);
-    let (ticket, fault) = received(&world, endpoint, &call);
+    let connection = head.extensions.get::<ConnectionNumber>().map_or(0, |number| number.0);
+    let call = Call::new(head.method, head.uri, head.headers, body);
+    let (ticket, fault) = received(&world, endpoint, connection, &call);
     let fault_name = fault.name;
     let reader = Reader(ticket.clone());
     let work = worked(Arc::clone(&world), process, call, fault, ticket.clone());
@@ -87,11 +89,12 @@ pub(super) async fn exchange(
 }
 
 /// Enters the request in the log. The books are closed meanwhile, so nothing comes between looking and entering.
-fn received(world: &World, endpoint: Endpoint, call: &Call) -> (Ticket, Fault) {
+fn received(world: &World, endpoint: Endpoint, connection: u64, call: &Call) -> (Ticket, Fault) {
     let ledger = world.ledger();
     let subject = subject(&ledger, endpoint, call);
     let fault = world.script.meet(endpoint, &subject);
-    let ticket = world.log.received(endpoint, world.clock.now(), subject, fault.as_ref().map(|f| f.name));
+    let fault_name = fault.as_ref().map(|f| f.name);
+    let ticket = world.log.received(endpoint, connection, world.clock.now(), subject, fault_name);
     (ticket, fault.unwrap_or_else(Fault::none))
 }
 

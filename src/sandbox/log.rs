@@ -113,6 +113,7 @@ impl Log {
     pub(super) fn received(
         &self,
         endpoint: Endpoint,
+        connection: u64,
         received_at: Timestamp,
         subject: Subject,
         fault: Option<&'static str>,
@@ -122,6 +123,7 @@ impl Log {
             let mut exchange = Exchange {
                 id: state.forgotten + state.exchanges.len() as u64,
                 endpoint,
+                connection,
                 received_at,
                 subject,
                 fault,
@@ -286,7 +288,7 @@ mod tests {
     }
 
     fn arrive(log: &Log, token: &str) -> Ticket {
-        log.received(Endpoint::Token, Timestamp::from_millis(0), refresh(token), None)
+        log.received(Endpoint::Token, 1, Timestamp::from_millis(0), refresh(token), None)
     }
 
     #[test]
@@ -319,7 +321,7 @@ mod tests {
     fn a_token_found_spent_twice_counts_once() {
         let log = Log::new();
         let spent = Subject { spent: true, ..refresh("one") };
-        log.received(Endpoint::Token, Timestamp::from_millis(0), spent, None)
+        log.received(Endpoint::Token, 1, Timestamp::from_millis(0), spent, None)
             .processed(Effect::Renewed, true);
         arrive(&log, "one").processed(Effect::Renewed, true);
         assert_eq!(log.spent_tokens_presented(), 2);

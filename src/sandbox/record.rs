@@ -24,7 +24,7 @@ pub enum Endpoint {
     Revoke,
     /// `/userinfo`.
     UserInfo,
-    /// `/api/echo`: the protected resource.
+    /// Everything below `/api/`: the protected resource.
     Echo,
 }
 
@@ -74,6 +74,8 @@ pub struct Exchange {
     pub id: u64,
     /// Where it arrived.
     pub endpoint: Endpoint,
+    /// By which connection it came: their numbers in order from 1, since the server was last put on the network.
+    pub connection: u64,
     /// When it had been read whole, by the sandbox's clock.
     pub received_at: Timestamp,
     /// Whom and what it names.

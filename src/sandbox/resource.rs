@@ -17,7 +17,7 @@ pub(super) fn user_info(ledger: &mut Ledger, moment: Moment<'_>, call: &Call) ->
     })
 }
 
-/// `/api/echo`: says back what it was sent, without the token.
+/// Everything below `/api/`: says back what it was sent, without the token.
 pub(super) fn echo(ledger: &mut Ledger, moment: Moment<'_>, call: &Call) -> Reply {
     opened(ledger, moment, call, |_, bearer| {
         let headers: Vec<Value> = call
@@ -32,6 +32,8 @@ pub(super) fn echo(ledger: &mut Ledger, moment: Moment<'_>, call: &Call) -> Repl
             "method": call.method.as_str(),
             "target": call.uri.path_and_query().map(|target| target.as_str()),
             "headers": headers,
+            "body": String::from_utf8_lossy(&call.body),
+            "body_bytes": call.body.len(),
         })
     })
 }

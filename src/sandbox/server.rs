@@ -70,13 +70,15 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Accepts connections until `stop` fires or its sender is gone, then closes all of them.
 pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
+    let mut number = 0;
     loop {
         tokio::select! {
             _ = &mut stop => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone()));
+                    number += 1;
+                    connections.spawn(connection(stream, number, router.clone()));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the sandbox could not accept a connection");
@@ -90,11 +92,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: onesh
     connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+/// The number of the connection that a request came by, in order from 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionNumber(pub(super) u64);
+
+async fn connection(stream: TcpStream, number: u64, router: Router) {
     // Small answers must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let router = router.clone();
+        request.extensions_mut().insert(ConnectionNumber(number));
         async move {
             let Ok(response) = router.oneshot(request.map(Body::new)).await;
             match response.extensions().get::<Unanswered>() {
@@ -139,7 +146,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/token", post(to(Endpoint::Token, token::issue)))
         .route("/revoke", post(to(Endpoint::Revoke, token::revoke)))
         .route("/userinfo", get(user_info()).post(user_info()))
-        .route("/api/echo", any(to(Endpoint::Echo, resource::echo)))
+        .route("/api/{*path}", any(to(Endpoint::Echo, resource::echo)))
         .layer(middleware::from_fn_with_state(Arc::clone(world), own_host_only))
 }
 

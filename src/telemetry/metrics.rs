@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 use crate::connection::Status;
 use crate::error::{Error, Reason};
 use label::{
-    BreakerLabels, BuildLabels, ErrorLabels, OutcomeLabels, ProviderLabel, RequestLabels, ServedLabels,
-    StatusLabels,
+    BreakerLabels, BuildLabels, BytesLabels, ErrorLabels, OutcomeLabels, ProviderLabel, RequestLabels,
+    ServedLabels, StatusLabels,
 };
 use store::StoreSeries;
 
@@ -27,6 +27,9 @@ pub type Count = Counter<u64, AtomicU64>;
 
 /// A refresh is a request to another company's server: 10 ms to the longest total timeout one would configure.
 const REFRESH_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// A call is a request to another company's server, and may bring a file.
+const CALL_BUCKETS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 /// The states of a circuit breaker, as `provider::health` spells them.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
@@ -46,6 +49,9 @@ pub struct Metrics {
     soonest_grant_expiry: Family<ProviderLabel, Gauge<f64, AtomicU64>>,
     provider_requests: Family<RequestLabels, Count>,
     breaker_state: Family<BreakerLabels, Gauge>,
+    call_duration: Family<ProviderLabel, Histogram, fn() -> Histogram>,
+    call_bytes: Family<BytesLabels, Count>,
+    api_breaker_state: Family<BreakerLabels, Gauge>,
     refreshes_ahead: Family<ProviderLabel, Count>,
     refreshes_due: Family<ProviderLabel, Gauge>,
     refresh_lateness: Family<ProviderLabel, Histogram, fn() -> Histogram>,
@@ -91,6 +97,24 @@ impl Default for Metrics {
                 registry,
                 "breaker_state",
                 "1 for the state in which the circuit breaker of a provider is, 0 for the others",
+                Family::default(),
+            ),
+            call_duration: register_seconds(
+                registry,
+                "call_duration",
+                "From a provider call to the end of its answer",
+                Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
+            ),
+            call_bytes: register(
+                registry,
+                "call_bytes",
+                "Bytes of bodies in provider calls, by direction",
+                Family::default(),
+            ),
+            api_breaker_state: register(
+                registry,
+                "api_breaker_state",
+                "1 for the state in which the circuit breaker of a provider's API is, 0 for the others",
                 Family::default(),
             ),
             refreshes_ahead: register(
@@ -202,8 +226,8 @@ impl Metrics {
         }
     }
 
-    /// Counts a request sent to `provider`: what `kind` it was (`token`, `revocation`, `userinfo`, `discovery`) and
-    /// which status came back; `None`: no answer.
+    /// Counts a request sent to `provider`: what `kind` it was (`token`, `revocation`, `userinfo`, `discovery`, `api`)
+    /// and which status came back; `None`: no answer.
     pub fn provider_requested(&self, provider: &str, kind: &'static str, status: Option<u16>) {
         let labels =
             RequestLabels { provider: provider.to_owned(), kind, status_class: status_class(status) };
@@ -212,9 +236,22 @@ impl Metrics {
 
     /// The circuit breaker of `provider` is now `state`: `closed`, `open` or `half_open`.
     pub fn set_breaker_state(&self, provider: &str, state: &'static str) {
-        for known in BREAKER_STATES {
-            let labels = BreakerLabels { provider: provider.to_owned(), state: known };
-            self.breaker_state.get_or_create(&labels).set(i64::from(known == state));
+        set_state(&self.breaker_state, provider, state);
+    }
+
+    /// The same of its API's.
+    pub fn set_api_breaker_state(&self, provider: &str, state: &'static str) {
+        set_state(&self.api_breaker_state, provider, state);
+    }
+
+    /// Notes a call at the API of `provider`: how long it took to the end of its answer, and the bytes of its bodies,
+    /// sent and received.
+    pub fn called(&self, provider: &str, duration: Duration, (sent, received): (u64, u64)) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        self.call_duration.get_or_create(&label).observe(duration.as_secs_f64());
+        for (direction, bytes) in [("sent", sent), ("received", received)] {
+            let labels = BytesLabels { provider: provider.to_owned(), direction };
+            self.call_bytes.get_or_create(&labels).inc_by(bytes);
         }
     }
 
@@ -223,6 +260,13 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+fn set_state(family: &Family<BreakerLabels, Gauge>, provider: &str, state: &'static str) {
+    for known in BREAKER_STATES {
+        let labels = BreakerLabels { provider: provider.to_owned(), state: known };
+        family.get_or_create(&labels).set(i64::from(known == state));
     }
 }
 

@@ -5,6 +5,8 @@ mod access_token;
 #[cfg(test)]
 mod ahead;
 #[cfg(test)]
+mod call;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;

@@ -129,6 +129,56 @@ async fn connect(channel: &Channel, canaries: &mut Canaries) -> v1::Connection {
     connections.finish_connect(finish).await.unwrap().into_inner().connection.unwrap()
 }
 
+/// Calls at the provider with canaries in every place, answered and refused, both ways.
+async fn called(tokens: &mut TokenBrokerServiceClient<Channel>, canaries: &mut Canaries) -> String {
+    let path = canaries.plant("a call's path", "path-canary-4711");
+    let value = canaries.plant("a call's query", "query-canary-4711");
+    let field = canaries.plant("a call's header", "field-canary-4711");
+    let body = canaries.plant("a call's body", "call-body-canary-4711");
+    let header = |name: &str| v1::Header { name: name.into(), value: field.clone() };
+    let asked = v1::CallProviderRequest {
+        provider: "sandbox".into(),
+        connection: "walked".into(),
+        method: "POST".into(),
+        path: format!("/{path}"),
+        query: vec![v1::QueryParameter { name: "q".into(), value: value.clone() }],
+        headers: vec![header("x-field")],
+        body: body.clone().into(),
+        ..Default::default()
+    };
+    let answer = tokens.call_provider(asked.clone()).await.unwrap().into_inner();
+    assert!(answer.body.windows(body.len()).any(|part| part == body.as_bytes()), "the sandbox echoes");
+    let mut seen = format!("{asked:?} {answer:?}");
+    let refused = [
+        v1::CallProviderRequest { headers: vec![header("authorization")], ..asked.clone() },
+        v1::CallProviderRequest { path: format!("/../{path}"), ..asked.clone() },
+    ];
+    for asked in refused {
+        seen += &format!("{:?}", tokens.call_provider(asked).await.unwrap_err());
+    }
+    let head = v1::CallHead {
+        provider: "sandbox".into(),
+        connection: "walked".into(),
+        method: "POST".into(),
+        path: format!("/{path}"),
+        query: vec![v1::QueryParameter { name: "q".into(), value }],
+        headers: vec![header("x-field")],
+        ..Default::default()
+    };
+    let chunk = v1::BodyChunk { data: body.into(), end: true };
+    let parts = [
+        v1::stream_provider_call_request::Part::Head(head),
+        v1::stream_provider_call_request::Part::Chunk(chunk),
+    ];
+    let sent = parts.map(|part| v1::StreamProviderCallRequest { part: Some(part) });
+    seen += &format!("{sent:?}");
+    let mut came = tokens.stream_provider_call(futures_util::stream::iter(sent)).await.unwrap().into_inner();
+    while let Some(message) = came.message().await.unwrap() {
+        seen += &format!("{message:?}");
+    }
+    seen
+}
+
 #[tokio::test]
 async fn planted_secrets_are_seen_nowhere() {
     let logging = Logging { filter: Filter::parse("trace").unwrap(), format: Format::Json };
@@ -182,6 +232,7 @@ async fn planted_secrets_are_seen_nowhere() {
         };
         seen += &format!("{:?}", connections.refresh_connection(asked).await.unwrap().into_inner());
     }
+    seen += &called(&mut tokens, &mut canaries).await;
     let body = canaries.plant("a provider's body", "body-canary-4711");
     let description = canaries.plant("error_description", "description-canary-4711");
     let json = format!("{{\"error\":\"invalid_scope\",\"error_description\":\"{description}\"}}");
@@ -225,7 +276,9 @@ async fn planted_secrets_are_seen_nowhere() {
 
     broker.sweep().await.unwrap();
     let metrics = get(&Url::parse(&format!("http://{ops}/metrics")).unwrap()).await;
-    assert!(metrics.contains("token_broker_refreshes_total"), "there is something to look through");
+    for series in ["token_broker_refreshes_total", "token_broker_call_bytes_total"] {
+        assert!(metrics.contains(series), "there is something to look through");
+    }
     drop((channel, tokens, connections, providers));
     stop.send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();

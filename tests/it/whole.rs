@@ -48,12 +48,17 @@ impl Whole {
     }
 
     pub(crate) async fn build(&self) -> Bound {
+        self.build_with("").await
+    }
+
+    /// The same, with more keys in the provider's entry, each with a comma before.
+    pub(crate) async fn build_with(&self, entry: &str) -> Bound {
         let text = format!(
             "server: {{grpc: {{socket: '{}', tcp: '127.0.0.1:0'}}, public: {{listen: '127.0.0.1:0'}}, \
              ops: {{listen: '127.0.0.1:0'}}}}\n\
              store: {{path: '{}', ephemeral: true}}\n\
              seal: {{key_file: '{}'}}\n\
-             providers: [{{key: sandbox, kind: sandbox, vars: {{port: '{}'}}, client_id: '{}', client_secret: '{}'}}]\n",
+             providers: [{{key: sandbox, kind: sandbox, vars: {{port: '{}'}}, client_id: '{}', client_secret: '{}'{entry}}}]\n",
             self.path("broker.sock"),
             self.path("store"),
             self.path("seal.key"),

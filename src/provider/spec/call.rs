@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limit::CallLimits;
 use super::span::Span;
 use super::value::{Pattern, Pointer, Template};
 
@@ -27,6 +28,12 @@ pub struct Api {
     pub auth_value: Template,
     /// Headers that every call needs.
     pub headers: BTreeMap<String, Template>,
+    /// The header in which it takes a key by which it knows a repetition, such as `Idempotency-Key`: filled with the
+    /// `request_id` of a call, which may then be repeated whatever its method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_header: Option<String>,
+    /// What a call may cost.
+    pub limits: CallLimits,
 }
 
 impl Default for Api {
@@ -38,6 +45,8 @@ impl Default for Api {
             auth_header: "Authorization".to_owned(),
             auth_value: Template::new("Bearer {access_token}"),
             headers: BTreeMap::new(),
+            idempotency_header: None,
+            limits: CallLimits::default(),
         }
     }
 }

@@ -49,3 +49,9 @@ pub(super) struct RequestLabels {
     pub(super) kind: &'static str,
     pub(super) status_class: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BytesLabels {
+    pub(super) provider: String,
+    pub(super) direction: &'static str,
+}

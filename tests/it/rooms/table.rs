@@ -6,6 +6,7 @@ pub(super) const CORE: &[&str] = &["clock", "connection", "entropy", "error", "f
 /// Modules of `provider` and `store` that are traits or plain data; every other one is an implementation.
 pub(super) const PLAIN: &[&str] = &[
     "provider::address",
+    "provider::call",
     "provider::catalogue",
     "provider::field",
     "provider::health",
@@ -89,6 +90,7 @@ pub(super) const RULES: &[Rule] = &[
         may: &[
             "broker",
             "provider::ProviderInfo",
+            "provider::call",
             "provider::catalogue",
             "provider::health",
             "readiness",

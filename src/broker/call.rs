@@ -1,0 +1,416 @@
+//! CallProvider: one HTTP call with a connection's token, which the app never sees.
+//!
+//! Owns when a call is made again: once with a new token where the old one was refused, and as often as policy and
+//! budget allow where nothing or nothing new can come of it. Knows neither HTTP clients nor gRPC. Invariant: a call that
+//! may have been processed is never made again unless its method, its key or its caller says that this is harmless.
+
+mod repeat;
+mod retry;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use self::repeat::{Joined, Outcome, Repeats};
+use self::retry::RetryBudget;
+use self::source::Source as Body;
+use super::{Broker, Source, TokenRequest};
+use crate::connection::{ConnectionId, Credential, ProviderKey};
+use crate::error::{AmbiguousCause, Error, ProviderError};
+use crate::provider::call::{
+    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says, Wanted,
+};
+
+/// For how long a token that was refused although it was new is not renewed once more for the same reason.
+const FUTILE: Duration = Duration::from_secs(60);
+
+/// Of how many connections that is remembered.
+const MOST_FUTILE: usize = 4096;
+
+/// What `CallProvider` asks for.
+#[derive(Debug)]
+pub struct ProviderCall {
+    /// With whose token.
+    pub id: ConnectionId,
+    /// What to send.
+    pub wanted: Wanted,
+    /// Its body.
+    pub body: CallBody,
+    /// When it may be made again.
+    pub retry: Retry,
+    /// Scopes the token must have; empty: whatever was granted.
+    pub scopes: Vec<String>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// When a call may be made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Which calls.
+    pub mode: RetryMode,
+    /// Attempts in all; `None`: as the provider's policy says.
+    pub attempts: Option<u32>,
+}
+
+/// Which calls may be made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryMode {
+    /// None.
+    Never,
+    /// Safe ones, and those with a key by which the provider knows a repetition.
+    #[default]
+    Safe,
+    /// This one: its caller promises that it does no harm.
+    Idempotent,
+}
+
+/// A provider's answer, whatever its status.
+pub struct StreamedAnswer {
+    /// HTTP status code.
+    pub status: u16,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, as it comes. Dropping it ends the call at the provider.
+    pub body: AnswerStream,
+    /// How often the call was sent.
+    pub attempts: u32,
+    /// Where the token of the last attempt came from.
+    pub source: Source,
+}
+
+/// The same, read to its end.
+#[derive(Debug)]
+pub struct WholeAnswer {
+    /// HTTP status code.
+    pub status: u16,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// How often the call was sent.
+    pub attempts: u32,
+    /// Where the token of the last attempt came from.
+    pub source: Source,
+}
+
+/// What calls of all connections share.
+#[derive(Default)]
+pub(super) struct Calls {
+    repeats: Repeats,
+    budgets: Mutex<HashMap<ProviderKey, RetryBudget>>,
+    futile: Mutex<HashMap<ConnectionId, ([u8; 32], Instant)>>,
+}
+
+impl Calls {
+    fn budget<T>(&self, provider: &ProviderKey, with: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        with(budgets.entry(provider.clone()).or_default())
+    }
+
+    /// Whether this very token was refused although it was new, a moment ago.
+    fn is_futile(&self, id: &ConnectionId, token: [u8; 32]) -> bool {
+        let futile = self.futile.lock().unwrap_or_else(PoisonError::into_inner);
+        futile.get(id).is_some_and(|(known, until)| *known == token && Instant::now() < *until)
+    }
+
+    fn note_futile(&self, id: &ConnectionId, token: [u8; 32]) {
+        let now = Instant::now();
+        let mut futile = self.futile.lock().unwrap_or_else(PoisonError::into_inner);
+        if futile.len() >= MOST_FUTILE {
+            futile.retain(|_, (_, until)| now < *until);
+        }
+        if futile.len() < MOST_FUTILE {
+            futile.insert(id.clone(), (token, now + FUTILE));
+        }
+    }
+}
+
+/// A call on its way.
+struct Way {
+    id: ConnectionId,
+    prepared: Box<dyn PreparedCall>,
+    body: Body,
+    /// The body of the next attempt.
+    next: CallBody,
+    scopes: Vec<String>,
+    retry: Retry,
+    policy: CallPolicy,
+    /// Until when the caller waits for a turn or for a better time.
+    waits_until: Instant,
+    /// When it must be over; `None`: it takes the time it takes.
+    ends_at: Option<Instant>,
+    attempts: u32,
+    repeats: u32,
+    has_renewed: bool,
+}
+
+impl Way {
+    /// Whether the provider may see this call twice.
+    fn is_harmless(&self) -> bool {
+        let Repeatability { is_safe, has_key } = self.prepared.repeatability();
+        match self.retry.mode {
+            RetryMode::Never | RetryMode::Safe => is_safe || has_key,
+            RetryMode::Idempotent => true,
+        }
+    }
+
+    fn waits(&self, pause: Duration) -> bool {
+        Instant::now() + pause < self.waits_until
+    }
+}
+
+impl Broker {
+    /// Makes a call and answers with its head; the body follows as it comes. Dropping either ends the call. Its
+    /// `request_id` goes to the provider and is not remembered here: a stream cannot be answered twice.
+    ///
+    /// # Errors
+    /// What the table in the README says. A provider's 4xx or 5xx is no error, but for one that asks to wait longer
+    /// than the caller can.
+    pub async fn call_streamed(self: &Arc<Self>, call: ProviderCall) -> Result<StreamedAnswer, Error> {
+        let mut way = self.way(call, false)?;
+        let (answer, source) = self.answered(&mut way).await?;
+        let CallAnswer { status, headers, body, says: _ } = answer;
+        Ok(StreamedAnswer { status, headers, body, attempts: way.attempts, source })
+    }
+
+    /// Makes a call and reads its answer, up to `limit` bytes of body. With a `request_id`, the same call asked again
+    /// within ten minutes is answered and not made again; then it also goes on when its caller hangs up.
+    ///
+    /// # Errors
+    /// As [`Broker::call_streamed`], and `MessageTooLarge`.
+    pub async fn call_whole(
+        self: &Arc<Self>,
+        call: ProviderCall,
+        limit: u64,
+    ) -> Result<Arc<WholeAnswer>, Error> {
+        let Some(request_id) = call.wanted.request_id.clone() else {
+            let mut way = self.way(call, true)?;
+            return self.read(&mut way, limit).await.map(Arc::new);
+        };
+        let body: &[u8] = if let CallBody::Whole(bytes) = &call.body { bytes } else { &[] };
+        let print = repeat::print(&call.wanted, body);
+        match self.calls.repeats.join((call.id.clone(), request_id), print) {
+            Joined::Taken => {
+                Err(Error::invalid("request_id", "was used for another call within the last ten minutes"))
+            }
+            Joined::Again(mut outcome) => match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => {
+                    outcome.clone().unwrap_or(Err(Error::Internal("a call ended without a result")))
+                }
+                Err(_) => Err(Error::Internal("a call ended unexpectedly")),
+            },
+            Joined::First(ticket) => {
+                let mut way = self.way(call, true)?;
+                let broker = self.clone();
+                self.owned(async move {
+                    let outcome = broker.read(&mut way, limit).await.map(Arc::new);
+                    ticket.settle(outcome.clone(), is_final(&outcome, way.is_harmless()));
+                    outcome
+                })
+                .await
+            }
+        }
+    }
+
+    fn way(&self, call: ProviderCall, is_unary: bool) -> Result<Way, Error> {
+        let provider = self.enabled_provider(call.id.provider.as_str())?;
+        let prepared = provider.prepare_call(&call.id, &call.wanted)?;
+        let policy = provider.call_policy();
+        let body = Body::new(call.body);
+        let next = body.lend().ok_or(Error::Internal("a new body was read"))?;
+        let by_policy = Instant::now() + policy.timeout;
+        self.calls.budget(&call.id.provider, RetryBudget::earn);
+        Ok(Way {
+            prepared,
+            body,
+            next,
+            scopes: call.scopes,
+            retry: call.retry,
+            policy,
+            waits_until: call.deadline.map_or(by_policy, |deadline| deadline.min(by_policy)),
+            ends_at: is_unary.then_some(by_policy),
+            id: call.id,
+            attempts: 0,
+            repeats: 0,
+            has_renewed: false,
+        })
+    }
+
+    /// An answer, read to its end.
+    async fn read(self: &Arc<Self>, way: &mut Way, limit: u64) -> Result<WholeAnswer, Error> {
+        loop {
+            let (answer, source) = self.answered(way).await?;
+            let CallAnswer { status, headers, body, says: _ } = answer;
+            match in_time(way.ends_at, &way.id, collected(body, limit)).await {
+                Ok(body) => {
+                    return Ok(WholeAnswer { status, headers, body, attempts: way.attempts, source });
+                }
+                Err(error) => self.repeat(way, error).await?,
+            }
+        }
+    }
+
+    /// The head of an answer that is the caller's to look at.
+    async fn answered(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
+        let mut refused = None;
+        loop {
+            let token = self.access_token(renewal(way, refused)).await?;
+            let body = std::mem::replace(&mut way.next, CallBody::Empty);
+            way.attempts += 1;
+            let patience = way.waits_until.saturating_duration_since(Instant::now());
+            let sending = way.prepared.send(Credential::new(&way.id, &token.token.access), body, patience);
+            let sent = in_time(way.ends_at, &way.id, sending).await;
+            let answer = match sent {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.repeat(way, error).await?;
+                    continue;
+                }
+            };
+            match answer.says {
+                Says::Nothing => return Ok((answer, token.source)),
+                Says::TokenRefused => {
+                    let digest = token.token.access.value.digest();
+                    if !self.renews(way, digest) {
+                        return Ok((answer, token.source));
+                    }
+                    refused = Some(digest);
+                }
+                Says::Throttled { .. } if way.retry.mode == RetryMode::Never => {
+                    return Ok((answer, token.source));
+                }
+                Says::Throttled { wait } => {
+                    let provider = way.id.provider.clone();
+                    let error = ProviderError::RateLimited { retry_after: wait };
+                    if !self.pauses(way, wait).await {
+                        return Err(Error::Provider { provider, error });
+                    }
+                }
+                Says::Trouble { wait } => {
+                    if !way.is_harmless() || !self.pauses(way, wait).await {
+                        return Ok((answer, token.source));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a call whose token was refused is to be made again with a newer one. Where it cannot be, the token is
+    /// renewed for those who come after.
+    fn renews(self: &Arc<Self>, way: &mut Way, token: [u8; 32]) -> bool {
+        if way.has_renewed {
+            self.calls.note_futile(&way.id, token);
+            return false;
+        }
+        if self.calls.is_futile(&way.id, token) {
+            return false;
+        }
+        way.has_renewed = true;
+        match way.body.lend() {
+            Some(body) => {
+                way.next = body;
+                true
+            }
+            None => {
+                let (broker, request) = (self.clone(), renewal(way, Some(token)));
+                self.tasks.spawn(async move {
+                    if let Err(error) = broker.access_token(request).await {
+                        tracing::info!(
+                            reason = error.reason().as_str(),
+                            "a refused token was not renewed: {error}"
+                        );
+                    }
+                });
+                false
+            }
+        }
+    }
+
+    /// Prepares one more attempt after a failure, or gives the failure back.
+    async fn repeat(&self, way: &mut Way, error: Error) -> Result<(), Error> {
+        let is_possible = match &error {
+            Error::Provider { error: ProviderError::Unavailable { .. }, .. } => true,
+            Error::Provider { error: ProviderError::Ambiguous { .. }, .. } => way.is_harmless(),
+            _ => false,
+        };
+        if is_possible && self.pauses(way, None).await { Ok(()) } else { Err(error) }
+    }
+
+    /// Waits for a better time. Says no where there is none, or where enough was tried.
+    async fn pauses(&self, way: &mut Way, wait: Option<Duration>) -> bool {
+        let most = way.retry.attempts.unwrap_or(way.policy.attempts);
+        if way.retry.mode == RetryMode::Never || way.repeats + 1 >= most || !way.body.is_whole() {
+            return false;
+        }
+        let pause = match wait {
+            // With a little jitter on top: those who were told the same do not come back as one.
+            Some(wait) => wait + retry::pause(way.policy.pause, 1, self.dice()),
+            None => retry::pause(way.policy.pause, way.repeats + 1, self.dice()),
+        };
+        if !way.waits(pause) || !self.calls.budget(&way.id.provider, RetryBudget::spend) {
+            return false;
+        }
+        let Some(body) = way.body.lend() else { return false };
+        way.next = body;
+        way.repeats += 1;
+        tokio::time::sleep(pause).await;
+        true
+    }
+}
+
+/// What is asked of `access_token`: any living token but the one that was refused.
+fn renewal(way: &Way, refused: Option<[u8; 32]>) -> TokenRequest {
+    TokenRequest {
+        id: way.id.clone(),
+        scopes: way.scopes.clone(),
+        min_ttl: None,
+        if_not_equal_to: refused,
+        allow_stale: false,
+    }
+}
+
+/// Whether what a call came to is to be answered again under the same id instead of trying once more: what was done, and
+/// what may have been done and must not be done twice.
+fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
+    match outcome {
+        Ok(answer) if answer.status >= 500 => !is_harmless,
+        Ok(answer) => answer.status != 401,
+        Err(
+            Error::Provider { error: ProviderError::Ambiguous { .. }, .. } | Error::MessageTooLarge { .. },
+        ) => !is_harmless,
+        Err(_) => false,
+    }
+}
+
+/// Lets the policy's time run out.
+async fn in_time<T>(
+    ends_at: Option<Instant>,
+    id: &ConnectionId,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(ends_at) = ends_at else { return work.await };
+    timeout_at(ends_at, work).await.unwrap_or_else(|_| {
+        let error = ProviderError::Ambiguous { cause: AmbiguousCause::Timeout };
+        Err(Error::Provider { provider: id.provider.clone(), error })
+    })
+}
+
+/// A body, up to `limit` bytes.
+async fn collected(mut body: AnswerStream, limit: u64) -> Result<Bytes, Error> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if (whole.len() + data.len()) as u64 > limit {
+            return Err(Error::MessageTooLarge { limit_bytes: limit });
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,233 @@
+//! Calls that an app gave an id: asked again within a while, they are answered and not made again.
+//!
+//! Owns the memory of answers and its bounds. Knows nothing of providers. Invariant: for one connection and id at most
+//! one call is under way, and an answer that is kept is the answer to exactly that call.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::WholeAnswer;
+use crate::connection::ConnectionId;
+use crate::error::Error;
+use crate::provider::call::Wanted;
+
+/// For how long an answer is kept.
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// How many are kept.
+const MOST: usize = 4096;
+
+/// How many bytes of bodies are kept.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a call came to.
+pub(super) type Outcome = Result<Arc<WholeAnswer>, Error>;
+
+/// What an id stands for.
+pub(super) type Key = (ConnectionId, String);
+
+/// The call that an id was first used for.
+pub(super) type Print = [u8; 32];
+
+/// A call's print: everything but its header fields, in which clients put what differs from try to try.
+pub(super) fn print(wanted: &Wanted, body: &[u8]) -> Print {
+    let mut digest = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(bytes);
+    };
+    part(wanted.method.as_bytes());
+    part(wanted.path.as_bytes());
+    for (name, value) in &wanted.query {
+        part(name.as_bytes());
+        part(value.as_bytes());
+    }
+    part(body);
+    digest.finalize().into()
+}
+
+/// The memory.
+#[derive(Default)]
+pub(super) struct Repeats(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Entry>,
+    /// Those that are done, oldest first.
+    done: VecDeque<(Instant, Key)>,
+    bytes: usize,
+}
+
+struct Entry {
+    print: Print,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+/// An id as a caller finds it.
+pub(super) enum Joined {
+    /// Nobody used it: the caller makes the call.
+    First(Ticket),
+    /// The call is under way, or was made.
+    Again(watch::Receiver<Option<Outcome>>),
+    /// It stands for another call.
+    Taken,
+}
+
+/// The duty to say what a call came to. Dropped, the id is free again.
+pub(super) struct Ticket {
+    state: Arc<Mutex<State>>,
+    key: Key,
+    sender: watch::Sender<Option<Outcome>>,
+    is_kept: bool,
+}
+
+impl Repeats {
+    /// Looks an id up, or takes it.
+    pub(super) fn join(&self, key: Key, print: Print) -> Joined {
+        let mut state = lock(&self.0);
+        state.forget(Instant::now());
+        if let Some(entry) = state.entries.get(&key) {
+            return if entry.print == print { Joined::Again(entry.outcome.clone()) } else { Joined::Taken };
+        }
+        let (sender, outcome) = watch::channel(None);
+        state.entries.insert(key.clone(), Entry { print, outcome });
+        Joined::First(Ticket { state: self.0.clone(), key, sender, is_kept: false })
+    }
+}
+
+impl Ticket {
+    /// Says what the call came to. What is not kept may be tried again under the same id.
+    pub(super) fn settle(mut self, outcome: Outcome, keep: bool) {
+        let mut state = lock(&self.state);
+        if keep {
+            self.is_kept = true;
+            state.bytes += size(&outcome);
+            state.done.push_back((Instant::now() + WINDOW, self.key.clone()));
+        }
+        // Before those who wait hear of it: none of them finds the id taken by a call that is over.
+        if !keep {
+            state.entries.remove(&self.key);
+        }
+        self.sender.send_replace(Some(outcome));
+        state.forget(Instant::now());
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let mut state = lock(&self.state);
+            // Whoever took the id since has another channel.
+            if state
+                .entries
+                .get(&self.key)
+                .is_some_and(|entry| entry.outcome.same_channel(&self.sender.subscribe()))
+            {
+                state.entries.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Lets go of what is too old or too much.
+    fn forget(&mut self, now: Instant) {
+        while let Some((until, _)) = self.done.front() {
+            if *until > now && self.done.len() <= MOST && self.bytes <= MOST_BYTES {
+                break;
+            }
+            let Some((_, key)) = self.done.pop_front() else { break };
+            if let Some(entry) = self.entries.remove(&key) {
+                let freed = entry.outcome.borrow().as_ref().map_or(0, size);
+                self.bytes = self.bytes.saturating_sub(freed);
+            }
+        }
+    }
+}
+
+fn size(outcome: &Outcome) -> usize {
+    outcome.as_ref().map_or(0, |answer| answer.body.len())
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::super::super::Source;
+    use super::*;
+
+    fn key(request_id: &str) -> Key {
+        let id = ConnectionId::parse(String::new(), "p".into(), "c".into()).unwrap();
+        (id, request_id.to_owned())
+    }
+
+    fn answer(bytes: usize) -> Outcome {
+        Ok(Arc::new(WholeAnswer {
+            status: 200,
+            headers: HeaderMap::new(),
+            body: Bytes::from(vec![0; bytes]),
+            attempts: 1,
+            source: Source::Cache,
+        }))
+    }
+
+    fn first(repeats: &Repeats, request_id: &str) -> Ticket {
+        match repeats.join(key(request_id), [0; 32]) {
+            Joined::First(ticket) => ticket,
+            Joined::Again(_) | Joined::Taken => panic!("{request_id} is in use"),
+        }
+    }
+
+    fn is_kept(repeats: &Repeats, request_id: &str) -> bool {
+        matches!(repeats.join(key(request_id), [0; 32]), Joined::Again(_))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_kept_for_its_window() {
+        let repeats = Repeats::default();
+        first(&repeats, "a").settle(answer(1), true);
+        assert!(is_kept(&repeats, "a"));
+        assert!(matches!(repeats.join(key("a"), [1; 32]), Joined::Taken), "another call");
+        tokio::time::sleep(WINDOW).await;
+        assert!(!is_kept(&repeats, "a"));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_meanwhile_gets_the_same_answer() {
+        let repeats = Repeats::default();
+        let ticket = first(&repeats, "a");
+        let Joined::Again(mut waiting) = repeats.join(key("a"), [0; 32]) else { panic!("not joined") };
+        ticket.settle(Err(Error::ShuttingDown), false);
+        assert_eq!(
+            waiting.wait_for(Option::is_some).await.unwrap().as_ref().unwrap().as_ref().unwrap_err(),
+            &Error::ShuttingDown
+        );
+        drop(first(&repeats, "a"));
+        drop(first(&repeats, "a"));
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_by_bytes_and_by_number() {
+        let repeats = Repeats::default();
+        for n in 0..5 {
+            first(&repeats, &n.to_string()).settle(answer(MOST_BYTES / 4), true);
+        }
+        assert!(!is_kept(&repeats, "0"), "the oldest goes");
+        assert!(is_kept(&repeats, "4"));
+        for n in 0..2 * MOST {
+            first(&repeats, &format!("small {n}")).settle(answer(0), true);
+        }
+        assert!(lock(&repeats.0).entries.len() <= MOST);
+        assert!(lock(&repeats.0).bytes <= MOST_BYTES);
+    }
+}

@@ -1,0 +1,246 @@
+//! A provider's API as one object: where it is, which rules a call must keep, who may go next, and what an answer means.
+//!
+//! Joins the parts: [`target`](super::target) checks, [`turn`] admits, the client sends, [`throttle`](super::throttle)
+//! reads. Knows no store and no caller. Invariant: hosts, headers and credentials come from one immutable entry, and
+//! whatever is sent went through [`Target::authorize`].
+
+mod held;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::BodyExt as _;
+
+use self::held::{Held, peeked};
+use self::turn::{Leave, Turns, Verdict};
+use super::call::{
+    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says, Wanted,
+};
+use super::field;
+use super::health::ApiHealth;
+use super::http::HttpClient;
+use super::http::api::{ApiClient, ApiRequest, Patience};
+use super::spec::ProviderSpec;
+use super::target::{self, Target};
+use super::throttle::{Reply, Signals};
+use crate::clock::Clock;
+use crate::connection::{ConnectionId, Credential, ProviderKey};
+use crate::error::{Error, Mistake, ProviderError, Unsent};
+use crate::telemetry::Metrics;
+
+/// Over how much waiting the rate of an answer is looked at.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+
+/// How much of a failure's body is looked at for what it means.
+const LOOKED_AT: usize = 64 * 1024;
+
+/// A provider's API. Clones are the same.
+#[derive(Clone)]
+pub(in crate::provider) struct ProviderApi(Arc<Shared>);
+
+struct Shared {
+    provider: ProviderKey,
+    api: target::Api,
+    signals: Signals,
+    client: ApiClient,
+    turns: Turns,
+    policy: CallPolicy,
+    idempotency_header: Option<HeaderName>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl ProviderApi {
+    /// Compiles the API of an entry.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub(in crate::provider) fn new(
+        provider: &ProviderKey,
+        spec: &ProviderSpec,
+        http: &HttpClient,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Vec<Mistake>> {
+        let api = target::Api::compile(provider, spec)?;
+        let limits = &spec.api.limits;
+        let patience = Patience {
+            head: limits.head_timeout.duration(),
+            idle: limits.idle_timeout.duration(),
+            rate: limits.min_bytes_per_second,
+            rate_window: RATE_WINDOW,
+            most_sent: limits.max_request_bytes,
+            most_received: limits.max_response_bytes,
+        };
+        let policy = CallPolicy {
+            timeout: limits.timeout.duration(),
+            attempts: limits.retry.attempts(),
+            pause: limits.retry.pause().duration(),
+        };
+        let idempotency_header = spec.api.idempotency_header.as_deref();
+        Ok(Self(Arc::new(Shared {
+            provider: provider.clone(),
+            client: ApiClient::new(provider.clone(), patience, http, api.addresses().clone()),
+            signals: Signals::new(spec),
+            turns: Turns::new(provider, limits, clock.clone(), metrics.clone()),
+            api,
+            policy,
+            idempotency_header: idempotency_header
+                .and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
+            clock,
+            metrics,
+        })))
+    }
+
+    pub(in crate::provider) fn policy(&self) -> CallPolicy {
+        self.0.policy
+    }
+
+    /// How the API fares; `None`: the provider's entry names none.
+    pub(in crate::provider) fn health(&self) -> Option<ApiHealth> {
+        self.0.api.is_there().then(|| self.0.turns.health())
+    }
+
+    /// Closes the API's breaker by hand.
+    pub(in crate::provider) fn close_breaker(&self) {
+        self.0.turns.close();
+    }
+
+    /// Holds a call against every rule.
+    pub(in crate::provider) fn prepared(
+        &self,
+        id: &ConnectionId,
+        wanted: &Wanted,
+    ) -> Result<Box<dyn PreparedCall>, Error> {
+        let shared = &self.0;
+        // Connections hold no values for variables yet; a provider that needs some is refused by its rule.
+        let variables = BTreeMap::new();
+        let target = shared.api.target(&target::Request {
+            connection: id,
+            method: &wanted.method,
+            host: (!wanted.host.is_empty()).then_some(wanted.host.as_str()),
+            path: &wanted.path,
+            query: &wanted.query,
+            variables: &variables,
+        })?;
+        let fields = wanted.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut headers = field::outgoing(&shared.api, fields, &variables)?;
+        let key = shared.idempotency_header.as_ref().zip(wanted.request_id.as_deref());
+        if let Some((name, value)) = key.and_then(|(name, id)| Some((name, HeaderValue::from_str(id).ok()?)))
+        {
+            headers.insert(name.clone(), value);
+        }
+        let repeatability = Repeatability {
+            is_safe: target.method().is_safe(),
+            has_key: shared.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name)),
+        };
+        Ok(Box::new(Prepared { shared: shared.clone(), target, headers, repeatability }))
+    }
+}
+
+struct Prepared {
+    shared: Arc<Shared>,
+    target: Target,
+    headers: HeaderMap,
+    repeatability: Repeatability,
+}
+
+#[async_trait]
+impl PreparedCall for Prepared {
+    fn repeatability(&self) -> Repeatability {
+        self.repeatability
+    }
+
+    async fn send(
+        &self,
+        credential: Credential<'_>,
+        body: CallBody,
+        patience: Duration,
+    ) -> Result<CallAnswer, Error> {
+        let Shared { provider, turns, client, .. } = &*self.shared;
+        let authorized = self.target.clone().authorize(&credential)?;
+        let leave = turns.enter(self.target.connection(), patience).await;
+        let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
+        let mut headers = self.headers.clone();
+        authorized.sign(&mut headers);
+        let request =
+            ApiRequest { method: authorized.method().clone(), url: authorized.url().clone(), headers, body };
+        leave.used(&self.shared.metrics);
+        match client.send(request).await {
+            Ok(response) => self.read(response, credential, leave).await,
+            Err(error) => {
+                leave.settle(verdict(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// What an answer says to us, and what is left of it for the caller.
+    async fn read(
+        &self,
+        response: http::Response<AnswerStream>,
+        credential: Credential<'_>,
+        mut leave: Leave,
+    ) -> Result<CallAnswer, Error> {
+        let shared = &self.shared;
+        let (head, body) = response.into_parts();
+        let status = head.status.as_u16();
+        leave.answered(status);
+        let (beginning, body) = if shared.signals.reads_body_of(status) {
+            peeked(body, LOOKED_AT).await
+        } else {
+            (bytes::Bytes::new(), body)
+        };
+        let reply = Reply { status, headers: &head.headers, body: &beginning };
+        let now = shared.clock.now();
+        let says = if let Some(throttled) = shared.signals.throttled(&reply, now) {
+            Says::Throttled { wait: throttled.wait }
+        } else if shared.signals.is_token_refused(&reply) {
+            Says::TokenRefused
+        } else if matches!(status, 502..=504) {
+            Says::Trouble { wait: shared.signals.wait(&reply, now) }
+        } else {
+            Says::Nothing
+        };
+        leave.learn(shared.signals.quota(&head.headers));
+        leave.settle(match says {
+            Says::Throttled { wait } => Verdict::Throttled(wait),
+            Says::Trouble { wait } => Verdict::Failed(failure(status, wait), wait),
+            // Not implemented is an answer, and says nothing of the next call.
+            _ if status >= 500 && status != 501 => Verdict::Failed(failure(status, None), None),
+            _ => Verdict::Works,
+        });
+        let token = credential.token().copy();
+        let headers = field::incoming(&head.headers, &token);
+        let body = body.map_frame(move |frame| match frame.into_trailers() {
+            Ok(trailers) => http_body::Frame::trailers(field::incoming(&trailers, &token)),
+            Err(frame) => frame,
+        });
+        Ok(CallAnswer { status, headers, body: AnswerStream::new(Held::new(body, leave)), says })
+    }
+}
+
+fn failure(status: u16, retry_after: Option<Duration>) -> ProviderError {
+    ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after }
+}
+
+/// What a failure without an answer says about the API.
+fn verdict(error: &Error) -> Verdict {
+    match error {
+        Error::Provider { error, .. } => Verdict::Failed(error.clone(), None),
+        // The caller's own body broke off, or was too large.
+        _ => Verdict::Nothing,
+    }
+}
+
+impl std::fmt::Debug for ProviderApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProviderApi").field("provider", &self.0.provider).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! The shapes of a call at a provider's API: what an app wants sent, and what comes back.
+//!
+//! Plain data and one small port, [`PreparedCall`]. Knows no HTTP client and no gRPC. Invariant: a body is never held
+//! whole unless whoever made it held it whole before.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::connection::Credential;
+use crate::error::Error;
+
+/// The body of an app's request while it comes in. Its error is what the app is told when it sent nonsense.
+pub type RequestStream = UnsyncBoxBody<Bytes, Error>;
+
+/// The body of a provider's answer while it comes in, trailers last. Dropping it ends the call at the provider.
+pub type AnswerStream = UnsyncBoxBody<Bytes, Error>;
+
+/// What an app wants sent, unchecked.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The method, upper case.
+    pub method: String,
+    /// Which of the provider's API hosts; empty where it has one.
+    pub host: String,
+    /// The path below the provider's API base.
+    pub path: String,
+    /// Query parameters in order, not encoded.
+    pub query: Vec<(String, String)>,
+    /// Header fields in order.
+    pub headers: Vec<(String, String)>,
+    /// The app's id of this call; sent where the provider knows a header for it.
+    pub request_id: Option<String>,
+}
+
+/// A request body.
+pub enum CallBody {
+    /// None.
+    Empty,
+    /// In memory.
+    Whole(Bytes),
+    /// As it comes.
+    Stream(RequestStream),
+}
+
+impl std::fmt::Debug for CallBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// A provider's answer to a call.
+pub struct CallAnswer {
+    /// HTTP status code.
+    pub status: u16,
+    /// Header fields that an app may see.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: AnswerStream,
+    /// What it means to us.
+    pub says: Says,
+}
+
+impl std::fmt::Debug for CallAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallAnswer")
+            .field("status", &self.status)
+            .field("says", &self.says)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an answer means beyond what it says to the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing.
+    Nothing,
+    /// The access token is not taken: 401, or the provider's own way to say so.
+    TokenRefused,
+    /// Too many calls; nothing was done.
+    Throttled {
+        /// How long to wait, if it said.
+        wait: Option<Duration>,
+    },
+    /// A passing trouble: 502, 503, 504.
+    Trouble {
+        /// How long to wait, if it said.
+        wait: Option<Duration>,
+    },
+}
+
+/// Whether a call may be made more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeatability {
+    /// Its method is safe: GET, HEAD, OPTIONS (RFC 9110 section 9.2.1).
+    pub is_safe: bool,
+    /// It carries a key by which the provider knows a repetition.
+    pub has_key: bool,
+}
+
+/// How often and for how long a call is tried, where the caller does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallPolicy {
+    /// How long a unary call may take in all, its waits included.
+    pub timeout: Duration,
+    /// Attempts in all.
+    pub attempts: u32,
+    /// The longest first pause before another attempt; it doubles with each.
+    pub pause: Duration,
+}
+
+impl Default for CallPolicy {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), attempts: 3, pause: Duration::from_millis(200) }
+    }
+}
+
+/// A call that passed every rule. It knows where it goes; only the token is missing.
+#[async_trait]
+pub trait PreparedCall: Send + Sync {
+    /// Whether it may be made more than once.
+    fn repeatability(&self) -> Repeatability;
+
+    /// Makes the call once, waiting at most `patience` for its turn, and answers as soon as there is a head.
+    ///
+    /// # Errors
+    /// `Provider` with `Unavailable`, `RateLimited` or `CircuitOpen`: it was certainly not processed; with `Ambiguous`:
+    /// it may have been. What the body failed with, where that ended the call.
+    async fn send(
+        &self,
+        credential: Credential<'_>,
+        body: CallBody,
+        patience: Duration,
+    ) -> Result<CallAnswer, Error>;
+}

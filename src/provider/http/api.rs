@@ -1,0 +1,389 @@
+//! The client for calls at a provider's API: as hardened as the one for its token endpoint, but pooled.
+//!
+//! Owns connections, HTTP versions and how long a server may be silent or slow. Does not know tokens, rules or what an
+//! answer means. Invariant: a request is sent once or not at all, an answer's bytes pass as they come, and a kept
+//! connection outlives neither its idle time nor the client that made it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use url::Url;
+
+use super::resolver::{GuardedResolver, SystemLookup};
+use super::{HttpClient, is_caused_by, unsent_cause};
+use crate::connection::ProviderKey;
+use crate::error::{AmbiguousCause, Error, ProviderError, Unsent};
+use crate::provider::address::AddressPolicy;
+use crate::provider::call::{AnswerStream, CallBody, RequestStream};
+
+/// How long name resolution, TCP and TLS may take together.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long a kept connection may be idle. A server that closes it at the moment of the next request makes that one's
+/// fate unknown, so it is shorter than what servers commonly allow.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long one set of connections is used: after that, names are resolved anew even if the old ones were never idle.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// Kept idle connections to one host.
+const KEPT: usize = 32;
+
+/// Header fields of an answer, and their bytes in all.
+const MOST_FIELDS: usize = 1000;
+const MOST_FIELD_BYTES: usize = 64 * 1024;
+
+/// Window of one HTTP/2 stream, and of one connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::provider) struct Patience {
+    /// From the last byte of the request to the head of the answer.
+    pub(in crate::provider) head: Duration,
+    /// Between two pieces of a body.
+    pub(in crate::provider) idle: Duration,
+    /// Bytes a second that an answer brings at least.
+    pub(in crate::provider) rate: u64,
+    /// Over how much waiting that is looked at.
+    pub(in crate::provider) rate_window: Duration,
+    /// Bytes of a request's body at most.
+    pub(in crate::provider) most_sent: u64,
+    /// Bytes of an answer's body at most.
+    pub(in crate::provider) most_received: u64,
+}
+
+/// The client of one provider's API.
+pub(in crate::provider) struct ApiClient {
+    provider: ProviderKey,
+    patience: Patience,
+    make: Box<dyn Fn() -> Option<reqwest::Client> + Send + Sync>,
+    current: Mutex<Option<(reqwest::Client, Instant)>>,
+}
+
+/// A request whose every part was checked.
+pub(in crate::provider) struct ApiRequest {
+    pub(in crate::provider) method: Method,
+    pub(in crate::provider) url: Url,
+    pub(in crate::provider) headers: HeaderMap,
+    pub(in crate::provider) body: CallBody,
+}
+
+impl ApiClient {
+    pub(in crate::provider) fn new(
+        provider: ProviderKey,
+        patience: Patience,
+        http: &HttpClient,
+        addresses: AddressPolicy,
+    ) -> Self {
+        let tls = http.tls_for_calls();
+        let resolver = Arc::new(GuardedResolver::new(addresses, Arc::new(SystemLookup)));
+        let make = move || {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is where the hardened client for calls is built"
+            )]
+            let builder = reqwest::Client::builder();
+            builder
+                .tls_backend_preconfigured(tls.clone())
+                .dns_resolver(resolver.clone())
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .no_proxy()
+                .referer(false)
+                .connect_timeout(CONNECT)
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(KEPT)
+                .http1_max_headers(MOST_FIELDS)
+                .http2_max_header_list_size(u32::try_from(MOST_FIELD_BYTES).unwrap_or(u32::MAX))
+                .http2_initial_stream_window_size(STREAM_WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .ok()
+        };
+        Self { provider, patience, make: Box::new(make), current: Mutex::new(None) }
+    }
+
+    fn client(&self) -> Option<reqwest::Client> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match &*current {
+            Some((client, until)) if now < *until => Some(client.clone()),
+            _ => {
+                let client = (self.make)()?;
+                *current = Some((client.clone(), now + LIFE));
+                Some(client)
+            }
+        }
+    }
+
+    /// Sends a request once, and answers with the head; the body follows as it comes.
+    pub(in crate::provider) async fn send(
+        &self,
+        request: ApiRequest,
+    ) -> Result<http::Response<AnswerStream>, Error> {
+        let client = self.client().ok_or(Error::Internal("no HTTP client could be made"))?;
+        let pulse = Arc::new(Pulse::default());
+        let mut outgoing = client.request(request.method, request.url).headers(request.headers);
+        match request.body {
+            CallBody::Empty => pulse.done(),
+            CallBody::Whole(bytes) => {
+                if bytes.len() as u64 > self.patience.most_sent {
+                    return Err(Error::MessageTooLarge { limit_bytes: self.patience.most_sent });
+                }
+                let whole = http_body_util::Full::new(bytes);
+                let whole = http_body_util::BodyExt::map_err(whole, |never| match never {});
+                outgoing = outgoing.body(self.paced(RequestStream::new(whole), &pulse));
+            }
+            CallBody::Stream(stream) => outgoing = outgoing.body(self.paced(stream, &pulse)),
+        }
+        let mut sending = std::pin::pin!(outgoing.send());
+        let response = loop {
+            let until = pulse.beat() + self.patience.head;
+            tokio::select! {
+                response = &mut sending => break response.map_err(|error| self.failure(&error))?,
+                // The request's own body may still be coming; its silence is its sender's.
+                () = sleep_until(until), if pulse.is_done() || !pulse.waits_for_sender() => {
+                    if pulse.beat() + self.patience.head <= Instant::now() {
+                        return Err(self.lost(AmbiguousCause::Timeout));
+                    }
+                }
+                () = pulse.changed.notified() => {}
+            }
+        };
+        let response: http::Response<reqwest::Body> = response.into();
+        let bytes: usize =
+            response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if bytes > MOST_FIELD_BYTES {
+            return Err(self.lost(AmbiguousCause::HeadTooLarge));
+        }
+        Ok(response.map(|body| AnswerStream::new(Guarded::new(body, self.provider.clone(), self.patience))))
+    }
+
+    fn paced(&self, stream: RequestStream, pulse: &Arc<Pulse>) -> reqwest::Body {
+        let most = self.patience.most_sent;
+        reqwest::Body::wrap(Paced { stream: Mutex::new(stream), pulse: pulse.clone(), left: most, most })
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> Error {
+        if let Some(ours) = is_caused_by::<Error>(error) {
+            return ours.clone();
+        }
+        let was_canceled = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
+        if error.is_connect() || was_canceled {
+            let cause = if was_canceled { Unsent::Connect } else { unsent_cause(error) };
+            let error = ProviderError::Unavailable { cause, retry_after: None };
+            return Error::Provider { provider: self.provider.clone(), error };
+        }
+        let is_too_large = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large);
+        self.lost(match (is_too_large, error.is_timeout()) {
+            (true, _) => AmbiguousCause::HeadTooLarge,
+            (false, true) => AmbiguousCause::Timeout,
+            (false, false) => AmbiguousCause::Reset,
+        })
+    }
+
+    fn lost(&self, cause: AmbiguousCause) -> Error {
+        lost(&self.provider, cause)
+    }
+}
+
+fn lost(provider: &ProviderKey, cause: AmbiguousCause) -> Error {
+    Error::Provider { provider: provider.clone(), error: ProviderError::Ambiguous { cause } }
+}
+
+/// How far a request's body has come, for whoever waits for the head of the answer.
+struct Pulse {
+    began: Instant,
+    /// Milliseconds after `began`.
+    beat: std::sync::atomic::AtomicU64,
+    is_done: AtomicBool,
+    waits_for_sender: AtomicBool,
+    changed: tokio::sync::Notify,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            beat: std::sync::atomic::AtomicU64::new(0),
+            is_done: AtomicBool::new(false),
+            waits_for_sender: AtomicBool::new(false),
+            changed: tokio::sync::Notify::new(),
+        }
+    }
+}
+
+impl Pulse {
+    fn beat(&self) -> Instant {
+        self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed))
+    }
+
+    fn beats(&self, waits_for_sender: bool) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(millis, Ordering::Relaxed);
+        if self.waits_for_sender.swap(waits_for_sender, Ordering::Relaxed) != waits_for_sender {
+            self.changed.notify_one();
+        }
+    }
+
+    fn done(&self) {
+        self.beats(false);
+        self.is_done.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
+    }
+
+    fn waits_for_sender(&self) -> bool {
+        self.waits_for_sender.load(Ordering::Relaxed)
+    }
+}
+
+/// A request's body that tells how far it has come, and ends where it is too long.
+struct Paced {
+    /// Never contended: the client library asks for a body that threads could share.
+    stream: Mutex<RequestStream>,
+    pulse: Arc<Pulse>,
+    left: u64,
+    most: u64,
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let polled = Pin::new(&mut *stream).poll_frame(cx);
+        let is_over = stream.is_end_stream();
+        match &polled {
+            Poll::Pending => self.pulse.beats(true),
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let Some(left) = self.left.checked_sub(length) else {
+                    return Poll::Ready(Some(Err(Error::MessageTooLarge { limit_bytes: self.most })));
+                };
+                self.left = left;
+                self.pulse.beats(false);
+            }
+            Poll::Ready(None | Some(Err(_))) => self.pulse.done(),
+        }
+        if is_over {
+            self.pulse.done();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}
+
+/// An answer's body that ends where its server is silent, too slow, or does not end.
+struct Guarded {
+    body: reqwest::Body,
+    provider: ProviderKey,
+    patience: Patience,
+    received: u64,
+    /// Set while the server is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    waits_since: Instant,
+    /// What was waited and what came since the rate was last looked at.
+    waited: Duration,
+    came: u64,
+}
+
+impl Guarded {
+    fn new(body: reqwest::Body, provider: ProviderKey, patience: Patience) -> Self {
+        Self {
+            body,
+            provider,
+            patience,
+            received: 0,
+            timer: None,
+            waits_since: Instant::now(),
+            waited: Duration::ZERO,
+            came: 0,
+        }
+    }
+
+    /// Counts what came, and the time for which it was waited. Time in which nobody asked for more is not the server's.
+    fn count(&mut self, length: u64) -> Result<(), Error> {
+        if self.timer.take().is_some() {
+            self.waited += self.waits_since.elapsed();
+        }
+        self.received += length;
+        self.came += length;
+        if self.received > self.patience.most_received {
+            return Err(Error::MessageTooLarge { limit_bytes: self.patience.most_received });
+        }
+        if self.waited >= self.patience.rate_window {
+            if u128::from(self.came) * 1000 < u128::from(self.patience.rate) * self.waited.as_millis() {
+                return Err(lost(&self.provider, AmbiguousCause::TooSlow));
+            }
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        Ok(())
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> Error {
+        let cause = if error.is_timeout() { AmbiguousCause::Timeout } else { AmbiguousCause::Reset };
+        lost(&self.provider, cause)
+    }
+}
+
+impl Body for Guarded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(match polled {
+                None => None,
+                Some(Err(error)) => Some(Err(self.failure(&error))),
+                Some(Ok(frame)) => {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    Some(self.count(length).map(|()| frame))
+                }
+            });
+        }
+        let idle = self.patience.idle;
+        if self.timer.is_none() {
+            self.waits_since = Instant::now();
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Some(Err(lost(&self.provider, AmbiguousCause::Timeout))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,89 @@
+//! What a call at the API may cost: times, sizes, and how often. An operator's choice, as in [`super::restraint`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::lifecycle::Window;
+use super::restraint::{Breaker, BreakerFigures};
+use super::span::Span;
+
+/// What a call at the API may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallLimits {
+    /// How long a unary call may take in all, with its waits and repetitions. A caller's shorter deadline goes before it.
+    pub timeout: Span,
+    /// From the last byte of a request to the head of its answer.
+    pub head_timeout: Span,
+    /// Between two pieces of an answer.
+    pub idle_timeout: Span,
+    /// Bytes a second that an answer brings at least, over half a minute of waiting.
+    pub min_bytes_per_second: u64,
+    /// Bytes of a request's body at most.
+    pub max_request_bytes: u64,
+    /// Bytes of an answer's body at most.
+    pub max_response_bytes: u64,
+    /// Calls under way at a time, for each connection. Further ones wait for their turn.
+    pub max_parallel: u32,
+    /// Calls within any span of that length, for each connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Window>,
+    /// When the API is left alone after failures; apart from the token endpoint's, so that an API that is down stops no
+    /// refresh.
+    pub breaker: Breaker,
+    /// How often a call is tried that fails and may be repeated: `network` (3 attempts, from 200 ms), `aggressive` (5,
+    /// from 100 ms), `conservative` (2, from 1 s).
+    pub retry: RetryPreset,
+}
+
+/// How often a call is tried, by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryPreset {
+    /// 3 attempts, the first pause up to 200 ms.
+    #[default]
+    Network,
+    /// 5 attempts, the first pause up to 100 ms.
+    Aggressive,
+    /// 2 attempts, the pause up to 1 s.
+    Conservative,
+}
+
+impl RetryPreset {
+    /// Attempts in all.
+    pub const fn attempts(self) -> u32 {
+        match self {
+            Self::Network => 3,
+            Self::Aggressive => 5,
+            Self::Conservative => 2,
+        }
+    }
+
+    /// The longest first pause.
+    pub const fn pause(self) -> Span {
+        match self {
+            Self::Network => Span::from_millis(200),
+            Self::Aggressive => Span::from_millis(100),
+            Self::Conservative => Span::from_secs(1),
+        }
+    }
+}
+
+const GIBIBYTE: u64 = 1024 * 1024 * 1024;
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            timeout: Span::from_secs(60),
+            head_timeout: Span::from_secs(10),
+            idle_timeout: Span::from_secs(30),
+            min_bytes_per_second: 64,
+            max_request_bytes: 16 * GIBIBYTE,
+            max_response_bytes: 16 * GIBIBYTE,
+            max_parallel: 64,
+            budget: None,
+            breaker: Breaker::Own(BreakerFigures { failures: 10, open: Span::from_secs(30), successes: 1 }),
+            retry: RetryPreset::default(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Calls at a provider's API, over gRPC, by a whole broker beside a sandbox.
+
+mod limits;
+mod stream;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+use token_broker::clock::{Clock as _, SystemClock};
+use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
+use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
+use token_broker::sandbox::{Endpoint, Exchange, Fault};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::whole::Whole;
+
+/// A whole broker that serves, and a connection `user-42` at its sandbox.
+pub(crate) struct Desk {
+    pub(crate) whole: Whole,
+    pub(crate) channel: Channel,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Desk {
+    pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// The same, with more lines in the provider's entry (YAML, flow style, with a comma before).
+    pub(crate) async fn with(entry: &str) -> Self {
+        let whole = Whole::new();
+        let bound = whole.build_with(entry).await;
+        let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
+        let mut ready = bound.readiness.subscribe();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(async move { bound.run(async { drop(stopped.await) }).await.unwrap() });
+        ready.wait_for(|is_ready| *is_ready).await.unwrap();
+        let channel = Channel::from_shared(endpoint).unwrap().connect().await.unwrap();
+        let desk = Self { whole, channel, stop: Some(stop), running: Some(running) };
+        desk.connect("user-42").await;
+        desk
+    }
+
+    async fn connect(&self, name: &str) {
+        let grant = self.whole.sandbox.grants().issue(name, &["openid", "email"]);
+        let ends_at = SystemClock.now() + grant.expires_in;
+        let asked = v1::ImportConnectionRequest {
+            provider: "sandbox".into(),
+            connection: name.into(),
+            refresh_token: grant.refresh_token.unwrap().expose().clone(),
+            access_token: grant.access_token.expose().clone(),
+            expire_time: Some(prost_types::Timestamp { seconds: ends_at.as_millis() / 1000, nanos: 0 }),
+            ..Default::default()
+        };
+        ConnectionServiceClient::new(self.channel.clone()).import_connection(asked).await.unwrap();
+    }
+
+    pub(crate) fn client(&self) -> TokenBrokerServiceClient<Channel> {
+        TokenBrokerServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn call(
+        &self,
+        request: v1::CallProviderRequest,
+    ) -> Result<v1::CallProviderResponse, Status> {
+        self.client().call_provider(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// What arrived at the API so far.
+    pub(crate) fn calls(&self) -> Vec<Exchange> {
+        let exchanges = self.whole.sandbox.log().exchanges();
+        exchanges.into_iter().filter(|exchange| exchange.endpoint == Endpoint::Echo).collect()
+    }
+
+    pub(crate) async fn stop(mut self) {
+        drop(self.stop.take());
+        let running = self.running.take().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
+    }
+}
+
+pub(crate) fn get(path: &str) -> v1::CallProviderRequest {
+    v1::CallProviderRequest {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        method: "GET".into(),
+        path: path.into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn post(path: &str, body: &[u8]) -> v1::CallProviderRequest {
+    v1::CallProviderRequest { method: "POST".into(), body: body.into(), ..get(path) }
+}
+
+pub(crate) fn header(name: &str, value: &str) -> v1::Header {
+    v1::Header { name: name.into(), value: value.into() }
+}
+
+pub(crate) fn json(answer: &v1::CallProviderResponse) -> Value {
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_details_error_info().unwrap_or_else(|| panic!("{status:?} has no reason")).reason
+}
+
+#[tokio::test]
+async fn a_call_goes_out_with_the_token_and_its_answer_comes_back_as_it_is() {
+    let desk = Desk::new().await;
+    let mut request = post("/v1/notes", "Grüße".as_bytes());
+    request.query = vec![
+        v1::QueryParameter { name: "q".into(), value: "a&b c".into() },
+        v1::QueryParameter { name: "q".into(), value: "ü".into() },
+    ];
+    request.headers = vec![header("x-one", "1"), header("x-one", "2"), header("content-type", "text/plain")];
+    let answer = desk.call(request).await.unwrap();
+
+    assert_eq!((answer.status, answer.attempts), (200, 1));
+    assert_eq!(answer.token_source(), v1::TokenSource::Cache);
+    let echo = json(&answer);
+    assert_eq!(echo["account"], "user-42");
+    assert_eq!(echo["method"], "POST");
+    assert_eq!(echo["target"], "/api/v1/notes?q=a%26b%20c&q=%C3%BC");
+    assert_eq!(echo["body"], "Grüße");
+    let sent: Vec<(&str, &str)> = echo["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap()))
+        .collect();
+    for field in [("x-one", "1"), ("x-one", "2"), ("content-type", "text/plain"), ("content-length", "7")] {
+        assert!(sent.contains(&field), "{field:?} of {sent:?}");
+    }
+    assert!(!sent.iter().any(|(name, _)| *name == "referer" || *name == "accept-encoding"), "{sent:?}");
+    assert!(answer.headers.contains(&header("content-type", "application/json")), "{:?}", answer.headers);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_of_the_provider_is_an_answer() {
+    let desk = Desk::new().await;
+    for status in [400_u16, 404, 422, 500, 501] {
+        let fault = Fault::status(status)
+            .body("text/plain", b"no\0\xff".as_slice())
+            .header(http::header::WARNING, "a");
+        desk.whole.sandbox.script().next(Endpoint::Echo, fault);
+        let answer = desk.call(get("/x")).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_ref()), (status.into(), b"no\0\xff".as_slice()));
+        assert!(answer.headers.contains(&header("warning", "a")));
+    }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn what_breaks_a_rule_never_leaves() {
+    let desk = Desk::new().await;
+    let refused = [
+        ("path_dot_segment", get("/../token")),
+        ("path_encoded", get("/a%2fb")),
+        ("method", v1::CallProviderRequest { method: "TRACE".into(), ..get("/x") }),
+        ("host", v1::CallProviderRequest { host: "169.254.169.254".into(), ..get("/x") }),
+        (
+            "header_reserved",
+            v1::CallProviderRequest { headers: vec![header("authorization", "Bearer x")], ..get("/x") },
+        ),
+    ];
+    for (rule, request) in refused {
+        let status = desk.call(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{rule}");
+        assert_eq!(reason(&status), "REQUEST_REFUSED");
+        assert_eq!(status.get_details_error_info().unwrap().metadata["rule"], rule);
+    }
+    assert!(desk.calls().is_empty());
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_call_is_named() {
+    let desk = Desk::new().await;
+    let request = v1::CallProviderRequest { request_id: "a b".into(), ..Default::default() };
+    let status = desk.call(request).await.unwrap_err();
+    let found = status.get_details_bad_request().unwrap().field_violations;
+    let fields: Vec<_> = found.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["provider", "connection", "method", "path", "request_id"]);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn two_hundred_calls_with_a_dead_token_make_one_refresh_and_are_each_made_once_more() {
+    let desk = Desk::new().await;
+    // In memory, and good as far as the broker knows.
+    desk.call(get("/warm")).await.unwrap();
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Echo);
+    let calls: Vec<_> = (0..200)
+        .map(|n| {
+            let mut client = desk.client();
+            tokio::spawn(async move { client.call_provider(post(&format!("/n/{n}"), b"once")).await })
+        })
+        .collect();
+    // As many as may be under way for one connection are there before the first is answered.
+    let mut hold = hold;
+    hold.reached(64).await;
+    hold.release();
+    for call in calls {
+        let answer = call.await.unwrap().unwrap().into_inner();
+        assert_eq!(answer.status, 200);
+        assert!(answer.attempts <= 2, "{}", answer.attempts);
+    }
+    assert_eq!(desk.whole.sandbox.log().counts().refresh_requests, 1);
+    let refused = desk.calls().len() - 1 - 200;
+    assert!(refused >= 64, "those that were under way were made twice: {refused}");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_for_ever_is_not_renewed_for_ever() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().always(Endpoint::Echo, Fault::status(401));
+    for attempts in [2, 1, 1] {
+        let answer = desk.call(get("/x")).await.unwrap();
+        assert_eq!((answer.status, answer.attempts), (401, attempts));
+    }
+    assert_eq!(desk.whole.sandbox.log().counts().refresh_requests, 1);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_id_is_answered_and_not_called_again() {
+    let desk = Desk::new().await;
+    let request = v1::CallProviderRequest { request_id: "order-7".into(), ..post("/orders", b"one") };
+    let hold = desk.whole.sandbox.script().hold_request(Endpoint::Echo);
+    let first = tokio::spawn({
+        let (mut client, request) = (desk.client(), request.clone());
+        async move { client.call_provider(request).await }
+    });
+    let mut hold = hold;
+    hold.reached(1).await;
+    let mut second = tokio::spawn({
+        let (mut client, request) = (desk.client(), request.clone());
+        async move { client.call_provider(request).await }
+    });
+    assert!(futures_util::poll!(&mut second).is_pending());
+    hold.release();
+    let first = first.await.unwrap().unwrap().into_inner();
+    assert_eq!(second.await.unwrap().unwrap().into_inner(), first);
+    assert_eq!(desk.call(request.clone()).await.unwrap(), first);
+    assert_eq!(desk.calls().len(), 1);
+    let key = json(&first)["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|pair| pair[0] == "idempotency-key" && pair[1] == "order-7");
+    assert!(key, "the provider is told the id: {}", json(&first));
+
+    let status = desk.call(v1::CallProviderRequest { body: b"two".into(), ..request }).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_used_again() {
+    let desk = Desk::new().await;
+    for n in 0..20 {
+        desk.call(get(&format!("/{n}"))).await.unwrap();
+    }
+    let connections: BTreeSet<_> = desk.calls().iter().map(|call| call.connection).collect();
+    assert_eq!((desk.calls().len(), connections.len()), (20, 1));
+    desk.stop().await;
+}

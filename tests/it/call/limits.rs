@@ -1,0 +1,161 @@
+//! What a provider may ask for and what it may cost: pauses, failures, sizes, silence.
+
+use std::time::Duration;
+
+use token_broker::clock::{Clock as _, SystemClock};
+use token_broker::grpc::proto::v1;
+use token_broker::sandbox::{Endpoint, Fault};
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+use super::{Desk, get, json, post, reason};
+
+/// Every way to ask for a minute's pause.
+fn throttled() -> Vec<(&'static str, Fault)> {
+    let minute = Duration::from_secs(60);
+    let at = SystemClock.now() + minute;
+    let field = |name: &'static str, status: u16, value: String| {
+        Fault::status(status).header(http::HeaderName::from_static(name), &value)
+    };
+    vec![
+        ("seconds", Fault::status(429).retry_after(minute)),
+        ("an HTTP date", Fault::status(429).retry_after_at(at)),
+        ("epoch seconds", field("x-reset", 429, (at.as_millis() / 1000).to_string())),
+        ("epoch milliseconds", field("x-reset-ms", 429, at.as_millis().to_string())),
+        ("403 as throttle", field("x-left", 403, "0".into()).retry_after(minute)),
+        (
+            "a pattern in the body",
+            Fault::status(400)
+                .body("application/json", r#"{"error":{"code":"slow_down"}}"#)
+                .retry_after(minute),
+        ),
+    ]
+}
+
+const RATE: &str = ", rate: {throttled: [{status: [403], header: {name: x-left, value: '0'}}, \
+     {status: [400], path: /error/code, matches: slow_down}], \
+     wait: [{header: x-reset, unit: epoch_seconds}, {header: x-reset-ms, unit: epoch_milliseconds}]}";
+
+#[tokio::test]
+async fn a_pause_that_is_longer_than_the_caller_can_wait_is_told() {
+    let desk = Desk::with(RATE).await;
+    for (how, fault) in throttled() {
+        // Each at a connection of its own: the pause is kept for those who call next.
+        desk.connect(&how.replace(' ', "-")).await;
+        desk.whole.sandbox.script().next(Endpoint::Echo, fault);
+        let asked = || {
+            let request = v1::CallProviderRequest { connection: how.replace(' ', "-"), ..get("/x") };
+            let mut request = Request::new(request);
+            request.set_timeout(Duration::from_secs(5));
+            request
+        };
+        let before = desk.calls().len();
+        for _ in 0..3 {
+            let status = desk.client().call_provider(asked()).await.unwrap_err();
+            assert_eq!(
+                (status.code(), reason(&status).as_str()),
+                (Code::ResourceExhausted, "PROVIDER_RATE_LIMITED")
+            );
+            let wait = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+            assert!((50..=61).contains(&wait.as_secs()), "{how}: {wait:?}");
+        }
+        assert_eq!(desk.calls().len() - before, 1, "{how}: it was left alone after the first");
+    }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_short_pause_is_waited_for() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::status(429).retry_after(Duration::from_secs(1)));
+    let answer = desk.call(post("/x", b"once more")).await.unwrap();
+    assert_eq!((answer.status, answer.attempts), (200, 2));
+    assert_eq!(json(&answer)["body"], "once more");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_wants_no_repetition_gets_the_429() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::status(429).retry_after(Duration::from_secs(1)));
+    let retry = Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 });
+    let answer = desk.call(v1::CallProviderRequest { retry, ..get("/x") }).await.unwrap();
+    assert_eq!((answer.status, answer.attempts), (429, 1));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn only_what_may_be_repeated_is_repeated_after_a_failure() {
+    let idempotent = v1::RetryPolicy { mode: v1::RetryMode::Idempotent.into(), max_attempts: 5 };
+    let never = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 };
+    let table = [
+        (get("/x"), 3),
+        (v1::CallProviderRequest { retry: Some(never), ..get("/x") }, 1),
+        (post("/x", b"a"), 1),
+        (v1::CallProviderRequest { retry: Some(idempotent), ..post("/x", b"a") }, 5),
+        (v1::CallProviderRequest { request_id: "key-1".into(), ..post("/x", b"a") }, 3),
+    ];
+    for fault in [Fault::status(503), Fault::drop_request()] {
+        let desk = Desk::with(", api: {limits: {breaker: {failures: 1000}}}").await;
+        desk.whole.sandbox.script().always(Endpoint::Echo, fault);
+        for (request, sent) in &table {
+            let before = desk.calls().len();
+            // An answer or an error, as it failed; what counts is how often it was sent.
+            drop(desk.call(request.clone()).await);
+            assert_eq!(desk.calls().len() - before, *sent, "{request:?}");
+        }
+        desk.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_failing_api_opens_its_breaker_and_refreshes_go_on() {
+    let entry = ", api: {limits: {breaker: {failures: 3, open: 10m}, retry: conservative}}";
+    let desk = Desk::with(entry).await;
+    desk.whole.sandbox.script().always(Endpoint::Echo, Fault::status(503));
+    for _ in 0..3 {
+        desk.call(post("/x", b"a")).await.unwrap();
+    }
+    let status = desk.call(get("/x")).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "PROVIDER_CIRCUIT_OPEN"));
+    assert_eq!(desk.calls().len(), 3);
+
+    let asked = v1::RefreshConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        ..Default::default()
+    };
+    let mut connections = v1::connection_service_client::ConnectionServiceClient::new(desk.channel.clone());
+    connections.refresh_connection(asked).await.unwrap();
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_for_one_message_names_the_limit() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::huge(64 * 1024 * 1024));
+    let status = desk.call(get("/x")).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    assert_eq!(status.get_details_error_info().unwrap().metadata["limitBytes"], "4063232");
+    assert!(status.message().contains("StreamProviderCall"), "{}", status.message());
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_or_a_slow_provider_is_not_waited_for_without_end() {
+    let entry = ", api: {limits: {head_timeout: 200ms, idle_timeout: 200ms}}";
+    let desk = Desk::with(entry).await;
+    let script = desk.whole.sandbox.script();
+    let never = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 };
+    let hold = script.hold_request(Endpoint::Echo);
+    let request = v1::CallProviderRequest { retry: Some(never), ..get("/x") };
+    let status = desk.call(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE");
+    hold.release();
+    for fault in [Fault::trickle(Duration::from_secs(30)), Fault::cut()] {
+        script.next(Endpoint::Echo, fault);
+        let status = desk.call(request.clone()).await.unwrap_err();
+        assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE");
+    }
+    desk.stop().await;
+}

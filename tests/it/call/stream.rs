@@ -1,0 +1,173 @@
+//! `StreamProviderCall`: chunks both ways, and what a caller does wrong with them.
+
+use bytes::Bytes;
+use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
+use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
+use token_broker::sandbox::{Delivery, Endpoint, Fault};
+use tokio::sync::mpsc;
+use tokio_stream_of::messages;
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use super::{Desk, reason};
+
+/// A stream of messages from a channel.
+mod tokio_stream_of {
+    use futures_util::{Stream, stream};
+    use token_broker::grpc::proto::v1::StreamProviderCallRequest;
+    use tokio::sync::mpsc;
+
+    pub(super) fn messages(
+        receiver: mpsc::Receiver<StreamProviderCallRequest>,
+    ) -> impl Stream<Item = StreamProviderCallRequest> {
+        stream::unfold(receiver, |mut receiver| async {
+            let message = receiver.recv().await?;
+            Some((message, receiver))
+        })
+    }
+}
+
+fn head(method: &str, path: &str) -> v1::CallHead {
+    v1::CallHead {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        method: method.into(),
+        path: path.into(),
+        ..Default::default()
+    }
+}
+
+fn message(part: Sent) -> v1::StreamProviderCallRequest {
+    v1::StreamProviderCallRequest { part: Some(part) }
+}
+
+fn chunk(data: impl Into<Bytes>, end: bool) -> v1::StreamProviderCallRequest {
+    message(Sent::Chunk(v1::BodyChunk { data: data.into(), end }))
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+struct Answer {
+    head: v1::AnswerHead,
+    body: Vec<u8>,
+    has_ended: bool,
+    trailers: Vec<v1::Header>,
+    largest: usize,
+}
+
+async fn called(desk: &Desk, sent: Vec<v1::StreamProviderCallRequest>) -> Result<Answer, Status> {
+    let sent = futures_util::stream::iter(sent);
+    let mut came = desk.client().stream_provider_call(sent).await?.into_inner();
+    let mut answer = Answer::default();
+    while let Some(message) = came.message().await? {
+        match message.part.unwrap() {
+            Came::Head(head) => answer.head = head,
+            Came::Chunk(chunk) => {
+                assert!(!answer.has_ended, "nothing follows the end");
+                answer.largest = answer.largest.max(chunk.data.len());
+                answer.body.extend_from_slice(&chunk.data);
+                answer.has_ended = chunk.end;
+            }
+            Came::Trailers(trailers) => answer.trailers = trailers.trailers,
+        }
+    }
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn a_body_goes_and_comes_in_chunks() {
+    let desk = Desk::new().await;
+    let mut sent = vec![message(Sent::Head(head("PUT", "/file")))];
+    sent.extend((0..10).map(|n| chunk(vec![b'0' + n; 1000], false)));
+    sent.push(chunk("last", true));
+    let answer = called(&desk, sent).await.unwrap();
+    assert_eq!((answer.head.status, answer.head.attempts), (200, 1));
+    assert!(answer.has_ended && answer.trailers.is_empty());
+    let echo: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(echo["body_bytes"], 10_004);
+    assert!(echo["body"].as_str().unwrap().ends_with("999last"));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_in_chunks_that_fit() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::huge(8 * 1024 * 1024));
+    let answer = called(&desk, vec![message(Sent::Head(head("GET", "/file")))]).await.unwrap();
+    assert!(answer.body.len() >= 8 * 1024 * 1024 && answer.has_ended);
+    assert!(answer.largest <= 64 * 1024, "{}", answer.largest);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_token_costs_a_small_stream_one_more_attempt_and_a_long_one_its_answer() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let small = vec![message(Sent::Head(head("POST", "/a"))), chunk("all of it", true)];
+    let answer = called(&desk, small).await.unwrap();
+    assert_eq!((answer.head.status, answer.head.attempts), (200, 2));
+
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let long = || vec![message(Sent::Head(head("POST", "/b"))), chunk("one", false), chunk("two", true)];
+    let answer = called(&desk, long()).await.unwrap();
+    assert_eq!((answer.head.status, answer.head.attempts), (401, 1), "half of it is gone");
+    // The token is renewed all the same, for those who come after.
+    desk.whole
+        .sandbox
+        .log()
+        .wait_for(|exchange| exchange.is_refresh() && exchange.ended.is_some() && exchange.id > 2)
+        .await;
+    let answer = called(&desk, long()).await.unwrap();
+    assert!(answer.head.status == 200 || answer.head.status == 401);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_caller_does_wrong_with_chunks_is_told_by_its_field() {
+    let desk = Desk::new().await;
+    let opened = || message(Sent::Head(head("POST", "/a")));
+    let promised =
+        |length| message(Sent::Head(v1::CallHead { content_length: Some(length), ..head("POST", "/a") }));
+    let table = [
+        ("head", vec![]),
+        ("head", vec![chunk("a", true)]),
+        ("head", vec![opened(), opened()]),
+        ("head", vec![opened(), chunk("a", false), opened()]),
+        ("part", vec![opened(), v1::StreamProviderCallRequest { part: None }]),
+        ("chunk.data", vec![opened(), chunk(vec![0; 65_537], true)]),
+        ("chunk.end", vec![opened(), chunk("a", false)]),
+        ("head.content_length", vec![promised(3)]),
+        ("head.content_length", vec![promised(3), chunk("abcd", true)]),
+        ("head.content_length", vec![promised(3), chunk("a", false), chunk("b", true)]),
+        ("head.method", vec![message(Sent::Head(head("", "/a"))), chunk("a", true)]),
+    ];
+    for (field, sent) in table {
+        let shown = format!("{field}: {} messages", sent.len());
+        let status = called(&desk, sent).await.unwrap_err();
+        assert_eq!(reason(&status), "INVALID_REQUEST", "{shown}");
+        let found = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(found[0].field, field, "{shown}");
+    }
+    assert!(desk.calls().iter().all(|call| call.delivery.is_none()), "none looked complete to the provider");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_ends_the_call_at_the_provider() {
+    let desk = Desk::new().await;
+    let hold = desk.whole.sandbox.script().hold_answer(Endpoint::Echo);
+    let mut hold = hold;
+    let (sender, receiver) = mpsc::channel(2);
+    sender.send(message(Sent::Head(head("GET", "/slow")))).await.unwrap();
+    sender.send(chunk("", true)).await.unwrap();
+    let mut client = desk.client();
+    let waiting = tokio::spawn(async move { client.stream_provider_call(messages(receiver)).await });
+    hold.reached(1).await;
+    waiting.abort();
+    let left = |call: &token_broker::sandbox::Exchange| call.delivery == Some(Delivery::ClientLeft);
+    let log = desk.whole.sandbox.log();
+    tokio::time::timeout(std::time::Duration::from_secs(30), log.wait_for(left)).await.unwrap();
+    drop(sender);
+    desk.stop().await;
+}
