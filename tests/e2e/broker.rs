@@ -188,6 +188,13 @@ impl Broker {
         self.connections().await.import_connection(request).await.unwrap();
     }
 
+    /// The most memory it has had resident so far, in KiB (`VmHWM` of proc(5)).
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Asks it to stop, as an orchestrator does, and returns its whole log.
     pub(crate) fn stop(mut self) -> String {
         let process = rustix::process::Pid::from_child(&self.running.child);

@@ -9,6 +9,8 @@ mod broker;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod call;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod grpcurl;

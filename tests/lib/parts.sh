@@ -21,6 +21,7 @@ declare -rA INSTALL=(
     [python3]="Python 3.10 or later"
     [pip]="pip for that python3"
     [strace]="strace (as root on Debian it is installed for you)"
+    [nginx]="nginx (as root on Debian it is installed for you)"
     [taskset]="util-linux"
     [cc]="a C compiler (gcc and libc6-dev): the crash suite compiles a library that records writes"
 )
@@ -29,7 +30,7 @@ has_tool() {
     case $1 in
         rustfmt) cargo fmt --version >/dev/null 2>&1 ;;
         clippy) cargo clippy --version >/dev/null 2>&1 ;;
-        strace) command -v strace >/dev/null || can_apt ;;
+        strace | nginx) command -v "$1" >/dev/null || can_apt ;;
         pip) python3 -m pip --version >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -141,6 +142,14 @@ part_clients() {
     NODE_CLIENT_PACKAGES=$(tool_npm node-client tests/e2e/clients/node)
     PYTHON_CLIENT_PACKAGES=$(tool_python python-client tests/e2e/clients/python)
     some_tests cargo test --test e2e -- clients::
+}
+
+part call all "cargo nginx node python3 pip" "CallProvider at nginx, httpbin and Node"
+part_call() {
+    install_nginx
+    export HTTPBIN_PACKAGES
+    HTTPBIN_PACKAGES=$(tool_python httpbin tests/e2e/call/httpbin)
+    some_tests cargo test --test e2e -- call:: --nocapture --test-threads=2
 }
 
 part release all "cargo" "the release profile builds, and its binary runs"

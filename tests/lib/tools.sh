@@ -77,8 +77,13 @@ tool_python() {
 # Debian's own packages go where Debian puts them, and only root may.
 can_apt() { [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; }
 
-install_strace() {
-    if ! command -v strace >/dev/null; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends strace >/dev/null
+# install_debian COMMAND PACKAGE: the package, unless the command is there.
+install_debian() {
+    if ! command -v "$1" >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$2" >/dev/null
     fi
 }
+
+install_strace() { install_debian strace strace; }
+
+install_nginx() { install_debian nginx nginx-light; }
