@@ -14,6 +14,7 @@ mod keep;
 mod listing;
 mod recovery;
 mod refresh;
+mod roll;
 mod schedule;
 mod sweep;
 mod watch;
@@ -94,6 +95,8 @@ pub struct Broker {
     revocations: Mutex<BTreeSet<ConnectionId>>,
     /// Tells what this run has written from what others have.
     holder: Holder,
+    /// What house-keeping must know of every connection.
+    roll: Mutex<roll::Roll>,
     /// What is done ahead of time; `None` while nothing is.
     schedule: Mutex<Option<schedule::Schedule>>,
     /// The schedule changed: its driver must look again.
@@ -122,6 +125,7 @@ impl Broker {
             calls: call::Calls::default(),
             escrow: escrow::Escrow::new(deps.escrow),
             revocations: Mutex::default(),
+            roll: Mutex::default(),
             schedule: Mutex::default(),
             scheduled: Notify::new(),
             tasks: TaskTracker::new(),

@@ -49,6 +49,7 @@ impl Broker {
             Weight::Ordinary => self.tokens.put(connection, expected).await?,
             Weight::Rescue => self.tokens.rescue(connection, expected).await?,
         };
+        self.roll().note(&connection.profile);
         self.plan_ahead(&connection.profile);
         self.tell(|| Change::Kept(Box::new(connection.profile.clone())));
         Ok(revision)
@@ -57,6 +58,7 @@ impl Broker {
     /// Forgets a connection, alone with it, and tells who listens.
     pub(super) async fn forget_record(&self, turn: &Turn, expected: Expected) -> Result<(), StoreError> {
         self.tokens.remove(turn.id(), expected).await?;
+        self.roll().forget(turn.id());
         self.forget_ahead(turn.id());
         self.tell(|| Change::Forgotten(turn.id().clone()));
         Ok(())
