@@ -1,8 +1,8 @@
-//! The real binary, with a provider that is never asked: its connections are imported.
+//! The real binary. Its connections are imported; unless it is about refreshes its provider is never asked.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,12 +17,16 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
 use crate::drive::Door;
-use crate::{Outcome, Side};
+use crate::provider::Told;
+use crate::{Outcome, Side, child};
 
 const PROVIDER: &str = "local";
 
 /// Imports and gets under way at a time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
+
+/// How long the tokens of a crowd live: longer than any run.
+const CROWD_TTL: Duration = Duration::from_secs(86_400);
 
 /// Config, key and store of a broker.
 pub(crate) struct Home(TempDir);
@@ -36,25 +40,42 @@ pub(crate) struct Broker {
 }
 
 impl Home {
-    pub(crate) fn new() -> Outcome<Self> {
+    /// With a store of `engine` and a provider that is never asked.
+    pub(crate) fn new(engine: &str) -> Outcome<Self> {
+        let provider = json!({
+            "key": PROVIDER,
+            "kind": "oidc",
+            "issuer": "http://127.0.0.1:9",
+            "client_id": "load",
+            "client_secret": "never-sent",
+        });
+        Self::make(engine, &provider)
+    }
+
+    /// With the default engine and a provider that runs.
+    pub(crate) fn with_provider(told: &Told) -> Outcome<Self> {
+        let provider = json!({
+            "key": PROVIDER,
+            "kind": "sandbox",
+            "vars": { "port": told.port.to_string() },
+            "client_id": told.client_id,
+            "client_secret": told.client_secret,
+        });
+        Self::make("sled", &provider)
+    }
+
+    fn make(engine: &str, provider: &Value) -> Outcome<Self> {
         let home = Self(tempfile::tempdir()?);
         let path = |name: &str| home.0.path().join(name);
-        std::fs::write(path("client-secret"), "never-sent")?;
         let config = json!({
             "server": {
                 "grpc": { "socket": path("run/broker.sock"), "tcp": "127.0.0.1:0" },
                 "public": { "listen": "127.0.0.1:0" },
                 "ops": { "listen": "127.0.0.1:0" },
             },
-            "store": { "path": path("store") },
+            "store": { "path": path("store"), "engine": engine },
             "seal": { "key_file": path("seal.key") },
-            "providers": [{
-                "key": PROVIDER,
-                "kind": "oidc",
-                "issuer": "http://127.0.0.1:9",
-                "client_id": "load",
-                "client_secret_file": path("client-secret"),
-            }],
+            "providers": [provider],
         });
         std::fs::write(path("config.yaml"), config.to_string())?;
         let made = Command::new(env!("CARGO_BIN_EXE_token-broker"))
@@ -68,6 +89,15 @@ impl Home {
 
     /// Starts a broker with the settings that an operator who sets nothing gets.
     pub(crate) fn start(&self) -> Outcome<Broker> {
+        self.started(&[])
+    }
+
+    /// Starts one that does nothing ahead of time.
+    pub(crate) fn start_without_schedule(&self) -> Outcome<Broker> {
+        self.started(&[("TOKEN_BROKER_REFRESH__AHEAD", "false")])
+    }
+
+    fn started(&self, variables: &[(&str, &str)]) -> Outcome<Broker> {
         let started = Instant::now();
         let mut child = Kept(
             pinned(SERVER_CORE, Path::new(env!("CARGO_BIN_EXE_token-broker")))
@@ -75,6 +105,7 @@ impl Home {
                 .arg("--config")
                 .arg(self.0.path().join("config.yaml"))
                 .env_remove("TOKEN_BROKER_LOG")
+                .envs(variables.iter().copied())
                 .stderr(Stdio::piped())
                 .spawn()?,
         );
@@ -97,6 +128,18 @@ impl Broker {
         self.took
     }
 
+    /// Resident memory, once it has done what a start leaves to be done: when it uses next to no processor time any more.
+    pub(crate) async fn settled_bytes(&self) -> Outcome<u64> {
+        for _ in 0..30 {
+            let before = child::cpu_seconds(self.process())?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if child::cpu_seconds(self.process())? - before <= 0.05 {
+                return child::resident_bytes(self.process());
+            }
+        }
+        Err("the broker is still busy 30 s after its start".into())
+    }
+
     pub(crate) fn side(&self) -> Side {
         let socket = self.socket.trim_start_matches("unix://").to_owned();
         Side { tcp: Door::Tcp(self.tcp.clone()), socket: Door::Socket(socket), process: self.process() }
@@ -110,21 +153,50 @@ impl Broker {
         if status.success() { Ok(()) } else { Err(format!("the broker ended with {status}").into()) }
     }
 
-    async fn channel(&self) -> Outcome<Channel> {
+    pub(crate) async fn channel(&self) -> Outcome<Channel> {
         Ok(Endpoint::from_shared(self.socket.clone())?.connect().await?)
     }
 
     /// Takes over an access token that needs no refresh.
     pub(crate) async fn import(&self, connection: &str, access_token: &str) -> Outcome<()> {
-        import(self.channel().await?, connection.to_owned(), access_token.to_owned()).await
+        let request = v1::ImportConnectionRequest {
+            provider: PROVIDER.to_owned(),
+            connection: connection.to_owned(),
+            access_token: access_token.to_owned(),
+            ..Default::default()
+        };
+        import(self.channel().await?, request).await
     }
 
-    /// Takes over `count` connections with tokens as long as `like`.
+    /// Takes over grants that can be refreshed by [`refresh`].
+    pub(crate) async fn import_grants(&self, refresh_tokens: &[String]) -> Outcome<()> {
+        let channel = self.channel().await?;
+        for (number, refresh_token) in refresh_tokens.iter().enumerate() {
+            let request = v1::ImportConnectionRequest {
+                provider: PROVIDER.to_owned(),
+                connection: grant(number),
+                refresh_token: refresh_token.clone(),
+                ..Default::default()
+            };
+            import(channel.clone(), request).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes over `count` connections with tokens as long as `like`, to be refreshed when they end.
     pub(crate) async fn import_crowd(&self, count: usize, like: &str) -> Outcome<()> {
         let channel = self.channel().await?;
+        let expire_time = SystemTime::now() + CROWD_TTL;
         let all = (0..count).map(|number| {
-            let token = format!("{number:08}{}", like.get(8..).unwrap_or_default());
-            Ok(import(channel.clone(), format!("crowd-{number}"), token))
+            let request = v1::ImportConnectionRequest {
+                provider: PROVIDER.to_owned(),
+                connection: format!("crowd-{number}"),
+                access_token: format!("{number:08}{}", like.get(8..).unwrap_or_default()),
+                refresh_token: format!("never-sent-{number}"),
+                expire_time: Some(expire_time.into()),
+                ..Default::default()
+            };
+            Ok(import(channel.clone(), request))
         });
         stream::iter(all).try_buffer_unordered(AT_ONCE).try_for_each(async |()| Ok(())).await
     }
@@ -133,8 +205,8 @@ impl Broker {
     pub(crate) async fn get_crowd(&self, count: usize) -> Outcome<()> {
         let channel = self.channel().await?;
         let all = (0..count).map(|number| get(channel.clone(), format!("crowd-{number}")));
-        let answers: Vec<_> = stream::iter(all).buffer_unordered(AT_ONCE).collect().await;
-        answers.into_iter().try_for_each(|answer| answer.map(drop))
+        let answers = stream::iter(all).buffer_unordered(AT_ONCE);
+        answers.try_for_each(|_answer| async { Ok(()) }).await
     }
 
     /// The encoded reply of a hit.
@@ -168,13 +240,21 @@ fn asking(connection: String) -> v1::GetAccessTokenRequest {
     v1::GetAccessTokenRequest { provider: PROVIDER.to_owned(), connection, ..Default::default() }
 }
 
-async fn import(channel: Channel, connection: String, access_token: String) -> Outcome<()> {
-    let request = v1::ImportConnectionRequest {
+/// Has a grant that was imported refreshed.
+pub(crate) async fn refresh(channel: Channel, number: usize) -> Result<(), tonic::Status> {
+    let request = v1::RefreshConnectionRequest {
         provider: PROVIDER.to_owned(),
-        connection,
-        access_token,
+        connection: grant(number),
         ..Default::default()
     };
+    ConnectionServiceClient::new(channel).refresh_connection(request).await.map(drop)
+}
+
+fn grant(number: usize) -> String {
+    format!("grant-{number}")
+}
+
+async fn import(channel: Channel, request: v1::ImportConnectionRequest) -> Outcome<()> {
     ConnectionServiceClient::new(channel).import_connection(request).await?;
     Ok(())
 }

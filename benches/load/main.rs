@@ -2,15 +2,19 @@
 //!
 //! Starts the real binary and, beside it, a stock tonic echo with a reply of the same bytes (the floor), each as a child
 //! process on the same core, with this driver on another. Every figure is a ratio of the two formed in one run, measured
-//! in turns. Nothing is asserted about time. Writes `target/bench/load.{md,json,svg}`.
+//! in turns. Then what a hit costs while 200 refreshes a second run, and what 100 000 connections cost either engine.
+//! Nothing is asserted about time. Writes `target/bench/load.{md,json,svg}`.
 //!
 //! With `-- --control` both sides are the floor: what is then not 1.00 is the machine's noise.
 
 mod broker;
 mod child;
+mod crossing;
 mod drive;
 mod floor;
+mod footprint;
 mod picture;
+mod provider;
 mod report;
 mod series;
 
@@ -22,7 +26,7 @@ use std::time::Duration;
 
 use broker::Home;
 use drive::{Door, Load};
-use report::{Footprint, Report};
+use report::Report;
 use series::{Case, Round, Sample};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -36,12 +40,6 @@ const ROUNDS: usize = 7;
 const WARM_UP: Duration = Duration::from_millis(300);
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Connections that the cost of one is computed from.
-const CROWD: usize = 4000;
-
-/// Starts that the time to serving is taken from.
-const STARTS: usize = 7;
-
 /// An access token as large providers issue them.
 const TOKEN_BYTES: usize = 1200;
 
@@ -49,6 +47,7 @@ fn main() -> Outcome<()> {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match std::env::var(ROLE).as_deref() {
         Ok("floor") => runtime()?.block_on(floor::serve()),
+        Ok("provider") => runtime()?.block_on(provider::serve()),
         Ok("driver") => runtime()?.block_on(measure()),
         _ if !std::env::args().any(|argument| argument == "--bench") => {
             // `cargo test --benches` comes here: there is nothing to test.
@@ -70,22 +69,31 @@ pub(crate) struct Side {
 
 async fn measure() -> Outcome<()> {
     let load_before = child::load_average()?;
-    let (rounds, footprint) = if std::env::args().any(|argument| argument == "--control") {
+    let (rounds, crossing, footprints) = if std::env::args().any(|argument| argument == "--control") {
         let (one, other) =
             (floor::start(&broker::a_reply(&token(0)))?, floor::start(&broker::a_reply(&token(0)))?);
-        (rounds(&one.side(), &other.side()).await?, None)
+        (rounds(&one.side(), &other.side()).await?, None, Vec::new())
     } else {
-        let home = Home::new()?;
-        let ours = home.start()?;
-        ours.import("user-42", &token(0)).await?;
-        let floor = floor::start(&ours.reply("user-42").await?)?;
-        let rounds = rounds(&floor.side(), &ours.side()).await?;
-        drop((ours, floor));
-        (rounds, Some(footprint().await?))
+        let (mut hits, mut crossing, mut footprints) = (Vec::new(), None, Vec::new());
+        if is_wanted("hits") {
+            let home = Home::new("sled")?;
+            let ours = home.start()?;
+            ours.import("user-42", &token(0)).await?;
+            let floor = floor::start(&ours.reply("user-42").await?)?;
+            hits = rounds(&floor.side(), &ours.side()).await?;
+        }
+        if is_wanted("refreshes") {
+            crossing = Some(crossing::measure().await?);
+        }
+        if is_wanted("footprint") {
+            footprints = vec![footprint::measure("sled").await?, footprint::measure("redb").await?];
+        }
+        (hits, crossing, footprints)
     };
     let report = Report {
         rounds,
-        footprint,
+        crossing,
+        footprints,
         load_average: (load_before, child::load_average()?),
         cores: child::cores()?,
         profile: child::profile()?,
@@ -96,6 +104,12 @@ async fn measure() -> Outcome<()> {
     std::fs::write(folder.join("load.json"), serde_json::to_string_pretty(&report.json())?)?;
     std::fs::write(folder.join("load.svg"), picture::histograms(&report.rounds))?;
     say(&format!("\n{}\nraw figures and histograms: target/bench/load.{{md,json,svg}}", report.markdown()))
+}
+
+/// Whether a part was asked for: with `-- --only hits` (or `refreshes`, `footprint`) no other is measured.
+fn is_wanted(part: &str) -> bool {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--only");
+    arguments.next().is_none() || arguments.any(|argument| argument == part)
 }
 
 /// Measures both sides in turns, every case in every round.
@@ -137,33 +151,6 @@ async fn sample(door: &Door, process: u32, load: &Load) -> Outcome<Sample> {
     let before = child::cpu_seconds(process)?;
     let run = drive::run(door, load).await?;
     Ok(Sample::new(run, child::cpu_seconds(process)? - before))
-}
-
-/// Memory and time to serving, empty and with a crowd of connections.
-async fn footprint() -> Outcome<Footprint> {
-    let home = Home::new()?;
-    let mut starts = Vec::new();
-    for _ in 0..STARTS {
-        let broker = home.start()?;
-        starts.push(broker.took());
-        broker.stop()?;
-    }
-    let broker = home.start()?;
-    let idle = child::resident_bytes(broker.process())?;
-    broker.import_crowd(CROWD, &token(0)).await?;
-    broker.stop()?;
-
-    let mut crowded_starts = Vec::new();
-    for _ in 0..STARTS {
-        let broker = home.start()?;
-        crowded_starts.push(broker.took());
-        broker.stop()?;
-    }
-    let broker = home.start()?;
-    let crowded = child::resident_bytes(broker.process())?;
-    broker.get_crowd(CROWD).await?;
-    let cached = child::resident_bytes(broker.process())?;
-    Ok(Footprint { starts, idle, connections: CROWD, crowded_starts, crowded, cached })
 }
 
 /// A token of its own for each connection, of the usual size.

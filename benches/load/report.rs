@@ -5,29 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::crossing::Crossing;
+use crate::footprint::{self, Footprint};
 use crate::series::{Case, Histogram, Round, Sample, Spread};
 
 /// Everything one run has measured.
 pub(crate) struct Report {
     pub(crate) rounds: Vec<(Case, Vec<Round>)>,
-    /// Not measured in the control.
-    pub(crate) footprint: Option<Footprint>,
+    /// Not measured in the control, nor are the footprints.
+    pub(crate) crossing: Option<Crossing>,
+    pub(crate) footprints: Vec<Footprint>,
     /// Before and after.
     pub(crate) load_average: (f64, f64),
     pub(crate) cores: usize,
     pub(crate) profile: String,
-}
-
-/// Memory in bytes, and times from process start to serving.
-pub(crate) struct Footprint {
-    pub(crate) starts: Vec<Duration>,
-    pub(crate) idle: u64,
-    pub(crate) connections: usize,
-    pub(crate) crowded_starts: Vec<Duration>,
-    /// After a start with the crowd in the store, before any is asked for.
-    pub(crate) crowded: u64,
-    /// After each was asked for once.
-    pub(crate) cached: u64,
 }
 
 /// A row of the table: what it is, in which unit, how to read it, and the goal for its ratio.
@@ -55,73 +46,30 @@ const FIGURES: [Figure; 4] = [
     Figure { name: "server CPU a call", of: |sample| micros(sample.cpu), unit: " µs", goal: |_| "" },
 ];
 
-fn micros(span: Duration) -> f64 {
+pub(crate) fn micros(span: Duration) -> f64 {
     span.as_secs_f64() * 1e6
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn ratios(rounds: &[Round], of: fn(&Sample) -> f64) -> Spread {
     Spread::of(rounds.iter().map(|round| of(&round.ours) / of(&round.floor)))
 }
 
-impl Footprint {
-    fn bytes_a_connection(&self) -> f64 {
-        self.cached.saturating_sub(self.crowded) as f64 / self.connections as f64
-    }
-
-    fn markdown(&self) -> String {
-        let start = |starts: &[Duration]| {
-            let spread = Spread::of(starts.iter().map(|start| start.as_secs_f64() * 1e3));
-            format!("{:.0} ms [{:.0}–{:.0}]", spread.median, spread.min, spread.max)
-        };
-        format!(
-            "\n| footprint | figure | goal |\n|---|---:|---|\n\
-             | process start to serving, empty store | {} | < 1 s |\n\
-             | process start to serving, {count} connections in the store | {} | |\n\
-             | resident memory, idle | {:.1} MiB | < 20 MiB |\n\
-             | resident memory, {count} connections in the store, none asked for | {:.1} MiB | |\n\
-             | resident memory, each asked for once | {:.1} MiB | |\n\
-             | memory a cached connection | {:.2} KiB | < 4 KiB |\n",
-            start(&self.starts),
-            start(&self.crowded_starts),
-            mib(self.idle),
-            mib(self.crowded),
-            mib(self.cached),
-            self.bytes_a_connection() / 1024.0,
-            count = self.connections,
-        )
-    }
-
-    fn json(&self) -> Value {
-        let seconds = |starts: &[Duration]| starts.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
-        json!({
-            "start_to_serving_seconds": seconds(&self.starts),
-            "start_to_serving_crowded_seconds": seconds(&self.crowded_starts),
-            "connections": self.connections,
-            "rss_idle_bytes": self.idle,
-            "rss_crowded_bytes": self.crowded,
-            "rss_cached_bytes": self.cached,
-        })
-    }
-}
-
 impl Report {
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
-            "Profile `{}`, {} cores (server on one, driver on another), reply of {} bytes, load average {:.2} before \
-             and {:.2} after.\nEach figure is the median of {} rounds, floor and broker in turns; in brackets the \
-             lowest and the highest.\n\n\
-             | load | figure | tonic echo | token-broker | ratio | goal |\n|---|---|---:|---:|---:|---|\n",
-            self.profile,
-            self.cores,
-            self.reply_bytes(),
-            self.load_average.0,
-            self.load_average.1,
-            self.rounds.first().map_or(0, |(_, rounds)| rounds.len()),
+            "Profile `{}`, {} cores (server on one, driver on another), load average {:.2} before and {:.2} after.\n\
+             Each figure is the median of its rounds, both sides in turns; in brackets the lowest and the highest.\n",
+            self.profile, self.cores, self.load_average.0, self.load_average.1,
         );
+        if !self.rounds.is_empty() {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "\n| hits, reply of {} bytes | figure | tonic echo | token-broker | ratio | goal |\n\
+                 |---|---|---:|---:|---:|---|",
+                self.reply_bytes(),
+            );
+        }
         for (case, rounds) in &self.rounds {
             for figure in &FIGURES {
                 let floor = Spread::of(rounds.iter().map(|round| (figure.of)(&round.floor)));
@@ -143,8 +91,11 @@ impl Report {
                 );
             }
         }
-        if let Some(footprint) = &self.footprint {
-            text.push_str(&footprint.markdown());
+        if let Some(crossing) = &self.crossing {
+            text.push_str(&crossing.markdown());
+        }
+        if !self.footprints.is_empty() {
+            text.push_str(&footprint::markdown(&self.footprints));
         }
         text
     }
@@ -177,7 +128,8 @@ impl Report {
             "load_average": [self.load_average.0, self.load_average.1],
             "histogram": "[lower end of the bucket in µs, share of the calls]",
             "cases": cases.collect::<Vec<_>>(),
-            "footprint": self.footprint.as_ref().map(Footprint::json),
+            "beside_refreshes": self.crossing.as_ref().map(Crossing::json),
+            "footprints": self.footprints.iter().map(Footprint::json).collect::<Vec<_>>(),
         })
     }
 }
