@@ -163,9 +163,10 @@ part_release() {
     fi
 }
 
-part bench bench "cargo taskset" "a hit, a durable write, and the real binary beside a stock tonic echo"
+part bench bench "cargo taskset" "a hit, a durable write, the real binary beside a stock tonic echo, a call beside a bare proxy"
 part_bench() {
     cargo bench --profile dist --bench hit
     cargo bench --profile dist --bench store
     cargo bench --profile dist --bench load
+    cargo bench --profile dist --bench call
 }

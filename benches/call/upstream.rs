@@ -1,0 +1,158 @@
+//! The upstream: hyper, which answers with zeros, plain and over TLS, and counts the connections it is made.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::child::{DRIVER_CORE, Kept, pinned, ready_line};
+use crate::{Outcome, ROLE, STREAMED};
+
+const FOLDER: &str = "CALL_UPSTREAM_FOLDER";
+
+/// A running upstream.
+pub(crate) struct Upstream {
+    _child: Kept,
+    _folder: TempDir,
+    /// What each door is called, and its base.
+    pub(crate) bases: Vec<(String, String)>,
+    /// The certificate to trust, PEM.
+    pub(crate) certificate: PathBuf,
+}
+
+/// Starts this executable as the upstream.
+pub(crate) fn start() -> Outcome<Upstream> {
+    let folder = tempfile::tempdir()?;
+    let mut child = Kept(
+        pinned(DRIVER_CORE, &std::env::current_exe()?)
+            .env(ROLE, "upstream")
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()?,
+    );
+    let ports: Vec<u64> = ready_line(child.0.stdout.take().ok_or("no stdout")?, |line| {
+        serde_json::from_str::<Value>(line).ok()?["ports"].as_array()?.iter().map(Value::as_u64).collect()
+    })?;
+    let doors = [("http1", "http"), ("https1", "https"), ("https2", "https")];
+    let bases = doors
+        .iter()
+        .zip(ports)
+        .map(|((name, scheme), port)| ((*name).to_owned(), format!("{scheme}://localhost:{port}")))
+        .collect();
+    let certificate = folder.path().join("certificate.pem");
+    Ok(Upstream { _child: child, _folder: folder, bases, certificate })
+}
+
+impl Upstream {
+    /// The client that the broker uses, by itself.
+    pub(crate) fn client(&self) -> Outcome<reqwest::Client> {
+        client(&self.certificate)
+    }
+
+    /// How many connections were made to it so far.
+    pub(crate) async fn connections(&self) -> Outcome<u64> {
+        let (_, base) = self.bases.first().ok_or("no door")?;
+        Ok(self.client()?.get(format!("{base}/connections")).send().await?.text().await?.parse::<u64>()? - 1)
+    }
+}
+
+/// A client that trusts this certificate, pooled, with either version of HTTP.
+pub(crate) fn client(certificate: &std::path::Path) -> Outcome<reqwest::Client> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    #[expect(clippy::disallowed_methods, reason = "what the broker's own client is held against")]
+    let builder = reqwest::Client::builder();
+    Ok(builder.tls_backend_preconfigured(tls).no_proxy().build()?)
+}
+
+/// What the child does.
+pub(crate) async fn serve() -> Outcome<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let folder = PathBuf::from(std::env::var(FOLDER)?);
+    std::fs::write(folder.join("certificate.pem"), made.cert.pem())?;
+    let tls = |alpn: &[u8]| -> Outcome<TlsAcceptor> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    };
+    let doors = [None, Some(tls(b"http/1.1")?), Some(tls(b"h2")?)];
+    let connections = Arc::new(AtomicU64::new(0));
+    let (mut ports, mut serving) = (Vec::new(), Vec::new());
+    for tls in doors {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        ports.push(listener.local_addr()?.port());
+        let connections = connections.clone();
+        serving.push(tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(connected(tcp, tls.clone(), connections.clone()));
+            }
+        }));
+    }
+    writeln!(std::io::stdout().lock(), "{}", json!({ "ports": ports }))?;
+    for door in serving {
+        door.await?;
+    }
+    Ok(())
+}
+
+async fn connected(tcp: TcpStream, tls: Option<TlsAcceptor>, connections: Arc<AtomicU64>) {
+    if tcp.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(request.uri().path(), &connections);
+        async move { Ok::<_, std::convert::Infallible>(Response::new(answer)) }
+    });
+    let server = Builder::new(TokioExecutor::new());
+    let _ended = match tls {
+        None => server.serve_connection(TokioIo::new(tcp), service).await,
+        Some(tls) => match tls.accept(tcp).await {
+            Ok(stream) => server.serve_connection(TokioIo::new(stream), service).await,
+            Err(_) => return,
+        },
+    };
+}
+
+fn answer(path: &str, connections: &AtomicU64) -> BoxBody<Bytes, std::convert::Infallible> {
+    const PIECE: usize = 64 * 1024;
+    match path {
+        "/1KiB" => Full::new(Bytes::from(vec![0; 1024])).boxed(),
+        "/1MiB" => Full::new(Bytes::from(vec![0; 1024 * 1024])).boxed(),
+        "/connections" => Full::new(Bytes::from(connections.load(Ordering::Relaxed).to_string())).boxed(),
+        _ => {
+            let piece = Bytes::from(vec![0; PIECE]);
+            let pieces = std::iter::repeat_n(piece, STREAMED / PIECE).map(|piece| Ok(Frame::data(piece)));
+            BoxBody::new(StreamBody::new(stream::iter(pieces)))
+        }
+    }
+}
