@@ -13,6 +13,7 @@
 //! Invariant: standard output holds the result and nothing else, and no command asks a person anything but
 //! `connections disconnect`.
 
+mod call;
 mod check_config;
 mod client;
 mod complete;
@@ -109,6 +110,8 @@ enum Other {
     Providers(providers::Providers),
     /// Print a living access token
     Token(token::Token),
+    /// Call a provider's API with a connection's token
+    Call(Box<call::Call>),
     /// Check the configuration and show what holds
     CheckConfig(check_config::CheckConfig),
     /// Make and list the keys that seal the store
@@ -183,6 +186,7 @@ async fn run(global: Global, command: Option<Other>, console: &mut Console) -> R
         Other::Connections(connections) => connections.run(console, &find().await?).await,
         Other::Providers(providers) => providers.run(console, find().await).await,
         Other::Token(token) => token.run(console, &find().await?).await,
+        Other::Call(call) => call.run(console, &find().await?).await,
         Other::CheckConfig(check) => check.run(console),
         Other::Keys(keys) => keys.run(console),
         Other::Store(store) => store.run(console).await,

@@ -144,6 +144,11 @@ impl Input {
         &mut self.reader
     }
 
+    /// All that is still to come, for somebody who reads it elsewhere.
+    pub(crate) fn take(&mut self) -> Box<dyn Read + Send> {
+        std::mem::replace(&mut self.reader, Box::new(io::empty()))
+    }
+
     /// Everything there is, at most `limit` bytes.
     pub(crate) fn all(&mut self, limit: u64) -> io::Result<String> {
         let mut text = String::new();

@@ -100,6 +100,13 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         ],
     ),
     ("store verify", ["token-broker store verify", "token-broker store verify --config config.yaml --json"]),
+    (
+        "call",
+        [
+            "token-broker call sandbox user-42 GET /echo",
+            "token-broker call google user-42 POST /upload/drive/v3/files -d @photo.jpg -i",
+        ],
+    ),
     ("completions", ["token-broker completions bash", "token-broker completions fish"]),
     ("man", ["token-broker man man1", "token-broker man share/man/man1"]),
     ("help", ["token-broker help exit-codes", "token-broker help reason REAUTH_REQUIRED"]),

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::fare::{BudgetView, HealthView, LearnedView};
+use self::fare::{ApiView, BudgetView, HealthView, LearnedView};
 use super::client::Client;
 use super::console::Console;
 use super::failure::Failure;
@@ -70,6 +70,8 @@ pub(crate) struct ProviderView {
     pub(crate) reuse: Option<String>,
     /// Whether it answers; null where it is not configured.
     pub(crate) health: Option<HealthView>,
+    /// How its API fares; null: it has none that could be called.
+    pub(crate) api: Option<ApiView>,
     /// How many requests its token endpoint may still get; null where it is not configured.
     pub(crate) budget: Option<BudgetView>,
     /// What it was seen to do since the broker started; null where it is not configured.
@@ -110,6 +112,7 @@ impl From<Provider> for ProviderView {
             rotation: filled(wire.rotation),
             reuse: filled(wire.reuse),
             health: wire.health.map(HealthView::from),
+            api: wire.api.map(ApiView::from),
             budget: wire.budget.map(BudgetView::from),
             learned: wire.learned.map(LearnedView::from),
         }

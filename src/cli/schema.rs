@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::call::CallView;
 use super::connections::history::Timeline;
 use super::connections::watch::WatchLine;
 use super::connections::{ConnectionView, disconnect::Disconnected, list::ConnectionList};
@@ -31,6 +32,7 @@ fn document() -> Value {
     add::<Setup>(&mut generator, &mut commands, &["providers show"]);
     add::<Retried>(&mut generator, &mut commands, &["providers retry"]);
     add::<TokenView>(&mut generator, &mut commands, &["token"]);
+    add::<CallView>(&mut generator, &mut commands, &["call"]);
     add::<Effective>(&mut generator, &mut commands, &["check-config"]);
     add::<KeyList>(&mut generator, &mut commands, &["keys generate", "keys list"]);
     add::<ExportView>(&mut generator, &mut commands, &["store export"]);

@@ -12,7 +12,7 @@ use super::wire::{Mistakes, timestamp};
 use super::{Parts, setup};
 use crate::error::Error;
 use crate::provider::ProviderInfo;
-use crate::provider::health::{BreakerState, Budget, Health, Learned, Spread};
+use crate::provider::health::{ApiHealth, BreakerState, Budget, Health, Learned, Spread};
 
 /// The service.
 #[derive(Clone)]
@@ -85,6 +85,7 @@ fn shown(info: ProviderInfo) -> v1::Provider {
         health: info.health.map(health),
         budget: info.budget.map(budget),
         learned: info.learned.map(learned),
+        api: info.api.map(api),
         default_access_ttl: info.default_access_ttl.and_then(|ttl| ttl.try_into().ok()),
         refresh_margin: None,
         rotation: info.rotation,
@@ -95,12 +96,7 @@ fn shown(info: ProviderInfo) -> v1::Provider {
 fn health(health: Health) -> v1::ProviderHealth {
     let (reason, at) = health.last_failure.unzip();
     v1::ProviderHealth {
-        breaker: match health.breaker {
-            BreakerState::Closed => v1::BreakerState::Closed,
-            BreakerState::Open => v1::BreakerState::Open,
-            BreakerState::HalfOpen => v1::BreakerState::HalfOpen,
-        }
-        .into(),
+        breaker: breaker(health.breaker).into(),
         consecutive_failures: health.consecutive_failures,
         recent_failures: health.recent_failures,
         last_error_reason: reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
@@ -108,6 +104,32 @@ fn health(health: Health) -> v1::ProviderHealth {
         last_success_time: health.last_success_at.map(timestamp),
         next_attempt_time: health.next_attempt_at.map(timestamp),
         background_rest_end_time: health.background_rests_until.map(timestamp),
+    }
+}
+
+fn breaker(state: BreakerState) -> v1::BreakerState {
+    match state {
+        BreakerState::Closed => v1::BreakerState::Closed,
+        BreakerState::Open => v1::BreakerState::Open,
+        BreakerState::HalfOpen => v1::BreakerState::HalfOpen,
+    }
+}
+
+fn api(health: ApiHealth) -> v1::ProviderApi {
+    let (reason, at) = health.last_failure.unzip();
+    v1::ProviderApi {
+        breaker: breaker(health.breaker).into(),
+        consecutive_failures: health.consecutive_failures,
+        last_error_reason: reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        last_error_time: at.map(timestamp),
+        last_success_time: health.last_success_at.map(timestamp),
+        next_attempt_time: health.next_attempt_at.map(timestamp),
+        in_flight: health.under_way,
+        quota: health.quota.map(|quota| v1::ApiQuota {
+            remaining: quota.remaining,
+            limit: quota.limit.unwrap_or_default(),
+            time: Some(timestamp(quota.seen_at)),
+        }),
     }
 }
 

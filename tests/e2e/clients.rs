@@ -1,8 +1,13 @@
 //! Clients in other languages, with stubs made from `proto/` as their own users would make them.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use token_broker::clock::SystemClock;
+use token_broker::entropy::OsEntropy;
+use token_broker::grpc::proto::v1;
+use token_broker::sandbox::{Sandbox, SandboxOptions};
 
 use crate::broker::{Home, NOBODY, PROVIDER};
 use crate::process::{output, place};
@@ -92,6 +97,51 @@ async fn the_readmes_python_lines_get_a_token() {
             assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), TOKEN);
         }
     }
+}
+
+/// What the guide to calls says to a Python developer, run as it stands but for the broker's address.
+#[tokio::test]
+async fn the_guides_python_lines_make_a_call() {
+    let any_port = ([127, 0, 0, 1], 0).into();
+    let options = SandboxOptions::default();
+    let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
+    let home = Home::of(&json!({
+        "key": "sandbox",
+        "kind": "sandbox",
+        "vars": { "port": sandbox.address().port().to_string() },
+        "client_id": sandbox.client_id(),
+        "client_secret": sandbox.client_secret().unwrap().expose(),
+    }));
+    let broker = home.start();
+    let grant = sandbox.grants().issue("user-42", &["openid", "email"]);
+    let import = v1::ImportConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        access_token: grant.access_token.expose().clone(),
+        ..Default::default()
+    };
+    broker.connections().await.import_connection(import).await.unwrap();
+    let guide = include_str!("../../docs/call-provider.md");
+    let (_, lines) = guide.split_once("```python\n").expect("the guide has Python");
+    let lines = lines.split_once("```").expect("and it ends").0;
+    let shown = "127.0.0.1:7450";
+    assert!(lines.contains(shown), "{lines}");
+    let lines = lines.replace(shown, &broker.doors.tcp);
+
+    let project = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"), project.path().join("proto"))
+        .unwrap();
+    std::fs::write(project.path().join("app.py"), lines).unwrap();
+    let readme = include_str!("../../README.md");
+    let (_, stubs) = readme.split_once("$ python3 -m grpc_tools").expect("the README makes stubs");
+    let stubs = format!("python3 -m grpc_tools{}", stubs.split_once('\n').expect("a line ends").0);
+    let mut shell = Command::new("bash");
+    shell.args(["-ec", &format!("{stubs}\npython3 app.py")]).current_dir(project.path());
+    let said = output(shell.env("PYTHONPATH", place("PYTHON_CLIENT_PACKAGES")));
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let printed = String::from_utf8_lossy(&said.stdout).into_owned();
+    let figures: Vec<u64> = printed.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+    assert!(matches!(figures[..], [200, 1, bytes] if bytes > 0), "{printed}");
 }
 
 fn file(name: &str) -> String {

@@ -51,6 +51,39 @@ fn the_printed_command_gets_a_token_in_a_shell_with_nothing_exported() {
 }
 
 #[test]
+fn a_call_prints_the_answers_body_byte_for_byte() {
+    let desk = Desk::dev();
+    let call = "token-broker call sandbox user-42";
+    let shell = |words: &str| desk.shell(&format!("{PROGRAM} call sandbox user-42 {words}"));
+    let output = shell("POST '/echo?q=a%20b' -H 'X-One: 1' -d hello");
+    assert!(output.status.success(), "{call}: {}", text(&output.stderr));
+    let echo: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&echo["target"], &echo["body"]), (&"/api/echo?q=a%20b".into(), &"hello".into()));
+    assert!(echo["headers"].as_array().unwrap().contains(&serde_json::json!(["x-one", "1"])));
+    assert_eq!(text(&output.stderr), "");
+
+    let file = desk.runtime.path().join("body");
+    std::fs::write(&file, vec![b'x'; 50_000]).unwrap();
+    for data in [format!("-d @{}", file.display()), format!("-d - < {}", file.display())] {
+        let output = shell(&format!("PUT /file {data}"));
+        let echo: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(echo["body_bytes"], 50_000, "{data}");
+    }
+
+    let shown = text(&shell("GET /echo -i").stdout);
+    assert!(
+        shown.starts_with("HTTP 200\n") && shown.contains("\ncontent-type: application/json\n"),
+        "{shown}"
+    );
+    let view = desk.json(&["call", "sandbox", "user-42", "GET", "/echo"]);
+    assert_eq!((&view["status"], &view["attempts"]), (&200.into(), &1.into()));
+    let refused = shell("GET /../token");
+    assert_eq!(refused.status.code(), Some(64));
+    let said = text(&refused.stderr);
+    assert!(said.contains("next: ") && said.contains("REQUEST_REFUSED"), "{said}");
+}
+
+#[test]
 fn the_printed_command_finds_a_broker_whose_runtime_directory_no_shell_knows() {
     // Ours or somebody else's: the usual port is taken.
     let _held = std::net::TcpListener::bind("127.0.0.1:7450");

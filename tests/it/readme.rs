@@ -20,24 +20,33 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The contents of every fenced block of `language`.
+/// The contents of every fenced block of `language` in the README.
 fn blocks(language: &str) -> Vec<String> {
-    let text = readme();
+    blocks_of(&readme(), language)
+}
+
+/// The same in any page.
+pub(crate) fn blocks_of(text: &str, language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
 }
 
 /// Every command of the README's consoles, in order.
 pub(crate) fn sessions() -> Vec<Session> {
+    sessions_of(&readme())
+}
+
+/// The same of any page.
+pub(crate) fn sessions_of(text: &str) -> Vec<Session> {
     let mut sessions: Vec<Session> = Vec::new();
-    for line in blocks("console").iter().flat_map(|block| block.lines()) {
+    for line in blocks_of(text, "console").iter().flat_map(|block| block.lines()) {
         match (line.strip_prefix("$ "), sessions.last_mut()) {
             (Some(command), _) => {
                 sessions.push(Session { command: command.to_owned(), printed: String::new() })
             }
             (None, Some(last)) if last.command.ends_with('\\') => last.command += &format!("\n{line}"),
             (None, Some(last)) => last.printed += &format!("{line}\n"),
-            (None, None) => panic!("the README prints {line} before anything is typed"),
+            (None, None) => panic!("the page prints {line} before anything is typed"),
         }
     }
     sessions

@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::filled;
 use crate::cli::page::Page;
 use crate::cli::times;
-use crate::grpc::proto::v1::{BreakerState, LifetimeSpread, ProviderBudget, ProviderHealth, ProviderLearned};
+use crate::grpc::proto::v1::{
+    BreakerState, LifetimeSpread, ProviderApi, ProviderBudget, ProviderHealth, ProviderLearned,
+};
 
 /// How a provider fares.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -29,6 +31,31 @@ pub(crate) struct HealthView {
     pub(crate) next_attempt_time: Option<String>,
     /// Until when refreshes that nobody waits for are put off; null: they are not.
     pub(crate) background_rest_end_time: Option<String>,
+}
+
+/// How a provider's API fares.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct ApiView {
+    /// CLOSED (traffic flows), OPEN (calls are refused) or HALF_OPEN (one at a time tries).
+    pub(crate) breaker: String,
+    /// Failures in a row.
+    pub(crate) consecutive_failures: u32,
+    /// Reason of the last failure.
+    pub(crate) last_error_reason: Option<String>,
+    /// When that was.
+    pub(crate) last_error_time: Option<String>,
+    /// When it last answered.
+    pub(crate) last_success_time: Option<String>,
+    /// When the next call may be made; null: now.
+    pub(crate) next_attempt_time: Option<String>,
+    /// Calls under way.
+    pub(crate) in_flight: u32,
+    /// Calls left to the connection that has least, by the API's own word.
+    pub(crate) quota_remaining: Option<u64>,
+    /// Calls allowed to it.
+    pub(crate) quota_limit: Option<u64>,
+    /// When the API said so.
+    pub(crate) quota_time: Option<String>,
 }
 
 /// How many requests a token endpoint may still get.
@@ -96,11 +123,53 @@ fn time(time: Option<prost_types::Timestamp>) -> Option<String> {
     times::of_wire(time).map(|time| time.to_string())
 }
 
+fn breaker(wire: i32) -> String {
+    let breaker = BreakerState::try_from(wire).unwrap_or_default();
+    breaker.as_str_name().trim_start_matches("BREAKER_STATE_").to_owned()
+}
+
+impl From<ProviderApi> for ApiView {
+    fn from(wire: ProviderApi) -> Self {
+        Self {
+            breaker: breaker(wire.breaker),
+            consecutive_failures: wire.consecutive_failures,
+            last_error_reason: filled(wire.last_error_reason),
+            last_error_time: time(wire.last_error_time),
+            last_success_time: time(wire.last_success_time),
+            next_attempt_time: time(wire.next_attempt_time),
+            in_flight: wire.in_flight,
+            quota_remaining: wire.quota.as_ref().map(|quota| quota.remaining),
+            quota_limit: wire.quota.as_ref().map(|quota| quota.limit).filter(|limit| *limit > 0),
+            quota_time: time(wire.quota.and_then(|quota| quota.time)),
+        }
+    }
+}
+
+impl ApiView {
+    /// What people see of it; nothing before its first call.
+    pub(crate) fn line(&self) -> String {
+        if self.last_success_time.is_none() && self.last_error_time.is_none() && self.in_flight == 0 {
+            return String::new();
+        }
+        let mut parts = vec![match self.breaker.as_str() {
+            "OPEN" => "resting".to_owned(),
+            "HALF_OPEN" => "trying".to_owned(),
+            _ if self.consecutive_failures > 0 => format!("{} failures in a row", self.consecutive_failures),
+            _ => "well".to_owned(),
+        }];
+        parts.extend((self.in_flight > 0).then(|| format!("{} calls under way", self.in_flight)));
+        parts.extend(self.quota_remaining.map(|left| match self.quota_limit {
+            Some(limit) => format!("{left} of {limit} calls left to one connection"),
+            None => format!("{left} calls left to one connection"),
+        }));
+        parts.join(", ")
+    }
+}
+
 impl From<ProviderHealth> for HealthView {
     fn from(wire: ProviderHealth) -> Self {
-        let breaker = BreakerState::try_from(wire.breaker).unwrap_or_default();
         Self {
-            breaker: breaker.as_str_name().trim_start_matches("BREAKER_STATE_").to_owned(),
+            breaker: breaker(wire.breaker),
             consecutive_failures: wire.consecutive_failures,
             recent_failures: wire.recent_failures,
             last_error_time: time(wire.last_error_time),

@@ -180,6 +180,7 @@ impl Report for Setup {
             text.push_str(&heading("How it fares"));
             let mut fields = health.fields(page);
             fields.extend(p.budget.as_ref().map(|budget| ("budget", budget.line())));
+            fields.extend(p.api.as_ref().map(|api| ("API", api.line())));
             text.push_str(&page.fields(&fields));
         }
         if let Some(learned) = &p.learned {

@@ -1,6 +1,10 @@
-//! docs/cli.md says what the program says.
+//! docs/cli.md and docs/call-provider.md say what the program says.
 
-use super::desk::{bare, text};
+use serde_json::Value;
+use token_broker::config::{self, Environment};
+
+use super::desk::{Desk, PROGRAM, bare, text};
+use crate::readme;
 
 fn shown(words: &[&str]) -> String {
     let runtime = tempfile::tempdir().unwrap();
@@ -27,5 +31,80 @@ fn every_command_is_on_the_page() {
     let commands = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
     for command in commands.lines().filter_map(|line| line.split_whitespace().next()) {
         assert!(page.contains(&format!("`{command}")), "{command}");
+    }
+}
+
+fn guide() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/call-provider.md")).unwrap()
+}
+
+/// The guide's commands of one program, typed beside a development broker; what each printed, here and in the guide.
+fn typed(desk: &Desk, program: &str, with: impl Fn(&str) -> String) -> Vec<(String, String)> {
+    let sessions = readme::sessions_of(&guide()).into_iter();
+    let its = sessions.filter(|session| session.command.starts_with(program));
+    its.map(|session| {
+        let command = format!("cd '{}' && {}", env!("CARGO_MANIFEST_DIR"), with(&session.command));
+        let output = desk.shell(&command);
+        assert!(output.status.success(), "{command}: {}", text(&output.stderr));
+        (text(&output.stdout), session.printed)
+    })
+    .collect()
+}
+
+#[test]
+fn the_guides_calls_print_what_it_says() {
+    let desk = Desk::dev();
+    let printed = typed(&desk, "token-broker call", |command| command.replacen("token-broker", PROGRAM, 1));
+    assert_eq!(printed.len(), 2);
+    let (echo, said) = &printed[0];
+    let (echo, said): (Value, Value) =
+        (serde_json::from_str(echo).unwrap(), serde_json::from_str(&said.replace("[…]", "[]")).unwrap());
+    for same in ["account", "body", "body_bytes", "method", "scope", "target"] {
+        assert_eq!(echo[same], said[same], "{same}");
+    }
+    let (shown, said) = &printed[1];
+    let mut lines = said.lines().filter(|line| *line != "…");
+    assert!(lines.all(|line| shown.lines().any(|shown| shown == line)), "{shown}");
+}
+
+#[test]
+#[ignore = "slow: tests/run.sh --only slow"]
+fn the_guides_grpcurl_call_is_answered() {
+    let desk = Desk::dev();
+    let grpcurl = std::env::var("GRPCURL").unwrap_or_else(|_| "grpcurl".to_owned());
+    let address = desk.said("gRPC").trim_start_matches("tcp://").split(' ').next().unwrap().to_owned();
+    let with =
+        |command: &str| command.replacen("grpcurl", &grpcurl, 1).replacen("127.0.0.1:7450", &address, 1);
+    let printed = typed(&desk, "grpcurl", with);
+    assert_eq!(printed.len(), 1);
+    let answer: Value = serde_json::from_str(&printed[0].0).unwrap();
+    assert_eq!(answer["status"], 200);
+}
+
+#[test]
+fn the_guides_entry_is_accepted() {
+    let blocks = readme::blocks_of(&guide(), "yaml");
+    assert_eq!(blocks.len(), 1);
+    let parsed = config::parse(&blocks[0], None, &Environment::of::<&str, &str>([]), &[]);
+    parsed.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_guides_limits_are_those_that_hold() {
+    use token_broker::provider::spec::limit::CallLimits;
+    let defaults = serde_json::to_value(CallLimits::default()).unwrap();
+    let guide = guide();
+    for key in defaults.as_object().unwrap().keys().map(String::as_str).chain(["budget"]) {
+        assert!(guide.contains(&format!("`{key}`")), "{key}");
+    }
+    let said = |key: &str| {
+        let row = guide.lines().find(|line| line.starts_with(&format!("| `{key}`"))).unwrap();
+        row.split('|').nth(2).unwrap().trim().replace(' ', "")
+    };
+    for key in ["head_timeout", "idle_timeout"] {
+        assert_eq!(said(key), defaults[key].as_str().unwrap(), "{key}");
+    }
+    for key in ["min_bytes_per_second", "max_parallel"] {
+        assert_eq!(said(key), defaults[key].to_string(), "{key}");
     }
 }

@@ -1,0 +1,130 @@
+//! The body of a request, from the command line, a file or a pipe, piece by piece as the broker takes it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::sync::mpsc;
+
+use super::unreadable;
+use crate::cli::console::Input;
+use crate::cli::failure::Failure;
+use crate::grpc::proto::v1;
+use crate::grpc::proto::v1::stream_provider_call_request::Part;
+
+/// The largest piece that the contract allows.
+const PIECE: usize = 64 * 1024;
+
+/// Where a body is.
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    Text(String),
+    File(PathBuf),
+    Standard,
+}
+
+impl FromStr for Data {
+    type Err = std::convert::Infallible;
+
+    fn from_str(typed: &str) -> Result<Self, Self::Err> {
+        Ok(match typed {
+            "-" | "@-" => Self::Standard,
+            typed => match typed.strip_prefix('@') {
+                Some(path) => Self::File(path.into()),
+                None => Self::Text(typed.to_owned()),
+            },
+        })
+    }
+}
+
+/// The messages of a call: its head, then its body.
+pub(super) fn messages(
+    mut head: v1::CallHead,
+    data: Option<Data>,
+    input: &mut Input,
+) -> Result<impl Stream<Item = v1::StreamProviderCallRequest> + Send + 'static, Failure> {
+    let reader: Box<dyn Read + Send> = match data {
+        None => Box::new(std::io::empty()),
+        Some(Data::Text(text)) => Box::new(std::io::Cursor::new(text.into_bytes())),
+        Some(Data::Standard) => input.take(),
+        Some(Data::File(path)) => {
+            let file = File::open(&path).map_err(|error| unreadable(&path, &error))?;
+            let metadata = file.metadata().map_err(|error| unreadable(&path, &error))?;
+            head.content_length = metadata.is_file().then_some(metadata.len());
+            Box::new(file)
+        }
+    };
+    // Two pieces: one on its way, one being read.
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || read(reader, &sender));
+    let head = stream::once(std::future::ready(message(Part::Head(head))));
+    let chunks = stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((message(Part::Chunk(chunk)), receiver))
+    });
+    Ok(stream::StreamExt::chain(head, chunks))
+}
+
+fn message(part: Part) -> v1::StreamProviderCallRequest {
+    v1::StreamProviderCallRequest { part: Some(part) }
+}
+
+/// Reads to the end, one piece ahead, so that the last one can say that it is the last. Where reading fails none does, and
+/// the broker does not take the body for whole.
+fn read(mut reader: Box<dyn Read + Send>, sender: &mpsc::Sender<v1::BodyChunk>) {
+    let Ok(mut piece) = next(&mut reader) else { return };
+    loop {
+        let Ok(following) = next(&mut reader) else { return };
+        let end = following.is_empty();
+        if sender.blocking_send(v1::BodyChunk { data: piece, end }).is_err() || end {
+            return;
+        }
+        piece = following;
+    }
+}
+
+/// Up to a piece; empty at the end.
+fn next(reader: &mut dyn Read) -> std::io::Result<Bytes> {
+    let mut piece = Vec::new();
+    reader.take(PIECE as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_piece_says_so() {
+        for (length, pieces) in [(0, 1), (1, 1), (PIECE, 1), (PIECE + 1, 2), (3 * PIECE, 3)] {
+            let (sender, mut receiver) = mpsc::channel(8);
+            read(Box::new(std::io::Cursor::new(vec![7; length])), &sender);
+            drop(sender);
+            let chunks: Vec<_> = std::iter::from_fn(|| receiver.blocking_recv()).collect();
+            let ends: Vec<bool> = chunks.iter().map(|chunk| chunk.end).collect();
+            assert_eq!((chunks.len(), ends.iter().filter(|end| **end).count()), (pieces, 1), "{length}");
+            assert_eq!(ends.last(), Some(&true));
+            assert_eq!(chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>(), length);
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_has_no_last_piece() {
+        struct Breaks(usize);
+        impl Read for Breaks {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+                self.0 = self.0.checked_sub(1).ok_or(std::io::ErrorKind::Other)?;
+                Ok(into.len().min(PIECE))
+            }
+        }
+        let (sender, mut receiver) = mpsc::channel(64);
+        read(Box::new(Breaks(40)), &sender);
+        drop(sender);
+        while let Some(chunk) = receiver.blocking_recv() {
+            assert!(!chunk.end);
+        }
+    }
+}

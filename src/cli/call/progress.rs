@@ -1,0 +1,84 @@
+//! How far a large answer has come, on one line of a terminal that is rewritten. Says nothing where nobody reads along, or
+//! where the body itself fills the screen.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cli::console::{Output, Stream};
+
+/// What is smaller is there before anybody looks.
+const LARGE: u64 = 1024 * 1024;
+
+/// How often the line is rewritten.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Columns of the bar.
+const BAR: u64 = 30;
+
+#[derive(Default)]
+pub(super) struct Progress {
+    is_wanted: bool,
+    total: Option<u64>,
+    came: u64,
+    shown_at: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new(output: &Output, total: Option<u64>) -> Self {
+        let is_wanted = output.stderr.is_terminal && !output.stdout.is_terminal;
+        Self { is_wanted, total, ..Self::default() }
+    }
+
+    pub(super) fn came(&mut self, bytes: usize, to: &mut Stream) -> std::io::Result<()> {
+        self.came += bytes as u64;
+        let is_due = self.shown_at.is_none_or(|shown_at| shown_at.elapsed() >= EVERY);
+        if !self.is_wanted || self.came < LARGE || !is_due {
+            return Ok(());
+        }
+        self.shown_at = Some(Instant::now());
+        to.write(&format!("\r{}", self.line()))
+    }
+
+    /// The last line, which stays.
+    pub(super) fn end(&mut self, to: &mut Stream) -> std::io::Result<()> {
+        if self.shown_at.take().is_none() {
+            return Ok(());
+        }
+        to.write(&format!("\r{}\n", self.line()))
+    }
+
+    fn line(&self) -> String {
+        let mib = |bytes: u64| format!("{}.{} MiB", bytes / LARGE, bytes % LARGE * 10 / LARGE);
+        match self.total.filter(|total| *total > 0) {
+            None => mib(self.came),
+            Some(total) => {
+                let done = (self.came.saturating_mul(BAR) / total).min(BAR);
+                let bar: String = (0..BAR).map(|at| if at < done { '#' } else { '.' }).collect();
+                format!("[{bar}] {} of {}", mib(self.came), mib(total))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::console::tests::Desk;
+
+    #[test]
+    fn a_line_says_how_much_of_how_much() {
+        let progress = Progress { total: Some(4 * LARGE), came: LARGE + LARGE / 2, ..Progress::default() };
+        assert_eq!(progress.line(), "[###########...................] 1.5 MiB of 4.0 MiB");
+        assert_eq!(Progress { came: LARGE, ..Progress::default() }.line(), "1.0 MiB");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_where_nobody_reads_along() {
+        let mut desk = Desk::piped();
+        let mut progress = Progress::new(&desk.console.output, Some(9 * LARGE));
+        progress.came(9 * 1024 * 1024, &mut desk.console.output.stderr).unwrap();
+        progress.end(&mut desk.console.output.stderr).unwrap();
+        assert_eq!(desk.stderr.text(), "");
+    }
+}
