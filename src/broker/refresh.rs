@@ -215,6 +215,10 @@ impl Broker {
                 provider: profile.id.provider.clone(),
                 error: Connection::failure(profile, now),
             },
+            Waiting::Gap => Error::Provider {
+                provider: profile.id.provider.clone(),
+                error: ProviderError::RateLimited { retry_after: Some(now.until(until)) },
+            },
         }
     }
 

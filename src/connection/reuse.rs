@@ -16,6 +16,8 @@ pub struct ReuseProfile {
     pub invalid_grant_confirmations: u32,
     /// How long one token request may take in all.
     pub token_timeout: Duration,
+    /// The least time from the answer of one refresh, or from a consent, to the next refresh of the same connection.
+    pub min_gap: Duration,
 }
 
 impl Default for ReuseProfile {
@@ -26,6 +28,7 @@ impl Default for ReuseProfile {
             old_at_survives: false,
             invalid_grant_confirmations: 1,
             token_timeout: Duration::from_secs(10),
+            min_gap: Duration::ZERO,
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Step {
 pub enum Waiting {
     /// The end of a pause after a failure that spent nothing.
     Pause,
+    /// The end of the time for which the provider gives a connection no further tokens.
+    Gap,
     /// The time at which the outcome of a refresh can be found out.
     Outcome,
 }
@@ -86,7 +88,14 @@ impl Profile {
             None if self.status == Status::Ambiguous => {
                 (self.late_probe_at(now, is_refused).max(resumes_at), Waiting::Outcome)
             }
-            None => (resumes_at, Waiting::Pause),
+            None => {
+                let gap_ends_at = self.gap_ends_at(now, moment.reuse.min_gap);
+                if gap_ends_at > resumes_at {
+                    (gap_ends_at, Waiting::Gap)
+                } else {
+                    (resumes_at, Waiting::Pause)
+                }
+            }
         };
         if due <= now { Step::Send } else { Step::Wait { until: due, why } }
     }
@@ -108,6 +117,15 @@ impl Profile {
         match (&self.intent, reuse.reuse) {
             (Some(intent), Reuse::Grace { window, .. }) => intent.first_sent_at + window,
             _ => self.expires_at.unwrap_or(far),
+        }
+    }
+
+    /// When the provider gives this connection tokens again. An import's tokens are of unknown age: at once.
+    fn gap_ends_at(&self, now: Timestamp, min_gap: Duration) -> Timestamp {
+        match self.refreshed_at.max(self.consented_at) {
+            // In the future: the clock was set back since, and to wait for it could last for years.
+            Some(obtained_at) if obtained_at <= now => obtained_at + min_gap,
+            _ => now,
         }
     }
 

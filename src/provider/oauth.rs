@@ -280,6 +280,7 @@ impl ProviderClient for OAuthProvider {
             old_at_survives: spec.old_at_survives,
             invalid_grant_confirmations: spec.invalid_grant_confirmations,
             token_timeout: spec.token_timeout.duration(),
+            min_gap: spec.mint_limits.gap().unwrap_or_default(),
         }
     }
 
@@ -288,7 +289,7 @@ impl ProviderClient for OAuthProvider {
         Lifetimes {
             refresh_idle: spec.lifetimes.refresh_idle.map(Span::duration),
             refresh_absolute: spec.lifetimes.refresh_absolute.map(Span::duration),
-            min_gap: spec.mint_limits.min_gap.map(Span::duration),
+            min_gap: spec.mint_limits.gap(),
         }
     }
 

@@ -396,3 +396,34 @@ async fn a_grant_with_fewer_scopes_is_kept_and_says_so() {
     assert_eq!(error.reason(), Reason::ScopeNotGranted);
     assert_eq!(stage.token(&id).await.unwrap(), "at-n");
 }
+
+#[tokio::test]
+async fn a_provider_that_gives_tokens_seldom_is_not_asked_in_between_whoever_asks() {
+    let gap = LIFE * 2;
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().min_gap = gap;
+    // How old an import is nobody knows.
+    let id = stage.expired("user-42").await;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!((answer.source, answer.token.access.value.expose().as_str()), (Source::Stale, "at-1"));
+    stage.clock.advance(Duration::from_secs(30));
+    let stage = stage.restarted();
+    let error = stage.token(&id).await.unwrap_err();
+    assert_eq!((error.reason(), error.retry_after()), (Reason::ProviderRateLimited, Some(gap - LIFE)));
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap_err();
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    stage.clock.advance(gap - LIFE);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-2");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_out_whatever_the_gap() {
+    let stage = stage(grace(5));
+    stage.provider.reuse.lock().unwrap().min_gap = LIFE * 2;
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(lost()));
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}

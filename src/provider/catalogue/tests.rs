@@ -162,7 +162,7 @@ fn a_knob_whose_engine_is_not_here_is_refused_and_not_ignored() {
         ("slots: [{name: bot, access_token: /bot}]", "slots"),
         ("expiry: jwt", "expiry"),
         ("fallback: [previous]", "fallback"),
-        ("mint_limits: {min_gap: 1h}", "mint_limits"),
+        ("mint_limits: {window: {count: 10, per: 10m}}", "mint_limits.window"),
         ("introspect: {style: rfc7662}", "introspect"),
         ("identity: {from: callback}", "identity.from"),
         ("variables: {shop: {from: callback, pattern: '[a-z]+'}}", "variables.shop.from"),

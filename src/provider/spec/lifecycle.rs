@@ -186,13 +186,20 @@ pub struct MintLimits {
     /// How old a token must be before it may be refreshed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age: Option<Span>,
-    /// At most this many in a span.
+    /// At most this many in a span. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
     /// How many refresh tokens of one user and client live at a time; the oldest silently gives way, so that each new
     /// consent can end an older connection. Shown to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_cap: Option<u32>,
+}
+
+impl MintLimits {
+    /// The least time from one token of a connection to the next, whichever limit asks for it.
+    pub fn gap(&self) -> Option<Duration> {
+        self.min_gap.max(self.min_age).map(Span::duration)
+    }
 }
 
 /// A number of events in a span of time.

@@ -134,11 +134,10 @@ impl ProviderSpec {
             "fallback",
             "trying earlier refresh tokens is not supported yet",
         );
-        let limits = &self.mint_limits;
         found.refuse(
-            limits.min_gap.is_some() || limits.min_age.is_some() || limits.window.is_some(),
-            "mint_limits",
-            "min_gap, min_age and window are not supported yet; live_cap is",
+            self.mint_limits.window.is_some(),
+            "mint_limits.window",
+            "a limit of a connection's tokens in a span is not supported yet; min_gap is, and token_budget for the client",
         );
     }
 
