@@ -3,6 +3,7 @@
 //! 2.8 are looked at all along. A seed that fails is printed: put it into `REGRESSIONS`.
 
 mod provider;
+mod race;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
