@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use token_broker::sandbox::Fault;
+use token_broker::sandbox::{Delivery, Exchange, Fault};
 use tokio::time::Instant;
 
 use crate::profile::Profile;
@@ -46,7 +46,8 @@ pub(super) async fn request_lost(row: &mut Row, rounds: u64) {
     }
 }
 
-/// F14: no caller waits longer than it said, and a living token is served all the while.
+/// F14: a caller is told in its own time, not in the provider's, and a living token is served all the while. By how much
+/// a deadline is overrun is printed only: that is the machine's affair.
 pub(super) async fn slow(row: &mut Row, rounds: u64) {
     const DEADLINE: Duration = Duration::from_millis(1500);
     let mut overruns = Vec::new();
@@ -61,6 +62,7 @@ pub(super) async fn slow(row: &mut Row, rounds: u64) {
         stage.restart().await;
         let mut grant = stage.connected().await;
         let first = stage.ask(&mut grant).await;
+        let before = stage.refreshes(&grant).len();
         stage.meet(&grant, fault);
         let asked = Instant::now();
         let mut patient = tonic::Request::new(crate::stage::renewal(&grant));
@@ -68,7 +70,22 @@ pub(super) async fn slow(row: &mut Row, rounds: u64) {
         let answer = soon(way, stage.tokens().get_access_token(patient)).await;
         let over = asked.elapsed().saturating_sub(DEADLINE);
         overruns.push(u64::try_from(over.as_millis()).unwrap());
-        row.expect(answer.is_err(), || format!("{way}: a token was got that nobody gave"));
+        let code = answer.as_ref().err().map(tonic::Status::code);
+        // Whose timer is first, the broker's or the client library's own, is a matter of luck; both say that it was time.
+        row.expect(matches!(code, Some(tonic::Code::DeadlineExceeded | tonic::Code::Cancelled)), || {
+            format!("{way}: whoever waits is told {answer:?}")
+        });
+        // Of what trickles the log knows only that its answer was begun.
+        let is_unanswered = |exchange: &Exchange| {
+            way == "a byte a second"
+                || exchange.is_in_flight() && exchange.delivery != Some(Delivery::ClientLeft)
+        };
+        let unanswered: Vec<_> = stage.refreshes(&grant).iter().skip(before).map(is_unanswered).collect();
+        row.expect(unanswered == [true], || {
+            format!(
+                "{way}: one request, unanswered when its caller was told; unanswered were: {unanswered:?}"
+            )
+        });
         let living = stage.tokens().get_access_token(request(&grant)).await;
         row.expect(living.is_ok() == first.is_ok(), || format!("{way}: the living token is not served"));
         // The request takes effect late, or its answer is lost.
