@@ -40,6 +40,8 @@ use crate::connection::{
 use crate::error::{Error, Mistake, ProviderError, Refusal, Rule};
 use crate::telemetry::Metrics;
 
+pub use super::sender::LocalPeer;
+
 /// A provider made from its configuration.
 pub struct OAuthProvider {
     pub(in crate::provider) config: ProviderConfig,
@@ -69,18 +71,41 @@ impl std::fmt::Debug for OAuthProvider {
 impl OAuthProvider {
     /// Makes the provider. Nothing is sent: metadata is read when it is first needed.
     pub fn new(
-        mut config: ProviderConfig,
+        config: ProviderConfig,
         http: HttpClient,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let api = ProviderApi::new(&config.key, &config.spec, &http, clock.clone(), metrics.clone()).ok();
+        let sender = Sender::new(http, config.key.clone(), metrics.clone());
+        Self::sending(config, sender, api, clock, metrics)
+    }
+
+    /// The same in front of a peer in this process, and without an API that could be called.
+    pub fn local(
+        config: ProviderConfig,
+        peer: Arc<dyn LocalPeer>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let sender = Sender::local(peer, config.key.clone(), metrics.clone());
+        Self::sending(config, sender, None, clock, metrics)
+    }
+
+    fn sending(
+        mut config: ProviderConfig,
+        sender: Sender,
+        api: Option<ProviderApi>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let client = Client { id: config.client_id.clone(), secret: config.client_secret.take() };
         Self {
             client,
-            api: ProviderApi::new(&config.key, &config.spec, &http, clock.clone(), metrics.clone()).ok(),
+            api,
             learner: Learner::new(config.key.clone(), &config.spec),
-            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics.clone()),
-            sender: Sender::new(http, config.key.clone(), metrics),
+            gate: Gate::new(config.key.clone(), &config.spec, clock.clone(), metrics),
+            sender,
             clock,
             scopes: config.spec.scopes.iter().cloned().collect(),
             discovery: Discovery::default(),

@@ -3,9 +3,28 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use http::{HeaderMap, StatusCode};
+
 use super::http::{Answer, HttpClient, NoAnswer, Outgoing};
 use crate::connection::ProviderKey;
+use crate::error::Unsent;
+use crate::secret::Secret;
 use crate::telemetry::Metrics;
+
+/// A provider in the same process, in the place of the network: what a whole broker does over hours can be looked at in
+/// a time that is driven, which sockets do not allow.
+#[async_trait]
+pub trait LocalPeer: Send + Sync {
+    /// Answers what is posted with a status and a JSON document; `None`: it cannot be reached.
+    async fn post(&self, body: &[u8]) -> Option<(StatusCode, Vec<u8>)>;
+}
+
+/// Where requests go.
+enum Way {
+    Network(HttpClient),
+    Local(Arc<dyn LocalPeer>),
+}
 
 /// What a request is for; the word in the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +48,23 @@ impl Kind {
 
 /// Sends for one provider.
 pub(in crate::provider) struct Sender {
-    http: HttpClient,
+    way: Way,
     provider: ProviderKey,
     metrics: Arc<Metrics>,
 }
 
 impl Sender {
     pub(in crate::provider) fn new(http: HttpClient, provider: ProviderKey, metrics: Arc<Metrics>) -> Self {
-        Self { http, provider, metrics }
+        Self { way: Way::Network(http), provider, metrics }
+    }
+
+    /// Sends to `peer` whatever is to be sent.
+    pub(in crate::provider) fn local(
+        peer: Arc<dyn LocalPeer>,
+        provider: ProviderKey,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { way: Way::Local(peer), provider, metrics }
     }
 
     /// For which provider.
@@ -47,10 +75,19 @@ impl Sender {
     /// Sends a request once; see [`HttpClient`].
     pub(in crate::provider) async fn send(&self, kind: Kind, request: Outgoing) -> Result<Answer, NoAnswer> {
         let mut counted = Counted { sender: self, kind, status: None };
-        let answer = self.http.send(request).await;
+        let answer = match &self.way {
+            Way::Network(http) => http.send(request).await,
+            Way::Local(peer) => ask(&**peer, request).await,
+        };
         counted.status = answer.as_ref().ok().map(|answer| answer.status.as_u16());
         answer
     }
+}
+
+async fn ask(peer: &dyn LocalPeer, request: Outgoing) -> Result<Answer, NoAnswer> {
+    let body = request.body.as_ref().map_or(&[][..], |body| body.expose());
+    let (status, body) = peer.post(body).await.ok_or(NoAnswer::NotSent(Unsent::Connect))?;
+    Ok(Answer { status, headers: HeaderMap::new(), body: Ok(Secret::new(body)) })
 }
 
 /// One request, which counts when this is dropped: with its answer, or when whoever waited for one goes away.
