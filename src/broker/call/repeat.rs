@@ -42,6 +42,7 @@ pub(super) fn print(wanted: &Wanted, body: &[u8]) -> Print {
         digest.update(bytes);
     };
     part(wanted.method.as_bytes());
+    part(wanted.host.as_bytes());
     part(wanted.path.as_bytes());
     for (name, value) in &wanted.query {
         part(name.as_bytes());
@@ -190,6 +191,28 @@ mod tests {
 
     fn is_kept(repeats: &Repeats, request_id: &str) -> bool {
         matches!(repeats.join(key(request_id), [0; 32]), Joined::Again(_))
+    }
+
+    #[test]
+    fn whatever_says_what_is_done_makes_another_call() {
+        let wanted = |method: &str, host: &str, path: &str, query: &[(&str, &str)]| Wanted {
+            method: method.to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            query: query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Wanted::default()
+        };
+        let calls = [
+            (wanted("POST", "", "/a", &[]), "b"),
+            (wanted("PUT", "", "/a", &[]), "b"),
+            (wanted("POST", "eu.acme.example", "/a", &[]), "b"),
+            (wanted("POST", "", "/ab", &[]), ""),
+            (wanted("POST", "", "/a", &[("q", "1")]), "b"),
+            (wanted("POST", "", "/a", &[("q1", "")]), "b"),
+        ];
+        let prints: std::collections::HashSet<Print> =
+            calls.iter().map(|(wanted, body)| print(wanted, body.as_bytes())).collect();
+        assert_eq!(prints.len(), calls.len());
     }
 
     #[tokio::test(start_paused = true)]
