@@ -211,9 +211,9 @@ mod tests {
         roll.note(&dead);
         roll.note(&profile("well", Status::Active));
         assert_eq!(roll.due(NOW), []);
-        assert_eq!(roll.due(NOW + SESSION_TTL), [begun.id.clone()]);
+        assert_eq!(roll.due(NOW + SESSION_TTL), std::slice::from_ref(&begun.id));
         roll.note(&Profile { status: Status::Active, ..begun });
-        assert_eq!(roll.due(NOW + QUARANTINE), [dead.id.clone()]);
+        assert_eq!(roll.due(NOW + QUARANTINE), std::slice::from_ref(&dead.id));
         roll.forget(&dead.id);
         assert_eq!(roll.due(NOW + QUARANTINE), []);
     }

@@ -25,7 +25,7 @@ use super::keyring::KeyRing;
 use crate::error::StoreError;
 use crate::telemetry::Metrics;
 
-/// sled's page cache. Not its memory: plan 150 MB at 100 000 records (storage.md section 5).
+/// sled's page cache. Not its memory: that is many times as much (docs/performance.md).
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Opens the store at `opening.path` on sled, or makes one there if there is none. Blocks: call it before the
