@@ -91,6 +91,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
         extra_ca_file: config.http.ca_file.clone(),
         connect_timeout: config.http.connect_timeout.duration(),
         total_timeout: config.http.timeout.duration(),
+        ..HttpSettings::default()
     })?;
     let public = &config.server.public;
     let is_loopback_allowed = public.allow_loopback_return;

@@ -22,6 +22,7 @@ use super::url::CheckedUrl;
 use crate::error::{AmbiguousCause, Unsent};
 use crate::secret::Secret;
 
+use resolver::{Lookup, SystemLookup};
 pub use tls::TlsError;
 
 /// What can be set about the client.
@@ -33,6 +34,8 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
     /// How long a request may take in all, where nothing shorter is said.
     pub total_timeout: Duration,
+    /// Where the hosts of providers' APIs are looked up.
+    pub lookup: Arc<dyn Lookup>,
 }
 
 impl Default for HttpSettings {
@@ -41,6 +44,7 @@ impl Default for HttpSettings {
             extra_ca_file: None,
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(30),
+            lookup: Arc::new(SystemLookup),
         }
     }
 }
@@ -51,6 +55,7 @@ pub struct HttpClient {
     client: reqwest::Client,
     total_timeout: Duration,
     tls: rustls::ClientConfig,
+    lookup: Arc<dyn Lookup>,
 }
 
 /// A request, whole: its body is in memory and bounded by what we put there.
@@ -115,7 +120,8 @@ impl HttpClient {
             .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| TlsError::Client)?;
-        Ok(Self { client, total_timeout: settings.total_timeout, tls })
+        let HttpSettings { total_timeout, lookup, .. } = settings.clone();
+        Ok(Self { client, total_timeout, tls, lookup })
     }
 
     /// TLS as this client has it, for HTTP/2 and HTTP/1.1.
@@ -123,6 +129,11 @@ impl HttpClient {
         let mut tls = self.tls.clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls
+    }
+
+    /// Where the hosts of APIs are looked up.
+    pub(in crate::provider) fn lookup(&self) -> Arc<dyn Lookup> {
+        self.lookup.clone()
     }
 
     /// Sends a request once and reads its answer up to the limit.

@@ -97,7 +97,7 @@ impl Signals {
         let by_throttle = |rule: &Throttle| {
             rule.status.contains(&status) && (rule.path.is_some() || rule.matches.is_some())
         };
-        let by_wait = status >= 400 && self.rate.wait.iter().any(|wait| wait.path.is_some());
+        let by_wait = status >= 400 && self.rate.wait.iter().any(|wait| wait.header.is_none());
         by_wait || self.rules.iter().any(by_rule) || self.rate.throttled.iter().any(by_throttle)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
-use token_broker::error::Reason;
+use token_broker::error::{Reason, Rule};
 use token_broker::grpc::proto::{FOR_APPS, FOR_OPERATORS, admin_v1, v1};
 
 const CANARY: &str = "canary-7f3a";
@@ -85,6 +85,15 @@ fn the_pages_for_people_name_every_reason_and_no_other() {
         let named = in_backticks(&text).filter(|word| Reason::parse(word).is_some());
         assert_eq!(BTreeSet::from_iter(named), reasons(), "{page}");
     }
+}
+
+#[test]
+fn the_page_of_errors_names_every_rule_for_calls_in_order() {
+    let text = read("docs/errors.md");
+    let at = text.find("| rule |").unwrap();
+    let rows = text[at..].lines().skip(2).map_while(|row| row.strip_prefix("| `"));
+    let listed: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(listed, Rule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>());
 }
 
 fn in_backticks(text: &str) -> impl Iterator<Item = &str> {

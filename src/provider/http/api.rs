@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use url::Url;
 
-use super::resolver::{GuardedResolver, SystemLookup};
+use super::resolver::{GuardedResolver, refusal_in};
 use super::{HttpClient, is_caused_by, unsent_cause};
 use crate::connection::ProviderKey;
 use crate::error::{AmbiguousCause, Error, ProviderError, Unsent};
@@ -86,7 +86,7 @@ impl ApiClient {
         addresses: AddressPolicy,
     ) -> Self {
         let tls = http.tls_for_calls();
-        let resolver = Arc::new(GuardedResolver::new(addresses, Arc::new(SystemLookup)));
+        let resolver = Arc::new(GuardedResolver::new(addresses, http.lookup()));
         let make = move || {
             #[expect(
                 clippy::disallowed_methods,
@@ -178,6 +178,9 @@ impl ApiClient {
     fn failure(&self, error: &reqwest::Error) -> Error {
         if let Some(ours) = is_caused_by::<Error>(error) {
             return ours.clone();
+        }
+        if let Some(refusal) = refusal_in(error) {
+            return refusal.clone().into();
         }
         let was_canceled = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
         if error.is_connect() || was_canceled {

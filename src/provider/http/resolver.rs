@@ -16,7 +16,7 @@ use crate::error::{Refusal, Rule};
 use crate::provider::address::AddressPolicy;
 
 /// Where names are looked up.
-pub trait Lookup: Send + Sync {
+pub trait Lookup: std::fmt::Debug + Send + Sync {
     /// Every address of a host.
     fn addresses(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 }
@@ -117,6 +117,7 @@ mod tests {
     use super::*;
 
     /// Answers each question with the next of its lists, and with the last from then on.
+    #[derive(Debug)]
     struct Answers(std::sync::Mutex<Vec<Vec<&'static str>>>);
 
     impl Lookup for Answers {

@@ -103,12 +103,19 @@ fn fields(
         for unknown in value.names().filter(|name| *name != TOKEN && !variables.contains_key(*name)) {
             add(found, path.clone(), format!("nothing fills {{{unknown}}}; known here: {TOKEN}"));
         }
+        let holds_token = value.names().any(|name| name == TOKEN);
+        if holds_token && value.names().any(|name| name != TOKEN) {
+            let why = format!(
+                "holds {{{TOKEN}}} beside something else that is to be filled; only one of them is supported"
+            );
+            add(found, path.clone(), why);
+        }
         if http::HeaderValue::from_str(value.as_str()).is_err() {
             add(found, path.clone(), "holds a character that no header may hold".to_owned());
         }
         match HeaderName::from_bytes(name.as_bytes()) {
             Err(_) => add(found, path, "is not a header's name".to_owned()),
-            Ok(name) if value.names().any(|name| name == TOKEN) => with_token.push((name, value.clone())),
+            Ok(name) if holds_token => with_token.push((name, value.clone())),
             Ok(name) => others.push((name, value.clone())),
         }
     };

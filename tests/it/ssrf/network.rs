@@ -1,30 +1,39 @@
-//! The same cases, sent: a name server that leads astray, a client whose connections are counted, and nothing of it leaves
-//! this machine.
+//! The same cases by the client that callers' requests leave by: a name server that leads astray, a provider that answers
+//! with a redirect to elsewhere, and every connection counted. Nothing of it leaves this machine.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use token_broker::error::Refusal;
+use serde_json::{Value, json};
+use token_broker::clock::SystemClock;
+use token_broker::connection::Credential;
+use token_broker::error::{Error, Rule};
+use token_broker::provider::ProviderClient as _;
 use token_broker::provider::address::AddressPolicy;
-use token_broker::provider::http::resolver::{GuardedResolver, Lookup, refusal_in};
-use token_broker::provider::target::AuthorizedTarget;
+use token_broker::provider::call::{CallBody, Wanted};
+use token_broker::provider::catalogue::ProviderEntry;
+use token_broker::provider::http::resolver::{GuardedResolver, Lookup};
+use token_broker::provider::http::{HttpClient, HttpSettings};
+use token_broker::provider::oauth::OAuthProvider;
+use token_broker::telemetry::Metrics;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::corpus::{Case, Corpus, Input as _};
-use super::{Call, acme, authorized, redirected, target, values};
+use super::corpus::{Corpus, Input as _};
+use super::{connection, token};
 
 /// Where the provider is, and where nobody may be led; both on one port, so that a changed host alone would do.
 const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// Answers every request with 204 and counts connections.
+/// Redirects every request outside and counts connections.
 struct Server {
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -50,7 +59,10 @@ impl Server {
                         Err(_) => break,
                     }
                 }
-                let _ = socket.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+                let answer = format!(
+                    "HTTP/1.1 307 Elsewhere\r\nlocation: http://{OUTSIDE}:{port}/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                );
+                let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
         Ok((Self { connections, task }, port))
@@ -74,137 +86,134 @@ impl Drop for Server {
     }
 }
 
-/// A name server that knows the provider and leads every other name outside.
-struct Misleading;
+/// A name server: the provider's own hosts are ours, some names have answers that are written down (the last is given
+/// for ever), and every other name leads outside.
+#[derive(Debug, Default)]
+struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
 
-impl Lookup for Misleading {
+impl Lookup for Names {
     fn addresses(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
-        let is_ours = host == "api.acme.example" || host.ends_with(".files.acme.example");
-        Box::pin(async move { Ok(vec![if is_ours { OURS } else { OUTSIDE }]) })
+        let found = match self.0.lock().unwrap().get_mut(&host) {
+            Some(answers) if answers.len() > 1 => answers.pop_front().unwrap(),
+            Some(answers) => answers[0].clone(),
+            None if host == "api.acme.example" || host.ends_with(".files.acme.example") => vec![OURS],
+            None => vec![OUTSIDE],
+        };
+        Box::pin(async move { Ok(found) })
     }
 }
 
-/// A name server whose answers are written down; the last is given for ever.
-struct Written(Mutex<VecDeque<Vec<IpAddr>>>);
-
-impl Lookup for Written {
-    fn addresses(&self, _: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
-        let mut answers = self.0.lock().unwrap();
-        let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
-        Box::pin(async move { Ok(next.unwrap_or_default()) })
-    }
+/// A provider whose API is at `hosts`, and which asks these names.
+fn provider(hosts: &[String], api: Value, names: Arc<Names>) -> OAuthProvider {
+    let mut entry = json!({
+        "key": "acme",
+        "client_id": "app",
+        "issuer": "https://as.acme.example",
+        "allow_http": true,
+        "api": {"hosts": hosts},
+    });
+    entry["api"].as_object_mut().unwrap().extend(api.as_object().unwrap().clone());
+    let entry: ProviderEntry = serde_json::from_value(entry).unwrap();
+    let config = entry.resolve(None).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let http = HttpClient::new(&HttpSettings { lookup: names, ..HttpSettings::default() }).unwrap();
+    OAuthProvider::new(config, http, Arc::new(SystemClock), Arc::new(Metrics::default()))
 }
 
-/// A client that connects anew each time, to what `resolver` yields. It trusts nobody's certificates: all is plain here.
-fn client(resolver: GuardedResolver) -> reqwest::Client {
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let tls =
-        rustls::ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions().unwrap();
-    let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the resolver is what is tried here, under a client of the test's own"
-    )]
-    let builder = reqwest::Client::builder();
-    builder
-        .tls_backend_preconfigured(tls)
-        .dns_resolver(resolver)
-        .pool_max_idle_per_host(0)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .unwrap()
+/// Makes the call and says its status.
+async fn call(provider: &OAuthProvider, wanted: &Wanted) -> Result<u16, Error> {
+    let (id, token) = (connection(), token());
+    let prepared = provider.prepare_call(&id, wanted)?;
+    let credential = Credential::new(&id, &token);
+    Ok(prepared.send(credential, CallBody::Empty, Duration::from_secs(30)).await?.status)
 }
 
-async fn send(client: &reqwest::Client, to: &AuthorizedTarget) -> reqwest::Result<u16> {
-    let answer = client.request(to.method().clone(), to.url().clone()).send().await?;
-    Ok(answer.status().as_u16())
+fn get() -> Wanted {
+    Wanted { method: "GET".into(), path: "/x".into(), ..Wanted::default() }
 }
 
 #[tokio::test]
 async fn no_case_opens_a_connection_to_anywhere_else() {
     let corpus = Corpus::read();
     let (ours, outside, port) = Server::pair().await;
-    let base = format!("http://api.acme.example:{port}/v1");
-    let (open, closed, files) =
-        (acme(&base, &[]), acme(&base, &["/files", "/open/"]), acme(&base, &["/files"]));
-    let resolver = GuardedResolver::new(open.addresses().clone(), Arc::new(Misleading));
-    let client = client(resolver);
-    let mut let_through: Vec<Result<AuthorizedTarget, Refusal>> = Vec::new();
-    let mut call = |api, call: Call<'_>| let_through.push(target(api, &call, &values()).map(authorized));
-    for Case { input: path, .. } in &corpus.path {
-        call(&open, Call { path, ..Call::default() });
-    }
-    for Case { input: path, .. } in &corpus.prefix {
-        call(&closed, Call { path, ..Call::default() });
-    }
-    for Case { input: host, .. } in &corpus.host {
-        call(&open, Call { host: Some(host), ..Call::default() });
-    }
-    for case in &corpus.query {
-        call(&open, Call { query: &case.input.stretched(case.long), ..Call::default() });
-    }
-    for case in &corpus.redirect {
-        // Absolute ones are about the provider as it is here.
-        let here = case.input.stretched(case.long).replace("https://api.acme.example/v1", &base);
-        let_through.push(redirected(&files, case, &here).map(authorized));
-    }
-    let tried = let_through.len();
-    let targets: Vec<_> = let_through.into_iter().filter_map(Result::ok).collect();
+    let hosts = [format!("http://api.acme.example:{port}/v1"), format!("http://*.files.acme.example:{port}")];
+    let networks = json!({"allow_networks": ["127.0.0.1"]});
+    let open = provider(&hosts, networks.clone(), Arc::default());
+    let mut cases: Vec<Wanted> = Vec::new();
+    cases.extend(corpus.path.iter().map(|case| Wanted { path: case.input.clone(), ..get() }));
+    cases.extend(corpus.prefix.iter().map(|case| Wanted { path: case.input.clone(), ..get() }));
+    cases.extend(corpus.host.iter().map(|case| Wanted { host: case.input.clone(), ..get() }));
+    cases.extend(corpus.method.iter().map(|case| Wanted { method: case.input.clone(), ..get() }));
+    cases.extend(corpus.query.iter().map(|case| Wanted { query: case.input.stretched(case.long), ..get() }));
+    cases.extend(
+        corpus.header.iter().map(|case| Wanted { headers: vec![case.input.stretched(case.long)], ..get() }),
+    );
     let mut sent = 0;
-    for target in targets {
-        // The hosts behind the star have no server here on the standard port.
-        if target.url().port() == Some(port) {
-            assert_eq!(send(&client, &target).await.unwrap(), 204, "{target:?}");
-            sent += 1;
+    for wanted in &cases {
+        match call(&open, wanted).await {
+            Ok(status) => {
+                assert_eq!(status, 307, "{wanted:?}: the provider's redirect goes back to the caller");
+                sent += 1;
+            }
+            Err(Error::RequestRefused(_)) => {}
+            Err(other) => panic!("{wanted:?}: {other:?}"),
         }
     }
-    assert!(sent > 40 && tried > 300, "{sent} of {tried}");
+    assert!(sent > 60 && cases.len() - sent > 300, "{sent} of {}", cases.len());
     assert_eq!((ours.count(), outside.count()), (sent, 0));
 
-    // The counter counts: the same client, led outside by an address that no resolver is asked about.
-    let astray = client.get(format!("http://{OUTSIDE}:{port}/")).send().await.unwrap();
-    assert_eq!((astray.status().as_u16(), outside.count()), (204, 1));
+    // The counter counts: the same client, where the entry itself says so.
+    let astray = provider(&[format!("http://{OUTSIDE}:{port}")], json!({}), Arc::default());
+    assert_eq!((call(&astray, &get()).await.unwrap(), outside.count()), (307, 1));
 }
 
 #[tokio::test]
 async fn no_answer_of_a_name_server_leads_to_what_is_not_public() {
     let corpus = Corpus::read();
-    let (_ours, outside, port) = Server::pair().await;
-    for case in &corpus.address {
-        let answers: Vec<Vec<IpAddr>> =
+    let (ours, outside, port) = Server::pair().await;
+    let names = Arc::new(Names::default());
+    let provider = provider(&[format!("http://*.dns.acme.example:{port}")], json!({}), names.clone());
+    let mut refused = 0;
+    for (index, case) in corpus.address.iter().enumerate() {
+        let host = format!("case-{index}.dns.acme.example");
+        let answers: VecDeque<Vec<IpAddr>> =
             case.input.iter().map(|list| list.iter().map(|text| text.parse().unwrap()).collect()).collect();
         let questions = answers.len();
-        let resolver =
-            GuardedResolver::new(AddressPolicy::default(), Arc::new(Written(Mutex::new(answers.into()))));
-        let mut last = None;
+        names.0.lock().unwrap().insert(host.clone(), answers);
+        // Public addresses are not connected to here, only looked at.
+        let resolver = GuardedResolver::new(AddressPolicy::default(), names.clone());
         for _ in 1..questions {
-            resolver.checked("api.acme.example").await.unwrap();
+            resolver.checked(&host).await.unwrap();
         }
         if let Some(is) = &case.is {
-            let checked = resolver.checked("api.acme.example").await.unwrap();
-            let checked: Vec<String> = checked.iter().map(ToString::to_string).collect();
-            assert_eq!(checked.join(" "), *is);
+            let checked = resolver.checked(&host).await.unwrap();
+            assert_eq!(checked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), *is);
             continue;
         }
-        let url = format!("http://api.acme.example:{port}/");
-        let error = client(resolver).get(url).send().await.expect_err(&format!("{case:?}"));
-        last.clone_from(&refusal_in(&error).map(|refusal| refusal.rule().as_str().to_owned()));
-        assert_eq!(last, case.rule, "{case:?}: {error:?}");
-        assert!(error.is_connect(), "{error:?}: it was sent, or may have been");
+        match call(&provider, &Wanted { host, ..get() }).await {
+            Err(Error::RequestRefused(refusal)) => {
+                assert_eq!(Some(refusal.rule().as_str()), case.rule.as_deref(), "{case:?}");
+            }
+            other => panic!("{case:?}: {other:?}"),
+        }
+        refused += 1;
     }
-    assert_eq!(outside.count(), 0);
+    assert!(refused > 60, "{refused}");
+    assert_eq!((ours.count(), outside.count()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_rebound_name_is_caught_at_the_second_connection() {
     let (ours, outside, port) = Server::pair().await;
-    let api = acme(&format!("http://api.acme.example:{port}/v1"), &[]);
-    let answers = Mutex::new(VecDeque::from([vec![OURS], vec![OUTSIDE]]));
-    let client = client(GuardedResolver::new(api.addresses().clone(), Arc::new(Written(answers))));
-    let target = authorized(target(&api, &Call::default(), &values()).unwrap());
-    assert_eq!(send(&client, &target).await.unwrap(), 204);
-    let error = send(&client, &target).await.unwrap_err();
-    assert_eq!(refusal_in(&error).map(|refusal| refusal.rule().as_str()), Some("address"));
+    let names = Arc::new(Names::default());
+    let answers = VecDeque::from([vec![OURS], vec![OUTSIDE]]);
+    names.0.lock().unwrap().insert("rebound.files.acme.example".into(), answers);
+    let hosts = [format!("http://*.files.acme.example:{port}")];
+    let provider = provider(&hosts, json!({"allow_networks": ["127.0.0.1"]}), names);
+    let wanted = Wanted { host: "rebound.files.acme.example".into(), ..get() };
+    assert_eq!(call(&provider, &wanted).await.unwrap(), 307);
+    match call(&provider, &wanted).await {
+        Err(Error::RequestRefused(refusal)) => assert_eq!(refusal.rule(), Rule::Address),
+        other => panic!("{other:?}"),
+    }
     assert_eq!((ours.count(), outside.count()), (1, 0));
 }
