@@ -16,7 +16,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker::Home;
 use futures_util::StreamExt as _;
@@ -24,6 +24,7 @@ use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;

@@ -105,7 +105,7 @@ impl TokenBrokerService for Bare {
         let answer = self.get(&request.provider, &request.path).await?;
         let status = answer.status().as_u16().into();
         let body = answer.bytes().await.map_err(lost)?;
-        Ok(Response::new(v1::CallProviderResponse { status, body: body.into(), ..Default::default() }))
+        Ok(Response::new(v1::CallProviderResponse { status, body, ..Default::default() }))
     }
 
     async fn stream_provider_call(

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
@@ -186,7 +187,8 @@ impl Broker {
     /// Takes over `count` connections with tokens as long as `like`, to be refreshed when they end.
     pub(crate) async fn import_crowd(&self, count: usize, like: &str) -> Outcome<()> {
         let channel = self.channel().await?;
-        let expire_time = SystemTime::now() + CROWD_TTL;
+        let since_epoch = Duration::from_millis(u64::try_from(SystemClock.now().as_millis())?);
+        let expire_time = UNIX_EPOCH + since_epoch + CROWD_TTL;
         let all = (0..count).map(|number| {
             let request = v1::ImportConnectionRequest {
                 provider: PROVIDER.to_owned(),

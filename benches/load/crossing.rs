@@ -98,13 +98,16 @@ impl Refreshing {
 
 impl Crossing {
     pub(crate) fn markdown(&self) -> String {
+        /// Its name, where it is in a sample, and its goal.
+        type Figure = (&'static str, fn(&Sample) -> Duration, &'static str);
+
         let rate = Spread::of(self.0.iter().flat_map(|(_, turns)| turns.iter().map(|turn| turn.refreshed)));
         let mut text = format!(
             "\n| hits beside refreshes ({:.0} a second, each durable) | without | with | ratio | goal |\n\
              |---|---:|---:|---:|---|\n",
             rate.median
         );
-        let figures: [(&str, fn(&Sample) -> Duration, &str); 3] = [
+        let figures: [Figure; 3] = [
             ("p50", |sample| sample.p50, ""),
             ("p99", |sample| sample.p99, "≤ 1.5"),
             ("server CPU a call, refreshes included", |sample| sample.cpu, ""),

@@ -32,7 +32,7 @@ impl AddressPolicy {
     /// The same, and loopback for those names among `hosts` that RFC 6761 keeps on this machine: an entry that says
     /// `localhost` means it.
     #[must_use]
-    pub fn with_written<'a>(mut self, hosts: &mut dyn Iterator<Item = &'a str>) -> Self {
+    pub fn with_written(mut self, hosts: &mut dyn Iterator<Item = &str>) -> Self {
         self.local_names.extend(
             hosts.filter(|host| *host == "localhost" || host.ends_with(".localhost")).map(str::to_owned),
         );

@@ -54,7 +54,7 @@ impl Default for HttpSettings {
 pub struct HttpClient {
     client: reqwest::Client,
     total_timeout: Duration,
-    tls: rustls::ClientConfig,
+    tls: Arc<rustls::ClientConfig>,
     lookup: Arc<dyn Lookup>,
 }
 
@@ -121,12 +121,12 @@ impl HttpClient {
             .build()
             .map_err(|_| TlsError::Client)?;
         let HttpSettings { total_timeout, lookup, .. } = settings.clone();
-        Ok(Self { client, total_timeout, tls, lookup })
+        Ok(Self { client, total_timeout, tls: Arc::new(tls), lookup })
     }
 
     /// TLS as this client has it, for HTTP/2 and HTTP/1.1.
     pub(in crate::provider) fn tls_for_calls(&self) -> rustls::ClientConfig {
-        let mut tls = self.tls.clone();
+        let mut tls = rustls::ClientConfig::clone(&self.tls);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         tls
     }

@@ -195,7 +195,7 @@ async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
     // What a call costs at all: connections, buffers, the first pages of code.
     desk.stream(head("GET", "/small.txt"), no_body(), |_| {}).await.unwrap();
     let before = desk.broker.peak_memory();
-    let (mut length, began) = (0, std::time::Instant::now());
+    let (mut length, began) = (0, tokio::time::Instant::now());
     let (answer, _) = desk
         .stream(head("GET", "/large"), no_body(), |piece| {
             assert!(piece.len() <= CHUNK && piece.iter().all(|byte| *byte == 0));
@@ -205,7 +205,7 @@ async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
         .unwrap();
     assert_eq!((answer.status, length), (200, GIBIBYTE));
     let (down, down_took) = (desk.broker.peak_memory(), began.elapsed());
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let piece = Bytes::from(vec![7; CHUNK]);
     let pieces = std::iter::repeat_n(piece, usize::try_from(GIBIBYTE).unwrap() / CHUNK);
     let (answer, _) = desk.stream(head("PUT", "/put/given"), pieces, |_| {}).await.unwrap();
