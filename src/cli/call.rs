@@ -47,6 +47,9 @@ pub(crate) struct Call {
     /// Print status and header fields before the body
     #[arg(short, long)]
     include: bool,
+    /// Follow redirects of GET and HEAD to the same host, at most 3
+    #[arg(short = 'L', long)]
+    location: bool,
     /// Which of the provider's API hosts. Default: its first one
     #[arg(long, default_value = "", hide_default_value = true)]
     host: String,
@@ -163,6 +166,7 @@ impl Call {
             content_length: None,
             scopes: self.scopes,
             host: self.host,
+            follow_redirects: self.location,
             retry: Some(v1::RetryPolicy { mode: mode.into(), max_attempts: 0 }),
         };
         (head, self.data)

@@ -49,6 +49,7 @@ pub(super) fn call(
         scopes: request.scopes,
         host: request.host,
         retry: request.retry,
+        follow_redirects: request.follow_redirects,
     };
     head_of("", broker, head, body, deadline)
 }
@@ -83,6 +84,7 @@ pub(super) fn head_of(
         path: head.path,
         query: head.query.into_iter().map(|one| (one.name, one.value)).collect(),
         headers: head.headers.into_iter().map(|one| (one.name, one.value)).collect(),
+        follow_redirects: head.follow_redirects,
         request_id: given(head.request_id),
     };
     mistakes.none_or(id.map(|id| ProviderCall { id, wanted, body, retry, scopes: head.scopes, deadline }))

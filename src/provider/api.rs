@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
 use self::held::{Held, peeked};
@@ -138,7 +139,8 @@ impl ProviderApi {
             is_safe: target.method().is_safe(),
             has_key: shared.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name)),
         };
-        Ok(Box::new(Prepared { shared: shared.clone(), target, headers, repeatability }))
+        let follows = wanted.follow_redirects && [Method::GET, Method::HEAD].contains(target.method());
+        Ok(Box::new(Prepared { shared: shared.clone(), target, headers, repeatability, follows }))
     }
 }
 
@@ -147,6 +149,7 @@ struct Prepared {
     target: Target,
     headers: HeaderMap,
     repeatability: Repeatability,
+    follows: bool,
 }
 
 #[async_trait]
@@ -162,20 +165,29 @@ impl PreparedCall for Prepared {
         patience: Duration,
     ) -> Result<CallAnswer, Error> {
         let Shared { provider, turns, client, .. } = &*self.shared;
-        let authorized = self.target.clone().authorize(&credential)?;
+        let mut authorized = self.target.clone().authorize(&credential)?;
         let leave = turns.enter(self.target.connection(), patience).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
-        let mut headers = self.headers.clone();
-        authorized.sign(&mut headers);
-        let request =
-            ApiRequest { method: authorized.method().clone(), url: authorized.url().clone(), headers, body };
         leave.used(&self.shared.metrics);
-        match client.send(request).await {
-            Ok(response) => self.read(response, credential, leave).await,
-            Err(error) => {
-                leave.settle(verdict(&error));
-                Err(error)
+        let mut body = body;
+        loop {
+            let mut headers = self.headers.clone();
+            authorized.sign(&mut headers);
+            let (method, url) = (authorized.method().clone(), authorized.url().clone());
+            let response = match client.send(ApiRequest { method, url, headers, body }).await {
+                Ok(response) => response,
+                Err(error) => {
+                    leave.settle(verdict(&error));
+                    return Err(error);
+                }
+            };
+            match location(&response).filter(|_| self.follows) {
+                Some(location) => {
+                    authorized = authorized.target().redirected(location)?.authorize(&credential)?
+                }
+                None => return self.read(response, credential, leave).await,
             }
+            body = CallBody::Empty;
         }
     }
 }
@@ -224,6 +236,12 @@ impl Prepared {
         });
         Ok(CallAnswer { status, headers, body: AnswerStream::new(Held::new(body, leave)), says })
     }
+}
+
+/// Where a redirect leads.
+fn location<B>(response: &http::Response<B>) -> Option<&str> {
+    let is_redirect = matches!(response.status().as_u16(), 301..=303 | 307 | 308);
+    response.headers().get(LOCATION).filter(|_| is_redirect)?.to_str().ok()
 }
 
 fn failure(status: u16, retry_after: Option<Duration>) -> ProviderError {

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub query: Vec<(String, String)>,
     /// Header fields in order.
     pub headers: Vec<(String, String)>,
+    /// Whether redirects of GET and HEAD to the same place are followed.
+    pub follow_redirects: bool,
     /// The app's id of this call; sent where the provider knows a header for it.
     pub request_id: Option<String>,
 }

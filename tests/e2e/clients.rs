@@ -99,8 +99,9 @@ async fn the_readmes_python_lines_get_a_token() {
     }
 }
 
-/// What the guide to calls says to a Python developer, run as it stands but for the broker's address.
-#[tokio::test]
+/// What the guide to calls says to a Python developer, run as it stands but for the broker's address. The sandbox goes on
+/// while this thread waits for Python.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_guides_python_lines_make_a_call() {
     let any_port = ([127, 0, 0, 1], 0).into();
     let options = SandboxOptions::default();

@@ -276,3 +276,33 @@ async fn connections_are_kept_and_used_again() {
     assert_eq!((desk.calls().len(), connections.len()), (20, 1));
     desk.stop().await;
 }
+
+#[tokio::test]
+async fn redirects_are_followed_where_asked_and_never_elsewhere() {
+    let desk = Desk::new().await;
+    let script = desk.whole.sandbox.script();
+    let follow = |path: &str| v1::CallProviderRequest { follow_redirects: true, ..get(path) };
+    let near = Fault::redirect(302, "/api/near?x=1");
+    script.next(Endpoint::Echo, near.clone());
+    assert_eq!(desk.call(get("/a")).await.unwrap().status, 302, "nobody asked to follow");
+    script.next(Endpoint::Echo, near.clone());
+    let answer = desk.call(follow("/a")).await.unwrap();
+    assert_eq!((answer.status, answer.attempts, &json(&answer)["target"]), (200, 1, &"/api/near?x=1".into()));
+    script.next(Endpoint::Echo, near.clone());
+    let posted = v1::CallProviderRequest { follow_redirects: true, ..post("/a", b"x") };
+    assert_eq!(desk.call(posted).await.unwrap().status, 302, "a body goes nowhere else");
+
+    let away =
+        ["http://127.0.0.1:9/api/x", "//evil.example/api/x", "https://127.0.0.1/api/x", "/token", "../token"];
+    for location in away {
+        script.next(Endpoint::Echo, Fault::redirect(307, location));
+        let before = desk.whole.sandbox.log().exchanges().len();
+        let status = desk.call(follow("/a")).await.unwrap_err();
+        assert_eq!(reason(&status), "REQUEST_REFUSED", "{location}");
+        assert_eq!(desk.whole.sandbox.log().exchanges().len(), before + 1, "{location}");
+    }
+    script.next_n(4, Endpoint::Echo, near);
+    let status = desk.call(follow("/a")).await.unwrap_err();
+    assert_eq!(status.get_details_error_info().unwrap().metadata["rule"], "redirect_hops");
+    desk.stop().await;
+}
