@@ -52,6 +52,7 @@ some_tests() {
 part fmt everyday "cargo rustfmt" "sources are formatted, scripts parse"
 part_fmt() {
     cargo fmt --check
+    rustfmt --check --edition 2024 tests/fuzz/*.rs
     local script
     for script in tests/run.sh tests/lib/*.sh .ci/run; do bash -n "$script"; done
 }
@@ -103,6 +104,21 @@ torture() {
 
 part torture all "cargo strace" "the whole broker killed and failed on purpose, held against what the provider knows: short"
 part_torture() { torture --rounds 3; }
+
+# Stable will do: no sanitizer is asked for, since the code is safe Rust. Finds are kept in target/fuzz.
+part fuzz all "cargo" "noise for the URL, the header fields and the waits of calls: a minute each (FUZZ_SECONDS)"
+part_fuzz() {
+    local fuzz target corpus
+    fuzz=$(tool_cargo_fuzz)
+    cp Cargo.lock tests/fuzz/Cargo.lock
+    for target in url header throttle; do
+        corpus=target/fuzz/corpus/$target
+        mkdir -p "$corpus" "target/fuzz/artifacts/$target"
+        "$fuzz" run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none "$target" "$corpus" -- \
+            -dict=tests/fuzz/words.dict -artifact_prefix="target/fuzz/artifacts/$target/" -max_len=512 \
+            -max_total_time="${FUZZ_SECONDS:-60}" -verbosity=0 -print_final_stats=1
+    done
+}
 
 part slow all "cargo go" "tests marked as slow: printed commands, long searches"
 part_slow() {

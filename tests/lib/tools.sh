@@ -7,6 +7,7 @@
 readonly GRPCURL_VERSION=1.9.4
 readonly BUF_VERSION=1.73.0
 readonly CARGO_DENY_VERSION=0.20.2
+readonly CARGO_FUZZ_VERSION=0.13.2
 
 readonly TOOLS="${XDG_CACHE_HOME:-$HOME/.cache}/token-broker"
 
@@ -62,6 +63,12 @@ tool_cargo_deny() {
     local folder
     folder=$(tool_install "cargo-deny-$CARGO_DENY_VERSION" install_cargo cargo-deny "$CARGO_DENY_VERSION") &&
         echo "$folder/bin/cargo-deny"
+}
+
+tool_cargo_fuzz() {
+    local folder
+    folder=$(tool_install "cargo-fuzz-$CARGO_FUZZ_VERSION" install_cargo cargo-fuzz "$CARGO_FUZZ_VERSION") &&
+        echo "$folder/bin/cargo-fuzz"
 }
 
 # tool_npm NAME FOLDER: the packages of a committed lock file.
