@@ -72,7 +72,7 @@ impl Broker {
         let reuse = provider.reuse_profile();
         // The deadline runs on a clock that nobody sets, and from before the intent is written: a disk that takes its
         // time takes it from the request, never from those who wait for the intent's end.
-        let deadline = Instant::now() + reuse.token_timeout;
+        let began = Instant::now();
         let Some(begun) = self.begin(&**provider, id, demand, start).await? else {
             return Ok(Flown::Unsent);
         };
@@ -81,8 +81,10 @@ impl Broker {
         else {
             return Err(Error::Internal("a refresh began without an intent"));
         };
+        let patience = attempt.patience(&reuse);
+        let deadline = began + patience;
         failpoint::hit("refresh.send.before").await;
-        if deadline.duration_since(Instant::now()) < reuse.token_timeout / 4 {
+        if deadline.duration_since(Instant::now()) < patience / 4 {
             return Err(self.give_up(id, attempt).await);
         }
         let started = Instant::now();

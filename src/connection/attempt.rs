@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RefreshToken;
+use super::reuse::{Reuse, ReuseProfile, usable};
 use crate::clock::Timestamp;
 
 /// How far two clocks may be apart, and how long a request that has left may still be under way when its sender has
@@ -54,6 +55,19 @@ impl Intent {
     /// The end of the lease: from then on somebody else may act, for nothing of this attempt is under way any more.
     pub fn until(&self) -> Timestamp {
         self.deadline + CLOCK_MARGIN
+    }
+
+    /// How long this request is waited for. Where the provider takes its refresh token once more, but only for a while, an
+    /// answer that does not come is given up while there is still time to ask again: half of what is left. The last try
+    /// has nothing to save time for.
+    pub fn patience(&self, reuse: &ReuseProfile) -> Duration {
+        match reuse.reuse {
+            Reuse::Grace { window, max_uses, .. } if self.tries < max_uses => {
+                let left = self.sent_at.until(self.first_sent_at + usable(window));
+                if left.is_zero() { reuse.token_timeout } else { reuse.token_timeout.min(left / 2) }
+            }
+            _ => reuse.token_timeout,
+        }
     }
 
     /// [`Intent::until`], unless it lies further off than any attempt can last: then the clock was set back since,

@@ -68,3 +68,8 @@ pub enum Reuse {
     /// Never: a second use may end the grant with every token of it.
     Strict,
 }
+
+/// The part of a grace period in which a request still arrives in time.
+pub(super) fn usable(window: Duration) -> Duration {
+    window - (window / 5).min(Duration::from_secs(1))
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::attempt::{Holder, Intent};
-use super::reuse::{Reuse, ReuseProfile};
+use super::reuse::{Reuse, ReuseProfile, usable};
 use super::{Profile, Status};
 use crate::clock::Timestamp;
 
@@ -200,9 +200,4 @@ fn pause_in_grace(
         return resumes_at;
     }
     resumes_at.min(intent.sent_at + intent.sent_at.until(last) / 2)
-}
-
-/// The part of a grace period in which a request still arrives in time.
-fn usable(window: Duration) -> Duration {
-    window - (window / 5).min(Duration::from_secs(1))
 }

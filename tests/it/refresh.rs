@@ -86,6 +86,25 @@ async fn an_unanswered_refresh_is_repeated_at_once_inside_a_grace_period() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_hangs_is_given_up_while_a_grace_period_leaves_time_to_ask_again() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    stage.provider.hold();
+    let began = tokio::time::Instant::now();
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(2).await;
+    // On the clock that the test drives: the default token_timeout is 10 s.
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    // The last try is waited for as long as any: nothing can be saved by giving it up.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert!(!caller.is_finished());
+    stage.provider.release();
+    assert_eq!(caller.await.unwrap().unwrap().token.access.value.expose(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}
+
 #[tokio::test]
 async fn a_full_disk_keeps_no_lost_answer_from_being_saved() {
     let stage = stage(grace(5));
