@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use token_broker::sandbox::Fault;
+use token_broker::sandbox::{Effect, Exchange, Fault};
 use tokio::task::JoinSet;
 
 use super::draw;
 use crate::profile::Profile;
-use crate::stage::{Stage, renewal};
+use crate::stage::{Grant, Stage, renewal};
 use crate::tally::{Promise, Row};
 
 const CONNECTIONS: usize = 3;
@@ -30,6 +30,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
                 stage.meet(grant, fault);
             }
         }
+        let before = stage.home.passed().len();
         let plan = plan(draw(&mut seed));
         stage.home.order(plan);
         let mut callers = JoinSet::new();
@@ -44,13 +45,14 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
             stage.kill().await;
         }
         callers.join_all().await;
-        for (mut grant, name) in grants.into_iter().zip(faults) {
-            // Spent at the provider when the process died: nobody can tell whether the successor was durable yet.
-            let was_spent = stage.refreshes(&grant).iter().any(|exchange| {
-                matches!(exchange.effect, Some(token_broker::sandbox::Effect::Rotated { .. }))
-            });
+        // The log of points names no connection. As many commits as rotations, and every successor was durable.
+        let passed = stage.home.passed();
+        let commits = passed[before..].iter().filter(|passed| passed.point == "refresh.commit.after").count();
+        let rotations: Vec<usize> = grants.iter().map(|grant| rotations(&stage, grant)).collect();
+        let are_all_durable = commits >= rotations.iter().sum();
+        for ((mut grant, name), rotations) in grants.into_iter().zip(faults).zip(rotations) {
             let promise = match row.profile {
-                Profile::Strict if was_spent => Promise::MayBeLost,
+                Profile::Strict if rotations > 0 && !are_all_durable => Promise::MayBeLost,
                 _ => Promise::Survives,
             };
             let what = format!("round {round} (state {state}), {name}, {plan}");
@@ -58,6 +60,12 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         }
         row.rounds -= CONNECTIONS as u64 - 1;
     }
+}
+
+/// How often a grant's refresh token was spent.
+fn rotations(stage: &Stage, grant: &Grant) -> usize {
+    let is_rotation = |exchange: &&Exchange| matches!(exchange.effect, Some(Effect::Rotated { .. }));
+    stage.refreshes(grant).iter().filter(is_rotation).count()
 }
 
 /// A fault of the wire and its name.
