@@ -125,6 +125,11 @@ impl Status {
         Self::Disabled,
     ];
 
+    /// Whether a connection in it may serve tokens.
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Active | Self::Ambiguous)
+    }
+
     /// The word for it, `UPPER_SNAKE`, as on the wire without its prefix.
     pub const fn as_str(self) -> &'static str {
         match self {

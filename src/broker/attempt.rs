@@ -207,9 +207,8 @@ impl Broker {
                 }
                 Err(error) => {
                     is_aside = is_aside || self.set_aside(&id, &attempt, &outcome).await;
-                    return self
-                        .put_in_escrow(provider, begun, attempt, outcome, is_aside, &error)
-                        .map(Flown::Landed);
+                    let held = self.put_in_escrow(provider, begun, attempt, outcome, is_aside, &error);
+                    return Ok(held.map_or(Flown::Again, Flown::Landed));
                 }
             }
         }

@@ -147,6 +147,11 @@ impl Turn {
         state.tell_watchers();
     }
 
+    /// A record of this generation is durable.
+    pub(super) fn note(&self, generation: u64) {
+        self.slot.state().generation = generation;
+    }
+
     /// Which connection this is about.
     pub(super) fn id(&self) -> &ConnectionId {
         &self.id
@@ -176,6 +181,8 @@ struct Slot {
 #[derive(Default)]
 struct State {
     token: Option<Arc<ServedToken>>,
+    /// That of the record last written, as far as memory goes.
+    generation: u64,
     flight: Option<(watch::Receiver<Option<Landing>>, Arc<Notify>)>,
     /// Until then nothing better than `token` is to be had.
     rests_until: Option<Instant>,
@@ -221,6 +228,11 @@ impl Cache {
     /// The published token of a connection.
     pub(super) fn token(&self, id: &ConnectionId) -> Option<Arc<ServedToken>> {
         self.slots.pin().get(id)?.state().token.clone()
+    }
+
+    /// The generation of the record last written. 0: not known, which cannot be while a flight that wrote one lasts.
+    pub(super) fn generation(&self, id: &ConnectionId) -> u64 {
+        self.slots.pin().get(id).map_or(0, |slot| slot.state().generation)
     }
 
     /// The published token of a connection that a caller asks for at `now`.

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::Turn;
+use super::escrow::not_durable;
 use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
 use crate::connection::{Connection, ConnectionId, Profile, Status};
@@ -141,9 +142,7 @@ impl Broker {
             let longest = provider.reuse_profile().token_timeout + SETTLING;
             let _ = tokio::time::timeout(longest, flight.landed()).await;
         }
-        self.escrow.holds(&profile.id).then(|| {
-            StoreError::Unavailable("tokens of this connection are not durable yet".to_owned()).into()
-        })
+        self.escrow.holds(&profile.id).then(not_durable)
     }
 
     /// Notes a try that failed, with the time of the next.

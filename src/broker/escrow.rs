@@ -1,7 +1,8 @@
 //! Tokens that came and cannot be stored: held in memory until they can, and where a second place is configured,
 //! written down there as well. Knows neither disk nor provider beyond the moment of trying again. Invariant: what is
-//! held here is served as degraded or not at all, no further refresh of its connection is begun, and it leaves only
-//! when the store has it or says that somebody else's outcome stands.
+//! held here is served as degraded or not at all, and not at all once its connection was disconnected or connected
+//! anew; no further refresh of its connection is begun, and it leaves only when the store has it or says that somebody
+//! else's outcome stands.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use super::access_token::Demand;
 use super::attempt::{Outcome, Settled};
 use super::cache::Landing;
 use super::{Broker, ServedToken, Source, Trust};
-use crate::connection::{Connection, ConnectionId, Intent};
+use crate::connection::{Connection, ConnectionId, Intent, Profile};
 use crate::error::{Error, StoreError};
 use crate::provider::ProviderClient;
 use crate::store::{EscrowStore, EscrowedTokens};
@@ -44,8 +45,10 @@ pub(super) struct Escrow {
 }
 
 struct Held {
-    /// The new token, degraded.
-    token: Arc<ServedToken>,
+    /// The new token, degraded; `None` where it is served to nobody.
+    token: Option<Arc<ServedToken>>,
+    /// The generation of the tokens that it is to take the place of.
+    generation: u64,
     /// Whether the token before it may still be served.
     old_survives: bool,
     /// Whether the second place has it.
@@ -70,6 +73,22 @@ impl Escrow {
         self.lock().contains_key(id)
     }
 
+    /// A record was made durable: what is held for one before it is served no more.
+    pub(super) fn overtake(&self, profile: &Profile) {
+        if let Some(held) = self.lock().get_mut(&profile.id)
+            && (profile.generation > held.generation || !profile.status.serves())
+        {
+            held.token = None;
+        }
+    }
+
+    /// A record is no more: what is held for it is served to nobody.
+    pub(super) fn withhold(&self, id: &ConnectionId) {
+        if let Some(held) = self.lock().get_mut(id) {
+            held.token = None;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,12 +105,12 @@ impl Broker {
         self.escrow.counts.subscribe()
     }
 
-    /// What is answered for a connection whose new tokens are held here; `None` where none are.
+    /// What is answered for a connection whose new tokens are held here; `None` where none are that may be served.
     pub(super) fn escrowed(&self, id: &ConnectionId, demand: &Demand) -> Option<Landing> {
         let (token, old_survives) = {
             let held = self.escrow.lock();
             let held = held.get(id)?;
-            (held.token.clone(), held.old_survives)
+            (held.token.clone()?, held.old_survives)
         };
         let now = self.clock.now();
         let old = self.cache.token(id).filter(|old| {
@@ -103,8 +122,7 @@ impl Broker {
         if token.access.is_alive(now) && !token.is_over() && !demand.refuses(Some(&token.access)) {
             return Some(Ok((token, Source::SharedRefresh)));
         }
-        let why = "the last refresh of this connection is not durable yet".to_owned();
-        Some(Err(StoreError::Unavailable(why).into()))
+        Some(Err(not_durable()))
     }
 
     /// Takes up what an earlier run left in the second place: the store gets it as if its answer had just come. Call it
@@ -161,7 +179,7 @@ impl Broker {
         match self.settle(&*provider, &holding.id, &holding.attempt, &holding.outcome).await {
             Ok(settled) => self.let_go(&provider, &holding, &settled).await,
             Err(error) => {
-                self.hold(&provider, begun, holding, &error)?;
+                self.hold(&provider, begun, holding, &error);
             }
         }
         Ok(true)
@@ -191,8 +209,8 @@ impl Broker {
         }
     }
 
-    /// Holds what a refresh brought, answers it as degraded, and tries to store it until that works. `is_aside`: the
-    /// second place has it.
+    /// Holds what a refresh brought, answers it as degraded, and tries to store it until that works. `None` where the
+    /// connection was disconnected or connected anew meanwhile. `is_aside`: the second place has it.
     pub(super) fn put_in_escrow(
         self: &Arc<Self>,
         provider: &Arc<dyn ProviderClient>,
@@ -201,7 +219,7 @@ impl Broker {
         outcome: Outcome,
         is_aside: bool,
         why: &StoreError,
-    ) -> Result<Arc<ServedToken>, Error> {
+    ) -> Option<Arc<ServedToken>> {
         let holding = Holding { id: begun.profile.id.clone(), attempt, outcome, is_aside };
         self.hold(provider, begun, holding, why)
     }
@@ -212,14 +230,14 @@ impl Broker {
         begun: Connection,
         holding: Holding,
         why: &StoreError,
-    ) -> Result<Arc<ServedToken>, Error> {
+    ) -> Option<Arc<ServedToken>> {
         let id = &holding.id;
         let reuse = provider.reuse_profile();
+        let generation = holding.attempt.generation;
+        let stood = begun.serving().is_some() && begun.profile.generation == generation;
         let would_be = begun.landed(&holding.attempt, &holding.outcome, &self.moment(&reuse), 0).connection;
-        let Some(access) = would_be.tokens.and_then(|tokens| tokens.access) else {
-            return Err(Error::Internal("tokens came without an access token"));
-        };
-        let token = Arc::new(self.serving(access, &would_be.profile).degraded());
+        let access = would_be.tokens.and_then(|tokens| tokens.access).filter(|_| stood);
+        let token = access.map(|access| Arc::new(self.serving(access, &would_be.profile).degraded()));
         tracing::error!(
             connection = %id,
             %why,
@@ -227,12 +245,19 @@ impl Broker {
             "new tokens are held in memory: the store does not take them"
         );
         let old_survives = reuse.old_at_survives;
-        let held = Held { token: token.clone(), old_survives, is_aside: holding.is_aside };
-        self.escrow.lock().insert(id.clone(), held);
+        let token = {
+            let mut held = self.escrow.lock();
+            // The store may not even be readable now, so memory says what was made durable since the request left.
+            // Looked at under the lock: whoever overtakes notes its generation first and asks for the lock then.
+            let token = token.filter(|_| self.cache.generation(id) <= generation);
+            let is_aside = holding.is_aside;
+            held.insert(id.clone(), Held { token: token.clone(), generation, old_survives, is_aside });
+            token
+        };
         self.count_escrowed();
         let (broker, provider) = (self.clone(), provider.clone());
         self.tasks.spawn(async move { broker.empty_escrow(&provider, holding).await });
-        Ok(token)
+        token
     }
 
     async fn empty_escrow(self: &Arc<Self>, provider: &Arc<dyn ProviderClient>, mut holding: Holding) {
@@ -288,4 +313,9 @@ impl Broker {
         self.metrics.set_escrowed(counts.in_memory + counts.in_second_place);
         self.escrow.counts.send_if_modified(|before| std::mem::replace(before, counts) != counts);
     }
+}
+
+/// What those are told who must wait for what is held.
+pub(super) fn not_durable() -> Error {
+    StoreError::Unavailable("the last refresh of this connection is not durable yet".to_owned()).into()
 }

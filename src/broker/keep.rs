@@ -40,7 +40,7 @@ impl Broker {
     /// Writes a connection, alone with it, and tells who listens.
     pub(super) async fn keep(
         &self,
-        _turn: &Turn,
+        turn: &Turn,
         connection: &Connection,
         expected: Expected,
         weight: Weight,
@@ -49,6 +49,8 @@ impl Broker {
             Weight::Ordinary => self.tokens.put(connection, expected).await?,
             Weight::Rescue => self.tokens.rescue(connection, expected).await?,
         };
+        turn.note(connection.profile.generation);
+        self.escrow.overtake(&connection.profile);
         self.roll().note(&connection.profile);
         self.plan_ahead(&connection.profile);
         self.tell(|| Change::Kept(Box::new(connection.profile.clone())));
@@ -58,6 +60,7 @@ impl Broker {
     /// Forgets a connection, alone with it, and tells who listens.
     pub(super) async fn forget_record(&self, turn: &Turn, expected: Expected) -> Result<(), StoreError> {
         self.tokens.remove(turn.id(), expected).await?;
+        self.escrow.withhold(turn.id());
         self.roll().forget(turn.id());
         self.forget_ahead(turn.id());
         self.tell(|| Change::Forgotten(turn.id().clone()));

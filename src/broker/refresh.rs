@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::access_token::{Demand, not_serving};
 use super::attempt::{Flown, Start};
 use super::cache::{Landing, Pilot, Turn};
+use super::escrow::not_durable;
 use super::keep::Weight;
 use super::{Broker, ServedToken, Source};
 use crate::clock::Timestamp;
@@ -79,6 +80,8 @@ impl Broker {
                     demand.has_paused = true;
                     continue;
                 }
+                // Held, but not for this record.
+                Ground::Clear(_) if self.escrow.holds(id) => return Err(not_durable()),
                 Ground::Clear(urgency) => urgency,
             };
             // What was begun is seen to its end: a grace period may be over before the next start.

@@ -237,9 +237,7 @@ impl Connection {
 
     /// The tokens it may serve from at the moment.
     pub fn serving(&self) -> Option<&TokenSet> {
-        matches!(self.profile.status, Status::Active | Status::Ambiguous)
-            .then_some(self.tokens.as_ref())
-            .flatten()
+        self.profile.status.serves().then_some(self.tokens.as_ref()).flatten()
     }
 
     /// Holding the tokens of a grant that was given anew: no refresh of the one before has a say any more.

@@ -2,11 +2,15 @@
 
 use std::future::ready;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use token_broker::broker::{Recovery, Trust};
+use token_broker::broker::{ImportConnection, Recovery, RevocationState, TokenRequest, Trust};
+use token_broker::clock::Clock;
 use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{Connection, ConnectionId, Status};
 use token_broker::error::Reason;
+use token_broker::secret::Secret;
 use token_broker::store::{Expected, TokenStore as _};
 
 use super::stage;
@@ -61,7 +65,7 @@ async fn a_store_put_back_marks_grants_of_providers_that_are_not_configured_too(
     let stage = stage(Reuse::Reusable);
     stage.imported("user-42").await;
     let id = ConnectionId::parse(String::new(), "elsewhere".into(), "user-42".into()).unwrap();
-    let now = token_broker::clock::Clock::now(&*stage.clock);
+    let now = Clock::now(&*stage.clock);
     let tokens = issued("at-0", Some("rt-0")).into_set(None, now);
     let connection =
         Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
@@ -84,4 +88,72 @@ async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
     stage.broker.drain().await;
     assert_eq!(stage.broker.escrowed_count(), 0);
     assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_tokens_of_a_connection_that_was_disconnected_are_served_no_more() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    // The next try to store them is seconds away.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    stage.store.fail_writes_after(0, 0);
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap();
+    assert!(matches!(answer.revocation, RevocationState::Pending { .. }));
+    assert_eq!(stage.broker.escrowed_count(), 1, "they are to be revoked");
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ConnectionNotFound);
+    stage.provider.revocations_reach(2).await;
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_come_after_a_disconnect_and_cannot_be_stored_are_served_to_nobody() {
+    for (is_deaf, told) in [(false, Reason::ConnectionNotFound), (true, Reason::StoreUnavailable)] {
+        let stage = stage(Reuse::Strict);
+        let id = stage.expired("user-42").await;
+        stage.provider.hold();
+        let (broker, asked) = (stage.broker.clone(), request(&id));
+        let caller = tokio::spawn(async move { broker.access_token(asked).await });
+        stage.provider.requests_reach(1).await;
+        let (broker, ended) = (stage.broker.clone(), id.clone());
+        let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
+        while stage.broker.connection(&id).await.unwrap().status != Status::Revoking {
+            tokio::task::yield_now().await;
+        }
+        stage.store.fail_writes_after(0, usize::MAX);
+        stage.store.is_deaf.store(is_deaf, Ordering::SeqCst);
+        stage.provider.release();
+        assert_eq!(caller.await.unwrap().unwrap_err().reason(), told);
+        let answer = disconnect.await.unwrap().unwrap();
+        assert!(matches!(answer.revocation, RevocationState::Pending { .. }));
+        assert_eq!(stage.token(&id).await.unwrap_err().reason(), told);
+        assert_eq!(stage.broker.escrowed_count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_tokens_of_the_grant_before_a_new_one_are_served_no_more() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    stage.store.fail_writes_after(0, 0);
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-new".into())),
+        refresh_token: Some(Secret::new("rt-new".into())),
+        expires_at: Some(Clock::now(&*stage.clock) + LIFE),
+        replace: true,
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(import).await.unwrap();
+    let new = stage.broker.access_token(request(&id)).await.unwrap().token.access.value.digest();
+    let refused = TokenRequest { if_not_equal_to: Some(new), ..request(&id) };
+    let error = stage.broker.access_token(refused).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::StoreUnavailable, "not before what is held is settled");
+    assert_eq!(stage.token(&id).await.unwrap(), "at-new");
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.escrowed_count(), 0);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-new");
 }
