@@ -128,8 +128,9 @@ impl Committer {
     }
 
     fn serve(&mut self) -> Closing {
-        while let Some(message) = self.next_message() {
-            let last = match message {
+        let mut pending = None;
+        while let Some(message) = pending.take().or_else(|| self.next_message()) {
+            pending = match message {
                 Message::Write(job, weight) => self.commit(job, weight),
                 Message::Settle(tell) => {
                     let _ = tell.send(self.settle());
@@ -138,15 +139,11 @@ impl Committer {
                 Message::Recover => None,
                 Message::Close(tell) => return tell,
             };
+            // After each of them: once a fault is told nobody queues what would have it looked at again.
             if self.shared.fault().is_some()
                 && let Some(tell) = self.recover()
             {
                 return tell;
-            }
-            match last {
-                Some(Message::Close(tell)) => return tell,
-                Some(Message::Settle(tell)) => drop(tell.send(self.settle())),
-                Some(Message::Write(..) | Message::Recover) | None => {}
             }
         }
         None

@@ -1,5 +1,7 @@
 //! G9 and G10: an older state, a missing record and an unreadable one are found when the store is opened.
 
+use futures_util::poll;
+
 use super::*;
 use crate::store::guard::high_water::HighWater;
 use crate::store::index::Kind;
@@ -248,4 +250,44 @@ async fn an_engine_that_reopens_without_what_was_acknowledged_is_not_served_from
     go_on.send(()).unwrap();
     healed(&store).await;
     assert!(TokenStore::get(&*store, &id("", "google", "a")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_settling_that_fails_behind_a_write_has_the_engine_reopened() {
+    let Fixture { script, store, folder } = fixture_on(Inner::Redb);
+    drop(Arc::into_inner(store).unwrap());
+    fs::remove_file(HighWater::place(&folder.path().join("data"))).unwrap();
+    let store = open_on(folder.path(), &script, Inner::Redb).unwrap();
+    assert!(store.opened().rollback.is_some());
+    let gate = || {
+        let (reached, at_sync) = channel::channel();
+        let (go, gate) = channel::channel();
+        script.syncs.lock().unwrap().push_back(Act::Gate(reached, gate));
+        (at_sync, go)
+    };
+    let reached = |at_sync: channel::Receiver<()>| async {
+        tokio::task::spawn_blocking(move || at_sync.recv().unwrap()).await.unwrap();
+    };
+    let (connection, other) =
+        (connection(id("", "google", "a"), "1"), connection(id("", "google", "b"), "1"));
+    let mut first = TokenStore::put(&store, &connection, Expected::Absent);
+    let mut second = TokenStore::put(&store, &other, Expected::Absent);
+    let mut settling = Box::pin(store.settle_rollback());
+
+    let (at_first, go) = gate();
+    assert!(poll!(&mut first).is_pending());
+    reached(at_first).await;
+    // Both wait while the first is written, so that the settling ends the group of the second.
+    assert!(poll!(&mut second).is_pending());
+    assert!(poll!(&mut settling).is_pending());
+    let (at_second, go_on) = gate();
+    go.send(()).unwrap();
+    first.await.unwrap();
+    reached(at_second).await;
+    script.applies.lock().unwrap().push_back(Act::Fail);
+    go_on.send(()).unwrap();
+    second.await.unwrap();
+    assert_eq!(settling.await.unwrap_err(), StoreError::Unavailable("apply failed".into()));
+    healed(&store).await;
+    store.settle_rollback().await.unwrap();
 }
