@@ -180,10 +180,12 @@ impl Broker {
     ) -> Result<Flown, Error> {
         let id = begun.profile.id.clone();
         let outcome = Ok(issued);
-        let (mut wait, mut is_aside) = (Duration::from_millis(50), false);
+        let first_wait = Duration::from_millis(50);
+        let (mut wait, mut is_aside) = (first_wait, false);
         loop {
             let settled = self.settle(&**provider, &id, &attempt, &outcome).await;
-            if settled.is_ok() && is_aside {
+            // Once it was tried: what took too long to write may be written all the same.
+            if settled.is_ok() && wait > first_wait {
                 self.drop_aside(&id, &attempt).await;
             }
             match settled {

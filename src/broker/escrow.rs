@@ -295,13 +295,12 @@ impl Broker {
 
     /// What was held is settled: nothing of it is left to be kept.
     async fn let_go(&self, provider: &Arc<dyn ProviderClient>, holding: &Holding, settled: &Settled) {
-        let Holding { id, attempt, outcome, is_aside } = holding;
+        let Holding { id, attempt, outcome, .. } = holding;
         if let (Settled::Gone | Settled::Excess, Ok(issued)) = (settled, outcome) {
             self.revoke_stray(provider, id, issued.copy(), attempt, settled).await;
         }
-        if *is_aside {
-            self.drop_aside(id, attempt).await;
-        }
+        // Also where it was not told to be there: what took too long to write may be written all the same.
+        self.drop_aside(id, attempt).await;
     }
 
     fn count_escrowed(&self) {

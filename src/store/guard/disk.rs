@@ -1,8 +1,8 @@
 //! Directories, and what a file system promises. Owns the calls that make names durable.
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Makes `path` and what is missing above it, for its owner alone, and makes the new names durable.
@@ -25,6 +25,22 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
 /// Makes one directory durable: which names are in it.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Writes `whole` by way of `aside`, in the same directory: it is there whole or not at all, for its owner alone, and
+/// on the device when this returns. What fails leaves nothing aside.
+pub(super) fn write_whole(aside: &Path, whole: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(aside, whole)
+    })();
+    if let Err(error) = written {
+        let _ = fs::remove_file(aside);
+        return Err(error);
+    }
+    whole.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Makes every file and directory below `path`, and `path` itself, durable.

@@ -1,12 +1,13 @@
 //! The second place: a directory, meant to be on another volume, for tokens that the store could not take. Owns the
 //! files. Does not know when they are needed. Invariant: a file that was acknowledged is whole and durable under its
-//! name, and none is removed that does not open.
+//! name, and nothing there is removed that does not open.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -28,6 +29,18 @@ const LARGEST: u64 = 1 << 20;
 pub struct EscrowDir {
     path: PathBuf,
     table: Arc<Table>,
+    under_way: Arc<UnderWay>,
+}
+
+/// The names that are being written, and whether nobody needs them any more. A volume may hang for longer than anybody
+/// waits; two at a time would write into one file, and what ends late must not stay.
+#[derive(Default)]
+struct UnderWay(Mutex<HashMap<String, bool>>);
+
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl EscrowDir {
@@ -43,7 +56,8 @@ impl EscrowDir {
         {
             tracing::warn!(path = %path.display(), "the second place is on the store's own volume, and fails with it");
         }
-        Ok(Self { path, table })
+        sweep(&path, &table).map_err(failed)?;
+        Ok(Self { path, table, under_way: Arc::default() })
     }
 
     async fn off_thread<T: Send + 'static>(
@@ -69,7 +83,16 @@ impl EscrowStore for EscrowDir {
     ) -> Result<(), StoreError> {
         let name = self.table.escrow_name(id, attempt);
         let bytes = self.table.seal_escrow(&name, id, attempt, issued)?;
-        self.off_thread(move |dir, _| write(dir, &name, &bytes)).await
+        if self.under_way.lock().insert(name.clone(), false).is_some() {
+            return Err(StoreError::Unavailable("an earlier write of the same tokens hangs".to_owned()));
+        }
+        let under_way = Arc::clone(&self.under_way);
+        self.off_thread(move |dir, _| {
+            let written = write(dir, &name, &bytes);
+            let is_unneeded = under_way.lock().remove(&name) == Some(true);
+            if is_unneeded { remove(dir, &name) } else { written }
+        })
+        .await
     }
 
     async fn list(&self) -> Result<EscrowContents, StoreError> {
@@ -78,27 +101,50 @@ impl EscrowStore for EscrowDir {
 
     async fn remove(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError> {
         let name = self.table.escrow_name(id, attempt);
-        self.off_thread(move |dir, _| {
-            for end in [UNFINISHED, WHOLE] {
-                match fs::remove_file(dir.join(format!("{name}{end}"))) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            disk::sync_dir(dir)
-        })
-        .await
+        if let Some(is_unneeded) = self.under_way.lock().get_mut(&name) {
+            *is_unneeded = true;
+            return Ok(());
+        }
+        self.off_thread(move |dir, _| remove(dir, &name)).await
     }
 }
 
-/// Whole or not at all under its name, and on the device when this returns.
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let (aside, whole) = (dir.join(format!("{name}{UNFINISHED}")), dir.join(format!("{name}{WHOLE}")));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, &whole)?;
+    let at = |end: &str| dir.join(format!("{name}{end}"));
+    disk::write_whole(&at(UNFINISHED), &at(WHOLE), bytes)
+}
+
+fn remove(dir: &Path, name: &str) -> io::Result<()> {
+    for end in [UNFINISHED, WHOLE] {
+        match fs::remove_file(dir.join(format!("{name}{end}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     disk::sync_dir(dir)
+}
+
+/// Removes what a process left that ended, or ran out of room, in the middle of a write: never acknowledged, of no use,
+/// and else told as kept at every start.
+fn sweep(dir: &Path, table: &Table) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let (path, name) = {
+            let entry = entry?;
+            (entry.path(), entry.file_name().to_string_lossy().into_owned())
+        };
+        let Some(name) = name.strip_suffix(UNFINISHED).filter(|name| is_ours(name)) else { continue };
+        if bytes_of(&path).is_ok_and(|bytes| table.is_cut_short(name, &bytes)) {
+            tracing::warn!(path = %path.display(), "a write that was cut short is removed from the second place");
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of ours could have that name: see [`Table::escrow_name`].
+fn is_ours(name: &str) -> bool {
+    let is_hex = |digits: &str, len| digits.len() == len && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    name.split_once('-').is_some_and(|(row, attempt)| is_hex(row, 32) && is_hex(attempt, 16))
 }
 
 /// A file that was whole and not yet renamed when the process ended opens as well as any other.
@@ -125,6 +171,11 @@ fn open(path: &Path, table: &Table) -> Result<crate::store::EscrowedTokens, &'st
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name =
         name.strip_suffix(UNFINISHED).or_else(|| name.strip_suffix(WHOLE)).ok_or("it is none of ours")?;
+    let bytes = bytes_of(path)?;
+    table.open_escrow(name, &bytes)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, &'static str> {
     // Not followed: a link is none of ours.
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
         return Err("it is no file");
@@ -132,7 +183,7 @@ fn open(path: &Path, table: &Table) -> Result<crate::store::EscrowedTokens, &'st
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|_| "it cannot be read")?;
     file.take(LARGEST).read_to_end(&mut bytes).map_err(|_| "it cannot be read")?;
-    table.open_escrow(name, &bytes)
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -37,6 +37,19 @@ impl Table {
         Ok([MAGIC, self.sealer.store().as_bytes().as_slice(), &sealed].concat())
     }
 
+    /// Whether `bytes`, meant for `name`, are the beginning of tokens of this store and no more: nothing can be had from
+    /// them, under whatever key of the ring.
+    pub(crate) fn is_cut_short(&self, name: &str, bytes: &[u8]) -> bool {
+        let head = [MAGIC, self.sealer.store().as_bytes().as_slice()].concat();
+        match bytes.strip_prefix(head.as_slice()) {
+            Some(sealed) => matches!(
+                self.sealer.for_escrow().open(place(name), sealed),
+                Err(Unopened::Format | Unopened::Refused)
+            ),
+            None => head.starts_with(bytes),
+        }
+    }
+
     /// What lies under `name`; else why it does not open.
     pub(crate) fn open_escrow(&self, name: &str, bytes: &[u8]) -> Result<EscrowedTokens, &'static str> {
         let rest = bytes.strip_prefix(MAGIC).ok_or("it holds no tokens of this version, or is damaged")?;

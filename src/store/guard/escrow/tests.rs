@@ -142,3 +142,63 @@ async fn a_file_that_was_whole_but_not_renamed_yet_is_taken() {
     later.remove(&id("user-42"), &attempt(5)).await.unwrap();
     assert!(files(folder.path()).is_empty());
 }
+
+#[tokio::test]
+async fn a_write_that_fails_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(folder.path(), 1);
+    let name = place.table.escrow_name(&id("user-42"), &attempt(5));
+    // What cannot be renamed to: a directory.
+    let whole = folder.path().join("second").join(format!("{name}{WHOLE}"));
+    fs::create_dir(&whole).unwrap();
+    place.put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap_err();
+    assert_eq!(files(folder.path()), [whole]);
+}
+
+#[tokio::test]
+async fn what_a_write_left_that_was_cut_short_goes_at_the_next_start_and_what_is_whole_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), 1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    let [file] = files(folder.path()).try_into().unwrap();
+    let (bytes, unfinished) = (fs::read(&file).unwrap(), file.with_extension("escrow.new"));
+    for len in [0, 3, 19, 20, bytes.len() - 1] {
+        fs::write(&unfinished, &bytes[..len]).unwrap();
+        place(folder.path(), 1);
+        assert_eq!(files(folder.path()), std::slice::from_ref(&file), "cut to {len}");
+    }
+    // Of another store, under no name of ours, and whole: kept.
+    place(folder.path(), 2).put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
+    let others = files(folder.path()).into_iter().find(|found| *found != file).unwrap();
+    fs::rename(&others, others.with_extension("escrow.new")).unwrap();
+    fs::write(file.with_file_name("notes.escrow.new"), "").unwrap();
+    fs::rename(&file, &unfinished).unwrap();
+    place(folder.path(), 1);
+    assert_eq!(files(folder.path()).len(), 3);
+}
+
+/// The volume hangs: the one thread that may wait for it is taken.
+#[test]
+fn a_write_that_outlasts_its_callers_leaves_no_file_once_nobody_needs_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path(), 1);
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let hung = tokio::task::spawn_blocking(move || gate.recv());
+        let (id, attempt, issued) = (id("user-42"), attempt(5), issued("one"));
+        {
+            let mut put = place.put(&id, &attempt, &issued);
+            assert!(futures_util::poll!(&mut put).is_pending());
+        }
+        let again = futures_util::poll!(place.put(&id, &attempt, &issued));
+        assert!(matches!(again, std::task::Poll::Ready(Err(_))), "two would write into one file");
+        let removed = futures_util::poll!(place.remove(&id, &attempt));
+        assert!(matches!(removed, std::task::Poll::Ready(Ok(()))));
+        go.send(()).unwrap();
+        hung.await.unwrap().unwrap();
+        // The next to have the thread is past the write.
+        place.list().await.unwrap();
+        assert!(files(folder.path()).is_empty());
+        place.put(&id, &attempt, &issued).await.unwrap();
+    });
+}
