@@ -5,6 +5,7 @@
 
 mod ballast;
 mod census;
+mod claim;
 mod committer;
 mod creation;
 mod disk;
@@ -208,7 +209,8 @@ impl DurableStore {
     /// The second place at `path`, for tokens that the store, which lies at `store`, cannot take.
     ///
     /// # Errors
-    /// [`OpenError::Io`] where the directory cannot be made or read.
+    /// [`OpenError::OtherPlace`] where the store has used another, [`OpenError::Io`] where the directory cannot be made,
+    /// read or marked.
     pub fn escrow(&self, path: PathBuf, store: &Path) -> Result<EscrowDir, OpenError> {
         EscrowDir::open(path, store, Arc::clone(&self.table))
     }

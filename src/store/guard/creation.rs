@@ -5,6 +5,7 @@
 //! PATH/lock             held while a process has the store
 //! PATH/highwater        how far the store ever was
 //! PATH/ballast          room that is given up when the disk is full
+//! PATH/second-place     where tokens lie that the store could not take, if a place for them was ever used
 //! PATH/store/identity   who the store is, and the canary of its key
 //! PATH/store/ENGINE/    the engine's own files
 //! PATH/store.new/       a store being made; removed if it was left behind

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::claim::{self, MARKER};
 use super::disk;
 use super::open_error::OpenError;
 use crate::connection::{ConnectionId, Intent, IssuedTokens};
@@ -44,10 +45,10 @@ impl UnderWay {
 }
 
 impl EscrowDir {
-    /// Makes the directory if it is missing, and says what is wrong with where it lies. `store` is where the store lies.
+    /// Makes the directory at its first use, knows it again later, and says what is wrong with where it lies. `store` is where the store lies.
     pub(super) fn open(path: PathBuf, store: &Path, table: Arc<Table>) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::Io { path: path.clone(), why: error.to_string() };
-        disk::make_dir(&path).map_err(failed)?;
+        claim::claim(&path, store, table.store())?;
         fs::read_dir(&path).map_err(failed)?;
         if let Some(filesystem) = disk::throwaway(&path) {
             tracing::warn!(path = %path.display(), filesystem, "the second place outlives the process only");
@@ -154,6 +155,9 @@ fn list(dir: &Path, table: &Table) -> io::Result<EscrowContents> {
         let entry = entry?;
         // A volume has directories of its own (`lost+found`).
         if entry.file_type()?.is_dir() {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().ends_with(MARKER) {
             continue;
         }
         match open(&entry.path(), table) {

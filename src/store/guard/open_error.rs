@@ -62,6 +62,17 @@ pub enum OpenError {
         /// What kind it is.
         filesystem: &'static str,
     },
+    /// The second place is not the one that the store has used: tokens may lie there without which those in the store
+    /// are spent.
+    #[error("the second place {} is not the one that this store has used", .path.display())]
+    OtherPlace {
+        /// The directory that is configured.
+        path: PathBuf,
+        /// The file in the store's directory that knows of another.
+        note: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{} cannot be used", .path.display())]
     Io {
@@ -96,7 +107,7 @@ impl OpenError {
                 format!("it says {found}, this version writes form {}", super::identity::FORMAT)
             }
             Self::OtherEngine { asked, .. } => format!("the configuration asks for {asked}"),
-            Self::Unopenable { why, .. } | Self::Io { why, .. } => why.clone(),
+            Self::Unopenable { why, .. } | Self::OtherPlace { why, .. } | Self::Io { why, .. } => why.clone(),
             Self::Throwaway { .. } => {
                 "every connection would be lost with the pod or at the next restart".to_owned()
             }
@@ -126,6 +137,10 @@ impl OpenError {
             Self::Throwaway { .. } => {
                 "set store.path to a persistent volume, or store.ephemeral to true if you mean it".to_owned()
             }
+            Self::OtherPlace { note, .. } => format!(
+                "mount its volume, or point store.escrow_path to it        (if it is lost for good, rm {}: spent tokens may then be presented)",
+                note.display()
+            ),
             Self::Io { path, .. } => format!("ls -ld {}", path.display()),
         }
     }

@@ -17,6 +17,11 @@ use crate::store::seal::{Field, Place, Unopened};
 const MAGIC: &[u8; 4] = b"TBE1";
 
 impl Table {
+    /// The store whose rows and tokens these are.
+    pub(crate) fn store(&self) -> Uuid {
+        self.sealer.store()
+    }
+
     /// The name under which what `attempt` brought for `id` lies. It shows neither.
     pub(crate) fn escrow_name(&self, id: &ConnectionId, attempt: &Intent) -> String {
         let row = self.index.connection(id);

@@ -39,7 +39,9 @@ fn second(folder: &Path) -> std::path::PathBuf {
 }
 
 fn files(folder: &Path) -> usize {
-    std::fs::read_dir(second(folder)).map_or(0, Iterator::count)
+    let is_tokens = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|end| end != "place");
+    std::fs::read_dir(second(folder))
+        .map_or(0, |files| files.filter(|file| is_tokens(file.as_ref().unwrap())).count())
 }
 
 /// One life of a process: whatever still runs when `life` has ended is gone without a word.

@@ -12,10 +12,14 @@ use crate::store::seal::Sealer;
 
 /// The second place of store `number` in `path`.
 fn place(path: &Path, number: u128) -> EscrowDir {
+    opened(path, number).unwrap()
+}
+
+fn opened(path: &Path, number: u128) -> Result<EscrowDir, OpenError> {
     let ring = Arc::new(KeyRing::ephemeral(&SeededEntropy::new(1)));
     let sealer = Sealer::new(ring, uuid::Uuid::from_u128(number), Arc::new(SeededEntropy::new(2)));
     let table = Table::new(sealer, Index::new(Secret::new([3; 32])));
-    EscrowDir::open(path.join("second"), path, table).unwrap()
+    EscrowDir::open(path.join("second"), path, table)
 }
 
 fn id(name: &str) -> ConnectionId {
@@ -52,6 +56,7 @@ fn issued(mark: &str) -> IssuedTokens {
 fn files(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path.join("second")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_none_or(|end| end != "place"));
     files.sort();
     files
 }
@@ -141,6 +146,46 @@ async fn a_file_that_was_whole_but_not_renamed_yet_is_taken() {
     assert_eq!((contents.tokens.len(), contents.unreadable.len()), (1, 0));
     later.remove(&id("user-42"), &attempt(5)).await.unwrap();
     assert!(files(folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_place_that_was_used_and_is_missing_or_another_stores_is_refused_and_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (second, aside) = (folder.path().join("second"), folder.path().join("aside"));
+    place(folder.path(), 1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    fs::rename(&second, &aside).unwrap();
+    let refused = || opened(folder.path(), 1).err().expect("it is refused");
+    let missing = refused();
+    assert!(missing.to_string().contains(second.to_str().unwrap()), "{missing}");
+    assert!(missing.why().contains("not there"), "{}", missing.why());
+    assert!(!second.exists());
+    // The bare mount point, and a place that another store has used.
+    fs::create_dir(&second).unwrap();
+    let empty = refused();
+    assert!(empty.why().contains("mark"), "{}", empty.why());
+    let elsewhere = tempfile::tempdir().unwrap();
+    place(elsewhere.path(), 2);
+    fs::remove_dir(&second).unwrap();
+    fs::rename(elsewhere.path().join("second"), &second).unwrap();
+    assert_eq!(refused(), empty);
+    // A store that knows of none may begin there; the first one takes its own wherever that is mounted.
+    place(folder.path(), 2);
+    fs::remove_dir_all(&second).unwrap();
+    fs::rename(&aside, &second).unwrap();
+    assert_eq!(place(folder.path(), 1).list().await.unwrap().tokens.len(), 1);
+}
+
+#[tokio::test]
+async fn a_place_that_was_given_up_is_begun_anew_by_what_the_sentence_says() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), 1);
+    fs::remove_dir_all(folder.path().join("second")).unwrap();
+    let next = opened(folder.path(), 1).err().expect("it is refused").next();
+    let note = folder.path().join("second-place");
+    assert!(next.contains(&format!("rm {}", note.display())), "{next}");
+    fs::remove_file(note).unwrap();
+    place(folder.path(), 1);
+    assert_eq!(place(folder.path(), 1).list().await.unwrap().unreadable.len(), 0);
 }
 
 #[tokio::test]
