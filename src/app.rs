@@ -8,6 +8,7 @@ mod health;
 mod keeper;
 pub mod offline;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ pub struct Bound {
     names: Vec<String>,
     limits: grpc::Limits,
     store: Option<Arc<DurableStore>>,
+    second_place: Option<PathBuf>,
     drain: Duration,
 }
 
@@ -144,6 +146,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
         names,
         limits,
         store: durable,
+        second_place: config.store.escrow_path,
         drain,
     })
 }
@@ -243,7 +246,10 @@ impl Bound {
             .is_none_or(|store| store.opened().rollback.is_none() && store.opened().missing == 0);
         let trust = if is_sound { Trust::Sound } else { Trust::RolledBack };
         let taken_up = self.broker.take_up_escrow(trust).await;
-        taken_up.map(drop).map_err(|error| StartError::Serve(format!("taking up store.escrow_path: {error}")))
+        taken_up.map(drop).map_err(|error| StartError::SecondPlace {
+            path: self.second_place.clone().unwrap_or_default(),
+            why: error.to_string(),
+        })
     }
 
     /// Where the store was put back to an older state, nothing may be refreshed before its grants are marked. Until

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::grpc::BindError;
 use crate::provider::http::TlsError;
@@ -33,6 +34,14 @@ pub enum StartError {
     /// The certificates that are to be trusted.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What an earlier run left in the second place.
+    #[error("the tokens in {} cannot be taken up", .path.display())]
+    SecondPlace {
+        /// What the configuration says.
+        path: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
     /// A door could not be served.
     #[error("cannot serve: {0}")]
     Serve(String),

@@ -108,6 +108,27 @@ pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
         StartError::Listen { source, .. } => Failure::new(Cause::Machine, what).because(source.to_string()),
         StartError::Bind(_) => Failure::new(Cause::Machine, what),
         StartError::Tls(_) => Failure::new(Cause::Config, what),
+        StartError::SecondPlace { path, why } => Failure::new(Cause::Machine, what)
+            .because(why)
+            .then(Next::Other(format!("ls -ld {}", path.display())).with("as the user that runs the broker")),
         StartError::Serve(_) => Failure::new(Cause::Bug, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit::Exit;
+    use super::*;
+
+    #[test]
+    fn a_second_place_that_cannot_be_read_is_the_operators_move() {
+        let (path, why) = (PathBuf::from("/mnt/second"), "/mnt/second: Input/output error".to_owned());
+        let failure = not_started(StartError::SecondPlace { path, why }, PathBuf::new());
+        assert_eq!(failure.cause.exit(), Exit::Operator);
+        assert_eq!(
+            failure.text("token-broker", false),
+            "error: the tokens in /mnt/second cannot be taken up\n  why:  /mnt/second: Input/output error\n  \
+             next: ls -ld /mnt/second      (as the user that runs the broker)\n"
+        );
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use token_broker::app::{self, Bound, Ports};
 use token_broker::clock::{Clock as _, SystemClock};
-use token_broker::config::{self, Environment};
+use token_broker::config::{self, Environment, Override};
 use token_broker::entropy::OsEntropy;
 use token_broker::sandbox::{Approval, Behavior, Sandbox, SandboxOptions};
 use token_broker::store::keyring;
@@ -53,6 +53,11 @@ impl Whole {
 
     /// The same, with more keys in the provider's entry, each with a comma before.
     pub(crate) async fn build_with(&self, entry: &str) -> Bound {
+        self.build_over(entry, &[]).await
+    }
+
+    /// The same, with other keys of the configuration as if given on the command line.
+    pub(crate) async fn build_over(&self, entry: &str, over: &[Override]) -> Bound {
         let text = format!(
             "server: {{grpc: {{socket: '{}', tcp: '127.0.0.1:0'}}, public: {{listen: '127.0.0.1:0'}}, \
              ops: {{listen: '127.0.0.1:0'}}}}\n\
@@ -66,7 +71,7 @@ impl Whole {
             self.sandbox.client_id(),
             self.secret,
         );
-        let config = config::parse(&text, None, &Environment::of::<&str, &str>([]), &[]).unwrap();
+        let config = config::parse(&text, None, &Environment::of::<&str, &str>([]), over).unwrap();
         app::build(config, Ports::default()).await.unwrap()
     }
 }

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use token_broker::app::StartError;
 use token_broker::broker::{Broker, Durability, Escrowed, Trust};
 use token_broker::clock::Timestamp;
+use token_broker::config::Override;
 use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{Holder, Intent, Status};
 use token_broker::entropy::OsEntropy;
@@ -17,6 +19,7 @@ use token_broker::telemetry::Metrics;
 
 use super::stage;
 use crate::kit::{LIFE, Stage, issued, request};
+use crate::whole::Whole;
 
 /// The store on the disk in `folder`, and its second place.
 fn on_disk(folder: &Path) -> (Arc<DurableStore>, Arc<dyn EscrowStore>) {
@@ -200,4 +203,15 @@ async fn tokens_of_a_connection_that_is_being_revoked_are_revoked_with_it() {
     stage.broker.disconnect(id.clone()).await.unwrap();
     assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-late", "rt-0"]);
     assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ConnectionNotFound);
+}
+
+#[tokio::test]
+async fn a_second_place_that_cannot_be_read_stops_the_start_and_is_named() {
+    let whole = Whole::new();
+    let second = whole.path("second");
+    let bound = whole.build_over("", &[Override::new("test", "store.escrow_path", &second)]).await;
+    std::fs::remove_dir_all(&second).unwrap();
+    let error = bound.run(async {}).await.unwrap_err();
+    let StartError::SecondPlace { path, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(path, Path::new(&second));
 }
