@@ -15,10 +15,10 @@
 //! | [`error`] | every failure, its reason on the wire and whose move it is |
 //! | [`clock`], [`entropy`], [`secret`] | small ports to the world: time, randomness, things that must not print |
 //! | [`provider`] | a provider as data, the token endpoint client, the one hardened HTTP client |
-//! | [`store`] | the storage contract, the sealed sled store behind its guard layer, the memory store |
+//! | [`store`] | the storage contract, the sealed sled and redb stores behind one guard layer, the memory store |
 //! | [`readiness`] | what start-up still waits for |
 //! | [`process`] | what keeps the process's memory its own; the signals that end it |
-//! | [`broker`] | one method a use case: access token, connect, disconnect, listing |
+//! | [`broker`] | one method a use case: access token, provider call, connect and import, disconnect, listing, watching; refreshing ahead |
 //! | [`grpc`] | tonic services: decode, ask the broker, encode; the error table |
 //! | [`web`] | the public HTTP door (callbacks) and the ops door (livez, readyz, metrics) |
 //! | [`config`] | raw text to [`config::Config`]; every mistake reported together |

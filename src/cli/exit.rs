@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     NoBroker = 69,
     /// Our fault.
     OurFault = 70,
+    /// The store was stuck.
+    Stuck = 74,
     /// Try later.
     TryLater = 75,
     /// Not allowed.
@@ -32,12 +34,13 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Done,
         Self::Wrong,
         Self::NoSuchName,
         Self::NoBroker,
         Self::OurFault,
+        Self::Stuck,
         Self::TryLater,
         Self::NotAllowed,
         Self::Operator,
@@ -59,6 +62,7 @@ impl Exit {
             Self::NoSuchName => "no such name",
             Self::NoBroker => "no broker answers there",
             Self::OurFault => "a fault of token-broker itself",
+            Self::Stuck => "the store was stuck and the broker ended itself: look at its volume",
             Self::TryLater => "try again later",
             Self::NotAllowed => "not allowed",
             Self::Operator => "an operator must act",
@@ -121,6 +125,11 @@ mod tests {
             let expected = promised.iter().find(|(code, _)| *code == exit.code()).map_or("", |(_, w)| w);
             assert_eq!(words(exit), expected, "{}", exit.code());
         }
+    }
+
+    #[test]
+    fn the_code_of_a_stuck_store_is_the_one_that_the_store_ends_with() {
+        assert_eq!(i32::from(Exit::Stuck.code()), crate::store::guard::STUCK_EXIT_CODE);
     }
 
     #[test]

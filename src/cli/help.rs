@@ -94,7 +94,7 @@ pub(crate) fn exit_codes() -> String {
         Exit::TryLater => "NO_ANSWER",
         Exit::Operator => "MACHINE, KEY, UNIMPLEMENTED",
         Exit::Interrupted | Exit::Terminated => "INTERRUPTED",
-        Exit::Done | Exit::NoSuchName | Exit::OurFault | Exit::NotAllowed | Exit::Owner => "",
+        Exit::Done | Exit::NoSuchName | Exit::OurFault | Exit::Stuck | Exit::NotAllowed | Exit::Owner => "",
     };
     let mut text = "The exit code says whose move it is.\n\n".to_owned();
     for exit in Exit::ALL {

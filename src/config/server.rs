@@ -15,7 +15,7 @@ use crate::provider::spec::span::Span;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// How many single-threaded shards serve gRPC. One is right for a sidecar.
+    /// How many threads serve everything, in one runtime. One is right for a sidecar.
     #[schemars(range(min = 1, max = 256))]
     pub threads: NonZeroU16,
     /// How long a stop may take: refreshes and writes under way are finished in this time.

@@ -25,7 +25,9 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 const NO_ROTATION: &str = "a store keeps the key it was made with";
 const NO_POLICY: &str = "whoever reaches the socket or the loopback port may use every connection";
-const NO_COPY: &str = "stop the broker and copy its store directory; it is of no use without the key";
+const NO_EXPORT: &str =
+    "stop the broker and run token-broker store export FILE; a copied directory counts as a rollback";
+const NO_IMPORT: &str = "stop the broker and run token-broker store import FILE";
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -80,7 +82,8 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::VerifyStoreRequest>,
     ) -> Result<Response<Self::VerifyStoreStream>, Status> {
-        let instead = "ConnectionService.ListConnections reads every record, and says which cannot be read";
+        let instead =
+            "stop the broker and run token-broker store verify; its start looks at every record, too";
         Err(self.call("VerifyStore", &request).unimplemented(instead))
     }
 
@@ -88,14 +91,14 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ExportStoreRequest>,
     ) -> Result<Response<Self::ExportStoreStream>, Status> {
-        Err(self.call("ExportStore", &request).unimplemented(NO_COPY))
+        Err(self.call("ExportStore", &request).unimplemented(NO_EXPORT))
     }
 
     async fn import_store(
         &self,
         request: Request<Streaming<v1::ImportStoreRequest>>,
     ) -> Result<Response<v1::ImportStoreResponse>, Status> {
-        Err(self.call("ImportStore", &request).unimplemented(NO_COPY))
+        Err(self.call("ImportStore", &request).unimplemented(NO_IMPORT))
     }
 
     async fn close_breaker(

@@ -23,6 +23,7 @@ declare -rA INSTALL=(
     [strace]="strace (as root on Debian it is installed for you)"
     [nginx]="nginx (as root on Debian it is installed for you)"
     [taskset]="util-linux"
+    [c++]="a C++ compiler (g++): the fuzzer brings C++ of its own"
     [cc]="a C compiler (gcc and libc6-dev): the crash suite compiles a library that records writes"
 )
 
@@ -106,7 +107,7 @@ part torture all "cargo strace" "the whole broker killed and failed on purpose, 
 part_torture() { torture --rounds 3; }
 
 # Stable will do: no sanitizer is asked for, since the code is safe Rust. Finds are kept in target/fuzz.
-part fuzz all "cargo" "noise for the URL, the header fields and the waits of calls: a minute each (FUZZ_SECONDS)"
+part fuzz all "cargo c++" "noise for the URL, the header fields and the waits of calls: a minute each (FUZZ_SECONDS)"
 part_fuzz() {
     local fuzz target corpus
     fuzz=$(tool_cargo_fuzz)

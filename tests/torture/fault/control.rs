@@ -1,5 +1,5 @@
-//! The negative control: the kit must be able to fail. A store that acknowledges what it never writes, and an app that
-//! presents a spent refresh token behind the broker's back, are both found out.
+//! The negative control: the kit must be able to fail. A store that acknowledges what it never writes, the spent refresh
+//! token that it then has the broker present, and a grant that lives and is given up are all found out.
 
 use token_broker::sandbox::Fault;
 
