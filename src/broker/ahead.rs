@@ -171,14 +171,16 @@ impl Broker {
     }
 
     fn landed_ahead(&self, id: &Arc<ConnectionId>, outcome: Result<Source, Error>) {
-        if let Err(error) = &outcome {
-            tracing::info!(connection = %id, reason = %error.reason(), %error, "not refreshed ahead");
-        } else {
-            self.metrics.refreshed_ahead(id.provider.as_str());
+        match &outcome {
+            Ok(Source::Refreshed) => self.metrics.refreshed_ahead(id.provider.as_str()),
+            // Somebody was there first.
+            Ok(_) => {}
+            Err(error) => {
+                tracing::info!(connection = %id, reason = %error.reason(), %error, "not refreshed ahead");
+            }
         }
         if let Some(schedule) = self.schedule().as_mut() {
-            let verdict = outcome.as_ref().err().map_or(Verdict::Served, verdict);
-            schedule.land(id, outcome.is_ok(), verdict, self.clock.now());
+            schedule.land(id, outcome.is_ok(), verdict(&outcome), self.clock.now());
         }
         self.scheduled.notify_one();
     }
@@ -196,8 +198,13 @@ impl Broker {
     }
 }
 
-/// What a failed refresh says about its provider.
-fn verdict(error: &Error) -> Verdict {
+/// What a refresh ahead says about its provider. What came from memory or the store says nothing.
+fn verdict(outcome: &Result<Source, Error>) -> Verdict {
+    let error = match outcome {
+        Ok(Source::Refreshed) => return Verdict::Served,
+        Ok(_) => return Verdict::Unknown,
+        Err(error) => error,
+    };
     match error {
         Error::Provider { error, .. } => match error {
             ProviderError::Denied(_) => Verdict::Served,

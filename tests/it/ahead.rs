@@ -136,6 +136,20 @@ async fn a_caller_shares_the_refresh_that_was_begun_ahead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_answered_from_memory_is_not_counted_as_refreshed_ahead() {
+    let (stage, _id, _hand) = running(Ahead::default()).await;
+    // The intent is written, and what comes is not: from then on nothing is asked of the provider.
+    stage.store.fail_writes_after(1, usize::MAX);
+    stage.provider.requests_reach(1).await;
+    tokio::time::sleep(LIFE / 2).await;
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    let told = stage.metrics.encode().unwrap();
+    let counted = told.lines().find(|line| line.starts_with("token_broker_refreshes_ahead_total{"));
+    assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{counted:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_set_back_and_forth_makes_no_storm() {
     let (stage, id, _hand) = running(Ahead::default()).await;
     let hour = Duration::from_secs(3600);
