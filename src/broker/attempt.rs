@@ -72,7 +72,7 @@ impl Broker {
         let reuse = provider.reuse_profile();
         // The deadline runs on a clock that nobody sets, and from before the intent is written: a disk that takes its
         // time takes it from the request, never from those who wait for the intent's end.
-        let began = Instant::now();
+        let latest = Instant::now() + reuse.token_timeout;
         let Some(begun) = self.begin(&**provider, id, demand, start).await? else {
             return Ok(Flown::Unsent);
         };
@@ -81,13 +81,12 @@ impl Broker {
         else {
             return Err(Error::Internal("a refresh began without an intent"));
         };
-        let patience = attempt.patience(&reuse);
-        let deadline = began + patience;
         failpoint::hit("refresh.send.before").await;
-        if deadline.duration_since(Instant::now()) < patience / 4 {
+        if latest.duration_since(Instant::now()) < reuse.token_timeout / 4 {
             return Err(self.give_up(id, attempt).await);
         }
         let started = Instant::now();
+        let deadline = latest.min(started + attempt.patience(&reuse, self.clock.now()));
         let outcome = match timeout_at(deadline, provider.refresh(admission, refresh)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }),

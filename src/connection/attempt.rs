@@ -57,13 +57,13 @@ impl Intent {
         self.deadline + CLOCK_MARGIN
     }
 
-    /// How long this request is waited for. Where the provider takes its refresh token once more, but only for a while, an
-    /// answer that does not come is given up while there is still time to ask again: half of what is left. The last try
-    /// has nothing to save time for.
-    pub fn patience(&self, reuse: &ReuseProfile) -> Duration {
+    /// How long this request is waited for if it leaves now. Where the provider takes its refresh token once more, but only
+    /// for a while, an answer that does not come is given up while there is still time to ask again: half of what is
+    /// left. The last try has nothing to save time for.
+    pub fn patience(&self, reuse: &ReuseProfile, now: Timestamp) -> Duration {
         match reuse.reuse {
             Reuse::Grace { window, max_uses, .. } if self.tries < max_uses => {
-                let left = self.sent_at.until(self.first_sent_at + usable(window));
+                let left = now.until(self.first_sent_at + usable(window));
                 if left.is_zero() { reuse.token_timeout } else { reuse.token_timeout.min(left / 2) }
             }
             _ => reuse.token_timeout,
@@ -123,6 +123,35 @@ fn share(span: Duration, dice: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_try_is_given_up_in_time_for_another_and_the_last_one_is_not() {
+        let second = Duration::from_secs;
+        let begun_at = Timestamp::from_millis(1_000_000);
+        let intent = |tries| Intent {
+            attempt_id: 1,
+            holder: Holder(1),
+            generation: 1,
+            fence: 1,
+            first_sent_at: begun_at,
+            sent_at: begun_at,
+            deadline: begun_at + second(10),
+            tries,
+            fingerprint: 1,
+        };
+        let grace = |window| Reuse::Grace { window: second(window), max_uses: 2, is_same_pair: true };
+        for (what, reuse, tries, after, expected) in [
+            ("half of what is left", grace(5), 1, 0, second(2)),
+            ("half of what is left later on", grace(5), 1, 2, second(1)),
+            ("nothing is left to save", grace(5), 1, 5, second(10)),
+            ("nothing can follow", grace(5), 2, 1, second(10)),
+            ("there is time enough", grace(60), 1, 0, second(10)),
+            ("a repeat is not accepted", Reuse::Strict, 1, 0, second(10)),
+        ] {
+            let reuse = ReuseProfile { reuse, ..ReuseProfile::default() };
+            assert_eq!(intent(tries).patience(&reuse, begun_at + second(after)), expected, "{what}");
+        }
+    }
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
 
