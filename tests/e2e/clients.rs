@@ -9,7 +9,7 @@ use token_broker::entropy::OsEntropy;
 use token_broker::grpc::proto::v1;
 use token_broker::sandbox::{Sandbox, SandboxOptions};
 
-use crate::broker::{Home, NOBODY, PROVIDER};
+use crate::broker::{Broker, Home, NOBODY, PROVIDER};
 use crate::process::{output, place};
 
 const TOKEN: &str = "an-access-token-for-clients";
@@ -99,50 +99,91 @@ async fn the_readmes_python_lines_get_a_token() {
     }
 }
 
+/// A broker beside a sandbox at which `user-42` has a grant, as `dev` has it.
+struct Desk {
+    broker: Broker,
+    _home: Home,
+    _sandbox: Sandbox,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let options = SandboxOptions::default();
+        let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
+        let home = Home::of(&json!({
+            "key": "sandbox",
+            "kind": "sandbox",
+            "vars": { "port": sandbox.address().port().to_string() },
+            "client_id": sandbox.client_id(),
+            "client_secret": sandbox.client_secret().unwrap().expose(),
+        }));
+        let broker = home.start();
+        let grant = sandbox.grants().issue("user-42", &["openid", "email"]);
+        let import = v1::ImportConnectionRequest {
+            provider: "sandbox".into(),
+            connection: "user-42".into(),
+            access_token: grant.access_token.expose().clone(),
+            ..Default::default()
+        };
+        broker.connections().await.import_connection(import).await.unwrap();
+        Self { broker, _home: home, _sandbox: sandbox }
+    }
+
+    /// Runs lines of a shell in an app's folder that holds these files, and looks at what the app prints of its call.
+    fn is_called_by(&self, files: &[(&str, &str)], lines: &str, environment: &[(&str, String)]) {
+        let project = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/proto"),
+            project.path().join("proto"),
+        )
+        .unwrap();
+        for (name, text) in files {
+            std::fs::write(project.path().join(name), text.replace("127.0.0.1:7450", &self.broker.doors.tcp))
+                .unwrap();
+        }
+        let mut shell = Command::new("bash");
+        shell.args(["-ec", lines]).current_dir(project.path());
+        let said = output(shell.envs(environment.iter().map(|(name, value)| (name, value))));
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let printed = String::from_utf8_lossy(&said.stdout).into_owned();
+        let figures: Vec<u64> = printed.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+        assert!(matches!(figures[..], [200, 1, bytes] if bytes > 0), "{printed}");
+    }
+}
+
+const GUIDE: &str = include_str!("../../docs/call-provider.md");
+
+/// What a page says between two marks.
+fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, after) = page.split_once(start).unwrap_or_else(|| panic!("no {start}"));
+    after.split_once(end).unwrap_or_else(|| panic!("no {end} after {start}")).0
+}
+
 /// What the guide to calls says to a Python developer, run as it stands but for the broker's address. The sandbox goes on
 /// while this thread waits for Python.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_guides_python_lines_make_a_call() {
-    let any_port = ([127, 0, 0, 1], 0).into();
-    let options = SandboxOptions::default();
-    let sandbox = Sandbox::start(any_port, options, Arc::new(SystemClock), Arc::new(OsEntropy)).unwrap();
-    let home = Home::of(&json!({
-        "key": "sandbox",
-        "kind": "sandbox",
-        "vars": { "port": sandbox.address().port().to_string() },
-        "client_id": sandbox.client_id(),
-        "client_secret": sandbox.client_secret().unwrap().expose(),
-    }));
-    let broker = home.start();
-    let grant = sandbox.grants().issue("user-42", &["openid", "email"]);
-    let import = v1::ImportConnectionRequest {
-        provider: "sandbox".into(),
-        connection: "user-42".into(),
-        access_token: grant.access_token.expose().clone(),
-        ..Default::default()
-    };
-    broker.connections().await.import_connection(import).await.unwrap();
-    let guide = include_str!("../../docs/call-provider.md");
-    let (_, lines) = guide.split_once("```python\n").expect("the guide has Python");
-    let lines = lines.split_once("```").expect("and it ends").0;
-    let shown = "127.0.0.1:7450";
-    assert!(lines.contains(shown), "{lines}");
-    let lines = lines.replace(shown, &broker.doors.tcp);
+    let desk = Desk::new().await;
+    let stubs = between(include_str!("../../README.md"), "$ python3 -m grpc_tools", "\n");
+    let lines = format!("python3 -m grpc_tools{stubs}\npython3 app.py");
+    let app = between(GUIDE, "```python\n", "```");
+    desk.is_called_by(&[("app.py", app)], &lines, &[("PYTHONPATH", place("PYTHON_CLIENT_PACKAGES"))]);
+}
 
-    let project = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"), project.path().join("proto"))
-        .unwrap();
-    std::fs::write(project.path().join("app.py"), lines).unwrap();
-    let readme = include_str!("../../README.md");
-    let (_, stubs) = readme.split_once("$ python3 -m grpc_tools").expect("the README makes stubs");
-    let stubs = format!("python3 -m grpc_tools{}", stubs.split_once('\n').expect("a line ends").0);
-    let mut shell = Command::new("bash");
-    shell.args(["-ec", &format!("{stubs}\npython3 app.py")]).current_dir(project.path());
-    let said = output(shell.env("PYTHONPATH", place("PYTHON_CLIENT_PACKAGES")));
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    let printed = String::from_utf8_lossy(&said.stdout).into_owned();
-    let figures: Vec<u64> = printed.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
-    assert!(matches!(figures[..], [200, 1, bytes] if bytes > 0), "{printed}");
+/// The same for a Go developer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_guides_go_lines_make_a_call() {
+    let desk = Desk::new().await;
+    let files = [
+        ("buf.gen.yaml", between(GUIDE, "```yaml\n# buf.gen.yaml\n", "```")),
+        ("main.go", between(GUIDE, "```go\n", "```")),
+        ("go.mod", include_str!("clients/go/go.mod")),
+        ("go.sum", include_str!("clients/go/go.sum")),
+    ];
+    let lines = format!("buf{}\ngo run .", between(GUIDE, "$ buf", "\n"));
+    let path = format!("{}:{}", place("GO_CLIENT_TOOLS"), std::env::var("PATH").unwrap());
+    desk.is_called_by(&files, &lines, &[("PATH", path)]);
 }
 
 fn file(name: &str) -> String {

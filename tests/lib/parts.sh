@@ -15,7 +15,7 @@ declare -rA INSTALL=(
     [cargo]="Rust 1.95 or later, by rustup"
     [rustfmt]="the component: rustup component add rustfmt"
     [clippy]="the component: rustup component add clippy"
-    [go]="Go 1.25 or later: grpcurl and buf are built from source"
+    [go]="Go 1.25 or later: grpcurl, buf and a client are built from source"
     [node]="Node.js 20 or later"
     [npm]="npm 10 or later"
     [python3]="Python 3.10 or later"
@@ -153,11 +153,16 @@ part_grpcurl() {
     some_tests cargo test --test e2e -- grpcurl::
 }
 
-part clients all "cargo node npm python3 pip" "Python grpcio and Node grpc-js clients, over TCP and the socket"
+part clients all "cargo node npm python3 pip go" "clients in Python, Node and Go, over TCP and the socket"
 part_clients() {
-    export NODE_CLIENT_PACKAGES PYTHON_CLIENT_PACKAGES
+    export NODE_CLIENT_PACKAGES PYTHON_CLIENT_PACKAGES GO_CLIENT_TOOLS
+    local buf messages services
     NODE_CLIENT_PACKAGES=$(tool_npm node-client tests/e2e/clients/node)
     PYTHON_CLIENT_PACKAGES=$(tool_python python-client tests/e2e/clients/python)
+    buf=$(tool_buf)
+    messages=$(tool_protoc_gen_go)
+    services=$(tool_protoc_gen_go_grpc)
+    GO_CLIENT_TOOLS="$(dirname "$buf"):$(dirname "$messages"):$(dirname "$services")"
     some_tests cargo test --test e2e -- clients::
 }
 

@@ -6,6 +6,8 @@
 
 readonly GRPCURL_VERSION=1.9.4
 readonly BUF_VERSION=1.73.0
+readonly PROTOC_GEN_GO_VERSION=1.36.10
+readonly PROTOC_GEN_GO_GRPC_VERSION=1.5.1
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_FUZZ_VERSION=0.13.2
 
@@ -56,6 +58,12 @@ tool_go() {
 }
 
 tool_grpcurl() { tool_go grpcurl "$GRPCURL_VERSION" github.com/fullstorydev/grpcurl/cmd/grpcurl; }
+
+tool_protoc_gen_go() { tool_go protoc-gen-go "$PROTOC_GEN_GO_VERSION" google.golang.org/protobuf/cmd/protoc-gen-go; }
+
+tool_protoc_gen_go_grpc() {
+    tool_go protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC_VERSION" google.golang.org/grpc/cmd/protoc-gen-go-grpc
+}
 
 tool_buf() { tool_go buf "$BUF_VERSION" github.com/bufbuild/buf/cmd/buf; }
 
