@@ -58,13 +58,13 @@ impl Intent {
     }
 
     /// How long this request is waited for if it leaves now. Where the provider takes its refresh token once more, but only
-    /// for a while, an answer that does not come is given up while there is still time to ask again: half of what is
-    /// left. The last try has nothing to save time for.
+    /// for a while, a first answer that does not come is given up while there is still time to ask again: after three
+    /// quarters of it. Only the first: a provider that is slow, not silent, must be waited for in the end.
     pub fn patience(&self, reuse: &ReuseProfile, now: Timestamp) -> Duration {
         match reuse.reuse {
-            Reuse::Grace { window, max_uses, .. } if self.tries < max_uses => {
+            Reuse::Grace { window, .. } if self.tries == 1 => {
                 let left = now.until(self.first_sent_at + usable(window));
-                if left.is_zero() { reuse.token_timeout } else { reuse.token_timeout.min(left / 2) }
+                if left.is_zero() { reuse.token_timeout } else { reuse.token_timeout.min(left * 3 / 4) }
             }
             _ => reuse.token_timeout,
         }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_try_is_given_up_in_time_for_another_and_the_last_one_is_not() {
+    fn a_first_try_is_given_up_in_time_for_another_and_no_other_is() {
         let second = Duration::from_secs;
         let begun_at = Timestamp::from_millis(1_000_000);
         let intent = |tries| Intent {
@@ -141,10 +141,10 @@ mod tests {
         };
         let grace = |window| Reuse::Grace { window: second(window), max_uses: 2, is_same_pair: true };
         for (what, reuse, tries, after, expected) in [
-            ("half of what is left", grace(5), 1, 0, second(2)),
-            ("half of what is left later on", grace(5), 1, 2, second(1)),
+            ("three quarters of what is left", grace(5), 1, 0, second(3)),
+            ("the same later on", grace(5), 1, 2, Duration::from_millis(1500)),
             ("nothing is left to save", grace(5), 1, 5, second(10)),
-            ("nothing can follow", grace(5), 2, 1, second(10)),
+            ("a second try", grace(5), 2, 1, second(10)),
             ("there is time enough", grace(60), 1, 0, second(10)),
             ("a repeat is not accepted", Reuse::Strict, 1, 0, second(10)),
         ] {

@@ -122,7 +122,7 @@ pub struct ProviderSpec {
     pub errors: Vec<ErrorRule>,
     /// How often death must be answered before it is believed.
     pub invalid_grant_confirmations: u32,
-    /// How long the token endpoint may take to answer. With `reuse: grace` a first try gets at most half of the period, so
+    /// How long the token endpoint may take to answer. With `reuse: grace` a first try gets at most three quarters of the period, so
     /// that there is time for another.
     pub token_timeout: Span,
     /// How many refreshes may be under way at this provider at a time. Where it is more than one, one of them is kept

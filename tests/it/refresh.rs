@@ -96,8 +96,8 @@ async fn an_answer_that_hangs_is_given_up_while_a_grace_period_leaves_time_to_as
     let caller = tokio::spawn(async move { broker.access_token(asked).await });
     stage.provider.requests_reach(2).await;
     // On the clock that the test drives: the default token_timeout is 10 s.
-    assert_eq!(began.elapsed(), Duration::from_secs(2));
-    // The last try is waited for as long as any: nothing can be saved by giving it up.
+    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    // No other is given up early: a provider that is slow, not silent, must be waited for in the end.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert!(!caller.is_finished());
     stage.provider.release();

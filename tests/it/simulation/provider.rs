@@ -202,6 +202,20 @@ pub(super) fn issued(name: &str, number: u32) -> IssuedTokens {
     }
 }
 
+/// Whoever waits for an answer. One that is given up because it takes too long is lost, which is a fault.
+struct Wait {
+    truth: Arc<Truth>,
+    is_over: bool,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.truth.show_mercy();
+        }
+    }
+}
+
 impl SimProvider {
     /// The life of a request, which goes on whether or not somebody still waits for it.
     async fn process(
@@ -305,8 +319,10 @@ impl ProviderClient for SimProvider {
         self.power.hold().await;
         let (name, presented) = split(refresh);
         self.truth.check_arrival(&name, presented, refresh).await;
+        let mut wait = Wait { truth: self.truth.clone(), is_over: false };
         let work = Self::process(self.truth.clone(), self.power.clone(), name.clone(), presented);
         let answer = tokio::spawn(work).await.unwrap();
+        wait.is_over = true;
         self.power.hold().await;
         if answer.is_ok() {
             let mut grants = self.truth.grants.lock().unwrap();
