@@ -25,7 +25,7 @@ pub(crate) const MANY_FIELDS: usize = 10_000;
 pub(crate) const GIBIBYTE: u64 = 1024 * 1024 * 1024;
 
 impl Upstream {
-    /// nginx, with a folder to serve and to write into.
+    /// nginx in one process, which ends with the test, with a folder to serve and to write into.
     pub(crate) fn nginx() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let www = directory.path().join("www");
@@ -51,7 +51,7 @@ impl Upstream {
             // The line after its listeners are open; or the one that says that they cannot be.
             let (running, is_ready) = Running::start(command, |line| {
                 let is_taken = line.contains("bind() to").then_some(false);
-                is_taken.or_else(|| line.contains("start worker process ").then_some(true))
+                is_taken.or_else(|| line.contains("getrlimit(").then_some(true))
             });
             if is_ready {
                 return Self { _running: running, directory, base: format!("http://127.0.0.1:{port}") };
@@ -100,8 +100,7 @@ fn nginx_config(directory: &Path, port: u16) -> String {
     format!(
         r#"
 daemon off;
-user root;
-worker_processes 1;
+master_process off;
 pid {place}/nginx.pid;
 error_log stderr notice;
 events {{ worker_connections 512; }}
