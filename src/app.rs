@@ -19,7 +19,7 @@ use url::Url;
 pub use address::Addresses;
 pub use error::StartError;
 
-use crate::broker::{Ahead, AllowedUrls, Broker, Deps, Settings, Trust};
+use crate::broker::{Ahead, AllowedUrls, Broker, Deps, NotTakenUp, Settings, Trust};
 use crate::clock::Clock;
 use crate::config::{Config, Engine};
 use crate::entropy::{Entropy, OsEntropy};
@@ -245,11 +245,16 @@ impl Bound {
             .as_ref()
             .is_none_or(|store| store.opened().rollback.is_none() && store.opened().missing == 0);
         let trust = if is_sound { Trust::Sound } else { Trust::RolledBack };
-        let taken_up = self.broker.take_up_escrow(trust).await;
-        taken_up.map(drop).map_err(|error| StartError::SecondPlace {
-            path: self.second_place.clone().unwrap_or_default(),
-            why: error.to_string(),
-        })
+        match self.broker.take_up_escrow(trust).await {
+            Ok(_) => Ok(()),
+            Err(NotTakenUp::Place(error)) => Err(StartError::SecondPlace {
+                path: self.second_place.clone().unwrap_or_default(),
+                why: error.to_string(),
+            }),
+            Err(NotTakenUp::Store(error)) => {
+                Err(StartError::Serve(format!("taking up what the second place holds: {error}")))
+            }
+        }
     }
 
     /// Where the store was put back to an older state, nothing may be refreshed before its grants are marked. Until

@@ -33,7 +33,7 @@ use url::Url;
 pub use cache::ServedToken;
 pub use call::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
 pub use connect::AllowedUrls;
-pub use escrow::Escrowed;
+pub use escrow::{Escrowed, NotTakenUp};
 pub use keep::Change;
 pub use recovery::{Recovery, Trust};
 pub use schedule::Ahead;

@@ -36,6 +36,17 @@ pub struct Escrowed {
     pub in_second_place: usize,
 }
 
+/// Why what an earlier run left in the second place could not be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTakenUp {
+    /// The second place cannot be read.
+    #[error(transparent)]
+    Place(StoreError),
+    /// The store that is to take it fails.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
 /// What is held, by connection.
 pub(super) struct Escrow {
     held: Mutex<HashMap<ConnectionId, Held>>,
@@ -130,10 +141,10 @@ impl Broker {
     /// spent. Answers how many were found. `trust`: a record that a store lacks which was put back is not forgotten.
     ///
     /// # Errors
-    /// The store's, or the second place's: then nothing may be served.
-    pub async fn take_up_escrow(self: &Arc<Self>, trust: Trust) -> Result<usize, Error> {
+    /// The second place cannot be read, or the store fails: then nothing may be served.
+    pub async fn take_up_escrow(self: &Arc<Self>, trust: Trust) -> Result<usize, NotTakenUp> {
         let Some(place) = &self.escrow.place else { return Ok(0) };
-        let contents = place.list().await?;
+        let contents = place.list().await.map_err(NotTakenUp::Place)?;
         for kept in &contents.unreadable {
             tracing::error!(place = %kept.place, why = kept.why, "not tokens that can be taken up; it is kept");
         }
