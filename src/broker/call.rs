@@ -6,6 +6,7 @@
 
 mod repeat;
 mod retry;
+mod shape;
 mod source;
 
 use std::collections::HashMap;
@@ -13,18 +14,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use self::repeat::{Joined, Outcome, Repeats};
 use self::retry::RetryBudget;
+pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
 use self::source::Source as Body;
 use super::{Broker, Source, TokenRequest};
 use crate::connection::{ConnectionId, Credential, ProviderKey};
 use crate::error::{AmbiguousCause, Error, ProviderError};
 use crate::provider::call::{
-    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says, Wanted,
+    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says,
 };
 
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
@@ -32,73 +33,6 @@ const FUTILE: Duration = Duration::from_secs(60);
 
 /// Of how many connections that is remembered.
 const MOST_FUTILE: usize = 4096;
-
-/// What `CallProvider` asks for.
-#[derive(Debug)]
-pub struct ProviderCall {
-    /// With whose token.
-    pub id: ConnectionId,
-    /// What to send.
-    pub wanted: Wanted,
-    /// Its body.
-    pub body: CallBody,
-    /// When it may be made again.
-    pub retry: Retry,
-    /// Scopes the token must have; empty: whatever was granted.
-    pub scopes: Vec<String>,
-    /// When the caller stops waiting.
-    pub deadline: Option<Instant>,
-}
-
-/// When a call may be made again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retry {
-    /// Which calls.
-    pub mode: RetryMode,
-    /// Attempts in all; `None`: as the provider's policy says.
-    pub attempts: Option<u32>,
-}
-
-/// Which calls may be made again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RetryMode {
-    /// None.
-    Never,
-    /// Safe ones, and those with a key by which the provider knows a repetition.
-    #[default]
-    Safe,
-    /// This one: its caller promises that it does no harm.
-    Idempotent,
-}
-
-/// A provider's answer, whatever its status.
-pub struct StreamedAnswer {
-    /// HTTP status code.
-    pub status: u16,
-    /// Its header fields.
-    pub headers: HeaderMap,
-    /// Its body, as it comes. Dropping it ends the call at the provider.
-    pub body: AnswerStream,
-    /// How often the call was sent.
-    pub attempts: u32,
-    /// Where the token of the last attempt came from.
-    pub source: Source,
-}
-
-/// The same, read to its end.
-#[derive(Debug)]
-pub struct WholeAnswer {
-    /// HTTP status code.
-    pub status: u16,
-    /// Its header fields.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-    /// How often the call was sent.
-    pub attempts: u32,
-    /// Where the token of the last attempt came from.
-    pub source: Source,
-}
 
 /// What calls of all connections share.
 #[derive(Default)]

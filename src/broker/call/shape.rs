@@ -1,0 +1,76 @@
+//! What `CallProvider` asks for and answers, as plain data.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::super::Source;
+use crate::connection::ConnectionId;
+use crate::provider::call::{AnswerStream, CallBody, Wanted};
+
+/// What `CallProvider` asks for.
+#[derive(Debug)]
+pub struct ProviderCall {
+    /// With whose token.
+    pub id: ConnectionId,
+    /// What to send.
+    pub wanted: Wanted,
+    /// Its body.
+    pub body: CallBody,
+    /// When it may be made again.
+    pub retry: Retry,
+    /// Scopes the token must have; empty: whatever was granted.
+    pub scopes: Vec<String>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// When a call may be made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Which calls.
+    pub mode: RetryMode,
+    /// Attempts in all; `None`: as the provider's policy says.
+    pub attempts: Option<u32>,
+}
+
+/// Which calls may be made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryMode {
+    /// None.
+    Never,
+    /// Safe ones, and those with a key by which the provider knows a repetition.
+    #[default]
+    Safe,
+    /// This one: its caller promises that it does no harm.
+    Idempotent,
+}
+
+/// A provider's answer, whatever its status.
+pub struct StreamedAnswer {
+    /// HTTP status code.
+    pub status: u16,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, as it comes. Dropping it ends the call at the provider.
+    pub body: AnswerStream,
+    /// How often the call was sent.
+    pub attempts: u32,
+    /// Where the token of the last attempt came from.
+    pub source: Source,
+}
+
+/// The same, read to its end.
+#[derive(Debug)]
+pub struct WholeAnswer {
+    /// HTTP status code.
+    pub status: u16,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// How often the call was sent.
+    pub attempts: u32,
+    /// Where the token of the last attempt came from.
+    pub source: Source,
+}
