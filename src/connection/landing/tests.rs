@@ -1,3 +1,5 @@
+mod late;
+
 use std::time::Duration;
 
 use super::*;
@@ -330,69 +332,6 @@ fn a_dead_grant_is_tried_once_on_an_operators_word() {
 }
 
 #[test]
-fn who_lost_a_race_changes_nothing_and_calls_nobody_dead() {
-    let reuse = ReuseProfile::default();
-    let (connection, slow) = begun(active(), &at(T0, &reuse));
-    let won = connection.landed(&slow, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0).connection;
-    for outcome in [Ok(issued("at-x", Some("rt-x"))), Err(denied()), Err(ambiguous()), Err(unreachable())] {
-        let landed = won.copy().landed(&slow, &outcome, &at(T0, &reuse), 0);
-        assert_eq!(landed.verdict, Verdict::Superseded);
-        assert_eq!(landed.connection.profile, won.profile);
-        assert_eq!(landed.connection.tokens, won.tokens);
-    }
-}
-
-#[test]
-fn tokens_of_one_who_was_fenced_are_saved_while_nobody_else_stored_any() {
-    let reuse = ReuseProfile::default();
-    let (connection, paused) = begun(active(), &at(T0, &reuse));
-    let (connection, taken_over) = begun(connection, &Moment { holder: OTHER, ..at(T0 + LIFE, &reuse) });
-    let landed =
-        connection.copy().landed(&paused, &Ok(issued("at-1", Some("rt-1"))), &at(T0 + LIFE, &reuse), 0);
-    assert_eq!((landed.verdict, last_event(&landed.connection)), (Verdict::Refreshed, Happening::Salvaged));
-    // And the one who took over finds that out, whatever it was told.
-    for outcome in [Err(denied()), Ok(issued("at-2", Some("rt-2")))] {
-        let late = landed.connection.copy().landed(&taken_over, &outcome, &at(T0 + LIFE, &reuse), 0);
-        assert_eq!(late.verdict, Verdict::Superseded);
-    }
-    let failed = connection.landed(&paused, &Err(denied()), &at(T0 + LIFE, &reuse), 0);
-    assert_eq!(failed.verdict, Verdict::Superseded, "a fenced failure decides nothing");
-}
-
-#[test]
-fn where_only_the_last_answer_counts_a_late_first_answer_is_thrown_away() {
-    let reuse = count(9);
-    let (connection, first) = begun(active(), &at(T0, &reuse));
-    let settled = first.until();
-    let (connection, last) = begun(connection, &at(settled, &reuse));
-    let late = connection.landed(&first, &Ok(issued("at-1", Some("rt-1"))), &at(settled, &reuse), 0);
-    assert_eq!(late.verdict, Verdict::Superseded);
-    let landed = late.connection.landed(&last, &Ok(issued("at-2", Some("rt-2"))), &at(settled, &reuse), 0);
-    assert_eq!(landed.verdict, Verdict::Refreshed);
-    assert_eq!(values(&landed.connection).1, Some("rt-2"));
-}
-
-#[test]
-fn tokens_that_come_while_it_is_revoked_are_revoked_with_it() {
-    let reuse = ReuseProfile::default();
-    let (connection, attempt) = begun(active(), &at(T0, &reuse));
-    let revoking = connection.revoking(T0);
-    let failed = revoking.copy().landed(&attempt, &Err(denied()), &at(T0, &reuse), 0);
-    assert_eq!(failed.verdict, Verdict::Superseded);
-    let landed = revoking.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
-    assert_eq!(landed.verdict, Verdict::Surplus);
-    assert_eq!(landed.connection.profile.status, Status::Revoking);
-    assert!(landed.connection.serving().is_none());
-    let to_revoke: Vec<_> = landed
-        .connection
-        .revocable()
-        .iter()
-        .map(|set| set.refresh.as_ref().unwrap().value.expose().clone())
-        .collect();
-    assert_eq!(to_revoke, ["rt-1", "rt-0"]);
-}
-
-#[test]
 fn what_was_written_down_and_never_sent_leaves_no_doubt() {
     let reuse = ReuseProfile::default();
     let (connection, attempt) = begun(active(), &at(T0, &reuse));
@@ -468,45 +407,6 @@ fn an_unwell_client_is_no_reason_to_ask_about_a_lost_answer_in_a_loop() {
         }
         assert!((3..40).contains(&requests), "{requests} requests after {error:?}");
     }
-}
-
-#[test]
-fn tokens_of_a_grant_that_was_ended_are_not_given_to_its_successor() {
-    let reuse = ReuseProfile::default();
-    let (old, attempt) = begun(active(), &at(T0, &reuse));
-    let tokens = issued("at-new", Some("rt-new")).into_set(None, T0);
-    let anew = Connection::pending(old.profile.id, T0).imported(tokens, Scopes::default(), T0);
-    assert_eq!(anew.profile.generation, attempt.generation, "generations begin anew");
-    let landed = anew.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
-    assert_eq!(landed.verdict, Verdict::Superseded);
-    assert_eq!(values(&landed.connection), ("at-new", Some("rt-new"), None));
-}
-
-#[test]
-fn a_connection_being_revoked_holds_all_tokens_that_come_and_says_when_it_cannot() {
-    let reuse = ReuseProfile::default();
-    let (connection, attempt) = begun(active(), &at(T0, &reuse));
-    let mut connection = connection.revoking(T0);
-    for n in 1..=SURPLUS {
-        let came = Ok(issued(&format!("at-{n}"), Some(&format!("rt-{n}"))));
-        let landed = connection.landed(&attempt, &came, &at(T0, &reuse), 0);
-        assert_eq!(landed.verdict, Verdict::Surplus);
-        connection = landed.connection;
-    }
-    let beyond = connection.landed(&attempt, &Ok(issued("at-x", Some("rt-x"))), &at(T0, &reuse), 0);
-    assert_eq!(beyond.verdict, Verdict::Excess);
-    assert!(!beyond.verdict.is_change());
-    let held: Vec<_> = beyond
-        .connection
-        .revocable()
-        .iter()
-        .map(|set| {
-            let (access, refresh) = (set.access.as_ref().unwrap(), set.refresh.as_ref().unwrap());
-            (access.value.expose().clone(), refresh.value.expose().clone())
-        })
-        .collect();
-    let all: Vec<_> = (0..=SURPLUS).rev().map(|n| (format!("at-{n}"), format!("rt-{n}"))).collect();
-    assert_eq!(held, all, "the newest first, and none forgotten");
 }
 
 #[test]
