@@ -1,8 +1,5 @@
 //! The real binary, with a provider for each door of the upstream.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use token_broker::grpc::proto::v1;
@@ -10,7 +7,7 @@ use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceC
 use tonic::transport::Channel;
 
 use crate::Outcome;
-use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
+use crate::child::{Kept, furnish, said, serving};
 use crate::upstream::Upstream;
 
 /// The one connection of each provider.
@@ -54,31 +51,13 @@ impl Home {
             "http": { "ca_file": upstream.certificate },
             "providers": providers,
         });
-        std::fs::write(path("config.yaml"), config.to_string())?;
-        let made = Command::new(env!("CARGO_BIN_EXE_token-broker"))
-            .args(["keys", "generate"])
-            .arg(path("seal.key"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        if made.success() { Ok(home) } else { Err("no key was made".into()) }
+        furnish(home.0.path(), &config)?;
+        Ok(home)
     }
 
     pub(crate) fn start(&self) -> Outcome<Broker> {
-        let mut child = Kept(
-            pinned(SERVER_CORE, Path::new(env!("CARGO_BIN_EXE_token-broker")))
-                .arg("serve")
-                .arg("--config")
-                .arg(self.0.path().join("config.yaml"))
-                .env_remove("TOKEN_BROKER_LOG")
-                .stderr(Stdio::piped())
-                .spawn()?,
-        );
-        let tcp = ready_line(child.0.stderr.take().ok_or("no stderr")?, |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["message"] == "serving").then(|| Some(line["grpc_tcp"].as_str()?.to_owned()))?
-        })?;
-        Ok(Broker { _child: child, tcp })
+        let (child, line) = serving(self.0.path(), &[])?;
+        Ok(Broker { _child: child, tcp: said(&line, "grpc_tcp")? })
     }
 }
 

@@ -1,7 +1,5 @@
 //! The real binary. Its connections are imported; unless it is about refreshes its provider is never asked.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,7 +14,7 @@ use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServi
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
+use crate::child::{Kept, furnish, said, serving};
 use crate::drive::Door;
 use crate::provider::Told;
 use crate::{Outcome, Side, child};
@@ -78,14 +76,8 @@ impl Home {
             "seal": { "key_file": path("seal.key") },
             "providers": [provider],
         });
-        std::fs::write(path("config.yaml"), config.to_string())?;
-        let made = Command::new(env!("CARGO_BIN_EXE_token-broker"))
-            .args(["keys", "generate"])
-            .arg(path("seal.key"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        if made.success() { Ok(home) } else { Err("no key was made".into()) }
+        furnish(home.0.path(), &config)?;
+        Ok(home)
     }
 
     /// Starts a broker with the settings that an operator who sets nothing gets.
@@ -100,21 +92,8 @@ impl Home {
 
     fn started(&self, variables: &[(&str, &str)]) -> Outcome<Broker> {
         let started = Instant::now();
-        let mut child = Kept(
-            pinned(SERVER_CORE, Path::new(env!("CARGO_BIN_EXE_token-broker")))
-                .arg("serve")
-                .arg("--config")
-                .arg(self.0.path().join("config.yaml"))
-                .env_remove("TOKEN_BROKER_LOG")
-                .envs(variables.iter().copied())
-                .stderr(Stdio::piped())
-                .spawn()?,
-        );
-        let (socket, tcp) = ready_line(child.0.stderr.take().ok_or("no stderr")?, |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["message"] == "serving")
-                .then(|| Some((line["grpc"].as_str()?.to_owned(), line["grpc_tcp"].as_str()?.to_owned())))?
-        })?;
+        let (child, line) = serving(self.0.path(), variables)?;
+        let (socket, tcp) = (said(&line, "grpc")?, said(&line, "grpc_tcp")?);
         Ok(Broker { child, socket, tcp, took: started.elapsed() })
     }
 }

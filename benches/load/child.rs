@@ -2,7 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
 
 use crate::Outcome;
 
@@ -52,6 +54,42 @@ pub(crate) fn ready_line<T>(
         said.push(line);
     }
     Err(format!("a child ended before it was ready:\n{}", said.join("\n")).into())
+}
+
+/// Writes the config file of a broker into its folder, and makes the key that it names.
+pub(crate) fn furnish(folder: &Path, config: &Value) -> Outcome<()> {
+    std::fs::write(folder.join("config.yaml"), config.to_string())?;
+    let made = Command::new(env!("CARGO_BIN_EXE_token-broker"))
+        .args(["keys", "generate"])
+        .arg(folder.join("seal.key"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if made.success() { Ok(()) } else { Err("no key was made".into()) }
+}
+
+/// Starts the real binary on such a folder, and returns when it serves, with the line that says where.
+pub(crate) fn serving(folder: &Path, variables: &[(&str, &str)]) -> Outcome<(Kept, Value)> {
+    let mut child = Kept(
+        pinned(SERVER_CORE, Path::new(env!("CARGO_BIN_EXE_token-broker")))
+            .arg("serve")
+            .arg("--config")
+            .arg(folder.join("config.yaml"))
+            .env_remove("TOKEN_BROKER_LOG")
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()?,
+    );
+    let said = ready_line(child.0.stderr.take().ok_or("no stderr")?, |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "serving").then_some(line)
+    })?;
+    Ok((child, said))
+}
+
+/// What such a line says of a door.
+pub(crate) fn said(line: &Value, door: &str) -> Outcome<String> {
+    Ok(line[door].as_str().ok_or("a door is not told")?.to_owned())
 }
 
 /// Processor time a process has used, user and system.

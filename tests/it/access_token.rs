@@ -57,8 +57,7 @@ async fn hanging_up_ends_the_waiting_and_not_the_refresh() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
     stage.provider.hold();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(1).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());

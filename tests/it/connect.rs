@@ -383,8 +383,7 @@ async fn a_disconnect_waits_for_the_refresh_under_way_and_revokes_what_it_brough
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
     stage.provider.hold();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(1).await;
     let (broker, named) = (stage.broker.clone(), id.clone());
     let disconnect = tokio::spawn(async move { broker.disconnect(named).await });

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use token_broker::broker::{
-    AllowedUrls, AuthorizationResponse, BeginConnect, Broker, ConnectBegun, Deps, ImportConnection, Settings,
-    TokenRequest,
+    AllowedUrls, AuthorizationResponse, BeginConnect, Broker, ConnectBegun, Deps, Disconnected,
+    ImportConnection, Settings, TokenAnswer, TokenRequest,
 };
 use token_broker::clock::{Clock, ManualClock, Timestamp};
 use token_broker::connection::lifetimes::Lifetimes;
 use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
-    AccessToken, Account, Connection, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+    AccessToken, Account, Connection, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, Status,
+    TokenSet,
 };
 use token_broker::entropy::SeededEntropy;
-use token_broker::error::{Mistake, ProviderError, StoreError};
+use token_broker::error::{Error, Mistake, ProviderError, StoreError};
 use token_broker::provider::health::Health;
 use token_broker::provider::{
     Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
@@ -28,6 +29,7 @@ use token_broker::store::memory::MemoryStore;
 use token_broker::store::{EscrowStore, Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
 use token_broker::telemetry::Metrics;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use url::Url;
 
 pub(crate) const LIFE: Duration = Duration::from_secs(3600);
@@ -121,8 +123,24 @@ impl Stage {
         id
     }
 
+    /// A caller who asks for a token, in a task of its own.
+    pub(crate) fn asking(&self, id: &ConnectionId) -> JoinHandle<Result<TokenAnswer, Error>> {
+        let (broker, asked) = (self.broker.clone(), request(id));
+        tokio::spawn(async move { broker.access_token(asked).await })
+    }
+
+    /// An owner who disconnects in a task of its own, seen to have it written down.
+    pub(crate) async fn disconnecting(&self, id: &ConnectionId) -> JoinHandle<Result<Disconnected, Error>> {
+        let (broker, ended) = (self.broker.clone(), id.clone());
+        let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
+        while self.broker.connection(id).await.unwrap().status != Status::Revoking {
+            tokio::task::yield_now().await;
+        }
+        disconnect
+    }
+
     /// The access token a plain call gets.
-    pub(crate) async fn token(&self, id: &ConnectionId) -> Result<String, token_broker::error::Error> {
+    pub(crate) async fn token(&self, id: &ConnectionId) -> Result<String, Error> {
         let answer = self.broker.access_token(request(id)).await?;
         Ok(answer.token.access.value.expose().clone())
     }

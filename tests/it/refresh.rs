@@ -44,8 +44,7 @@ async fn a_refresh_is_written_down_before_it_is_sent() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
     stage.provider.hold();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(1).await;
     let stored = stage.store.get(&id).await.unwrap().unwrap().value;
     let intent = stored.profile.intent.expect("the intent is durable when the request arrives");
@@ -92,8 +91,7 @@ async fn an_answer_that_hangs_is_given_up_while_a_grace_period_leaves_time_to_as
     let id = stage.expired("user-42").await;
     stage.provider.hold();
     let began = tokio::time::Instant::now();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(2).await;
     // On the clock that the test drives: the default token_timeout is 10 s.
     assert_eq!(began.elapsed(), Duration::from_secs(3));
@@ -260,15 +258,9 @@ async fn a_disconnect_does_not_wait_for_a_hanging_refresh_to_say_no() {
     stage.token(&id).await.unwrap();
     stage.clock.advance(LIFE);
     stage.provider.hold();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(1).await;
-    let (broker, ended) = (stage.broker.clone(), id.clone());
-    let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
-    // REVOKING is durable while the refresh still hangs.
-    while stage.broker.connection(&id).await.unwrap().status != Status::Revoking {
-        tokio::task::yield_now().await;
-    }
+    let disconnect = stage.disconnecting(&id).await;
     assert!(stage.broker.cached(&request(&id)).is_none());
     assert!(stage.provider.ended.lock().unwrap().is_empty(), "nothing is revoked before what comes is known");
     stage.provider.release();
@@ -283,8 +275,7 @@ async fn a_consent_that_comes_during_a_refresh_stands_and_nothing_is_revoked() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
     stage.provider.hold();
-    let (broker, asked) = (stage.broker.clone(), request(&id));
-    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    let caller = stage.asking(&id);
     stage.provider.requests_reach(1).await;
     let import = token_broker::broker::ImportConnection {
         access_token: Some(token_broker::secret::Secret::new("at-new".into())),

@@ -113,14 +113,9 @@ async fn tokens_that_come_after_a_disconnect_and_cannot_be_stored_are_served_to_
         let stage = stage(Reuse::Strict);
         let id = stage.expired("user-42").await;
         stage.provider.hold();
-        let (broker, asked) = (stage.broker.clone(), request(&id));
-        let caller = tokio::spawn(async move { broker.access_token(asked).await });
+        let caller = stage.asking(&id);
         stage.provider.requests_reach(1).await;
-        let (broker, ended) = (stage.broker.clone(), id.clone());
-        let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
-        while stage.broker.connection(&id).await.unwrap().status != Status::Revoking {
-            tokio::task::yield_now().await;
-        }
+        let disconnect = stage.disconnecting(&id).await;
         stage.store.fail_writes_after(0, usize::MAX);
         stage.store.is_deaf.store(is_deaf, Ordering::SeqCst);
         stage.provider.release();
