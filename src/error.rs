@@ -29,6 +29,14 @@ pub enum Error {
         /// The limit that was exceeded.
         limit_bytes: u64,
     },
+    /// A provider's answer grew too large when it was decompressed.
+    #[error("the answer decompresses to more than {limit} allows ({most})")]
+    Swollen {
+        /// The limit of the provider's entry that was exceeded.
+        limit: &'static str,
+        /// Its figure.
+        most: u64,
+    },
     /// Who calls could not be settled.
     #[error("the caller could not be identified: {0}")]
     CallerUnknown(&'static str),
@@ -121,7 +129,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::InvalidRequest(_) => Reason::InvalidRequest,
-            Self::MessageTooLarge { .. } => Reason::MessageTooLarge,
+            Self::MessageTooLarge { .. } | Self::Swollen { .. } => Reason::MessageTooLarge,
             Self::CallerUnknown(_) => Reason::CallerUnknown,
             Self::CallerNotAllowed { .. } => Reason::CallerNotAllowed,
             Self::ProviderNotConfigured { .. } => Reason::ProviderNotConfigured,

@@ -10,6 +10,7 @@ mod budget;
 pub mod call;
 pub mod catalogue;
 mod client_auth;
+mod coding;
 mod discovery;
 mod endpoint;
 pub mod field;

@@ -317,7 +317,9 @@ fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
         Ok(answer) if answer.status >= 500 => !is_harmless,
         Ok(answer) => answer.status != 401,
         Err(
-            Error::Provider { error: ProviderError::Ambiguous { .. }, .. } | Error::MessageTooLarge { .. },
+            Error::Provider { error: ProviderError::Ambiguous { .. }, .. }
+            | Error::MessageTooLarge { .. }
+            | Error::Swollen { .. },
         ) => !is_harmless,
         Err(_) => false,
     }

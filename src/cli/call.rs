@@ -50,6 +50,9 @@ pub(crate) struct Call {
     /// Follow redirects of GET and HEAD to the same host, at most 3
     #[arg(short = 'L', long)]
     location: bool,
+    /// Ask for a compressed answer, and decompress it
+    #[arg(long)]
+    compressed: bool,
     /// Which of the provider's API hosts. Default: its first one
     #[arg(long, default_value = "", hide_default_value = true)]
     host: String,
@@ -167,6 +170,7 @@ impl Call {
             scopes: self.scopes,
             host: self.host,
             follow_redirects: self.location,
+            decompress: self.compressed,
             retry: Some(v1::RetryPolicy { mode: mode.into(), max_attempts: 0 }),
         };
         (head, self.data)

@@ -152,6 +152,9 @@ pub enum AmbiguousCause {
     /// Its body came too slowly to be waited for.
     #[error("its answer came too slowly")]
     TooSlow,
+    /// Its compressed body cannot be decompressed.
+    #[error("its compressed body is broken")]
+    Undecodable,
     /// A success status whose body cannot be understood.
     #[error("a success without a token")]
     Unparsable,

@@ -50,6 +50,7 @@ pub(super) fn call(
         host: request.host,
         retry: request.retry,
         follow_redirects: request.follow_redirects,
+        decompress: request.decompress,
     };
     head_of("", broker, head, body, deadline)
 }
@@ -85,6 +86,7 @@ pub(super) fn head_of(
         query: head.query.into_iter().map(|one| (one.name, one.value)).collect(),
         headers: head.headers.into_iter().map(|one| (one.name, one.value)).collect(),
         follow_redirects: head.follow_redirects,
+        decompress: head.decompress,
         request_id: given(head.request_id),
     };
     mistakes.none_or(id.map(|id| ProviderCall { id, wanted, body, retry, scopes: head.scopes, deadline }))

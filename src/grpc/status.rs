@@ -86,6 +86,11 @@ impl Answer {
                 self.tell("limitBytes", &limit_bytes.to_string());
                 Code::ResourceExhausted
             }
+            Error::Swollen { limit, most } => {
+                self.tell("limit", limit);
+                self.tell("most", &most.to_string());
+                Code::ResourceExhausted
+            }
             Error::CallerUnknown(_) => Code::Unauthenticated,
             Error::CallerNotAllowed { provider } => {
                 self.tell("provider", provider.as_str());

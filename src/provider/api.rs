@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::LOCATION;
+use http::header::{ACCEPT_ENCODING, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
@@ -21,6 +21,7 @@ use self::turn::{Leave, Turns, Verdict};
 use super::call::{
     AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says, Wanted,
 };
+use super::coding::{self, Bounds};
 use super::field;
 use super::health::ApiHealth;
 use super::http::HttpClient;
@@ -50,6 +51,7 @@ struct Shared {
     client: ApiClient,
     turns: Turns,
     policy: CallPolicy,
+    bounds: Bounds,
     idempotency_header: Option<HeaderName>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -90,6 +92,7 @@ impl ProviderApi {
             turns: Turns::new(provider, limits, clock.clone(), metrics.clone()),
             api,
             policy,
+            bounds: Bounds { bytes: limits.max_decompressed_bytes, ratio: limits.max_decompression_ratio },
             idempotency_header: idempotency_header
                 .and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
             clock,
@@ -130,6 +133,9 @@ impl ProviderApi {
         })?;
         let fields = wanted.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut headers = field::outgoing(&shared.api, fields, &variables)?;
+        if wanted.decompress && !headers.contains_key(ACCEPT_ENCODING) {
+            headers.insert(ACCEPT_ENCODING, coding::ACCEPTED);
+        }
         let key = shared.idempotency_header.as_ref().zip(wanted.request_id.as_deref());
         if let Some((name, value)) = key.and_then(|(name, id)| Some((name, HeaderValue::from_str(id).ok()?)))
         {
@@ -140,7 +146,14 @@ impl ProviderApi {
             has_key: shared.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name)),
         };
         let follows = wanted.follow_redirects && [Method::GET, Method::HEAD].contains(target.method());
-        Ok(Box::new(Prepared { shared: shared.clone(), target, headers, repeatability, follows }))
+        Ok(Box::new(Prepared {
+            shared: shared.clone(),
+            target,
+            headers,
+            repeatability,
+            follows,
+            decompresses: wanted.decompress,
+        }))
     }
 }
 
@@ -150,6 +163,7 @@ struct Prepared {
     headers: HeaderMap,
     repeatability: Repeatability,
     follows: bool,
+    decompresses: bool,
 }
 
 #[async_trait]
@@ -201,7 +215,12 @@ impl Prepared {
         mut leave: Leave,
     ) -> Result<CallAnswer, Error> {
         let shared = &self.shared;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        let body = if self.decompresses && self.target.method() != Method::HEAD {
+            coding::decoded(&mut head, body, shared.bounds, &shared.provider)
+        } else {
+            body
+        };
         let status = head.status.as_u16();
         leave.answered(status);
         let (beginning, body) = if shared.signals.reads_body_of(status) {

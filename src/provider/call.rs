@@ -34,6 +34,8 @@ pub struct Wanted {
     pub headers: Vec<(String, String)>,
     /// Whether redirects of GET and HEAD to the same place are followed.
     pub follow_redirects: bool,
+    /// Whether an answer in a content coding that we know is decoded.
+    pub decompress: bool,
     /// The app's id of this call; sent where the provider knows a header for it.
     pub request_id: Option<String>,
 }

@@ -201,7 +201,9 @@ pub(in crate::provider) fn unread(none: NoAnswer) -> ProviderError {
         NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::TooSlow | AmbiguousCause::Status(_)) => {
             Unsent::Connect
         }
-        NoAnswer::Lost(AmbiguousCause::HeadTooLarge | AmbiguousCause::Unparsable) => {
+        NoAnswer::Lost(
+            AmbiguousCause::HeadTooLarge | AmbiguousCause::Undecodable | AmbiguousCause::Unparsable,
+        ) => {
             return ProviderError::Malformed;
         }
     };

@@ -1,5 +1,6 @@
 //! Calls at a provider's API, over gRPC, by a whole broker beside a sandbox.
 
+mod decompression;
 mod limits;
 mod stream;
 

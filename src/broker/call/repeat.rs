@@ -43,7 +43,7 @@ pub(super) fn print(wanted: &Wanted, body: &[u8]) -> Print {
     };
     part(wanted.method.as_bytes());
     part(wanted.host.as_bytes());
-    part(&[u8::from(wanted.follow_redirects)]);
+    part(&[u8::from(wanted.follow_redirects), u8::from(wanted.decompress)]);
     part(wanted.path.as_bytes());
     for (name, value) in &wanted.query {
         part(name.as_bytes());

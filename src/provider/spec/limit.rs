@@ -23,6 +23,10 @@ pub struct CallLimits {
     pub max_request_bytes: u64,
     /// Bytes of an answer's body at most.
     pub max_response_bytes: u64,
+    /// Bytes of an answer's body at most once it is decompressed, where a caller asks for that.
+    pub max_decompressed_bytes: u64,
+    /// How many bytes may come of one byte of a compressed answer, once there is a mebibyte of them.
+    pub max_decompression_ratio: u32,
     /// Calls under way at a time, for each connection. Further ones wait for their turn.
     pub max_parallel: u32,
     /// Calls within any span of that length, for each connection.
@@ -80,6 +84,8 @@ impl Default for CallLimits {
             min_bytes_per_second: 64,
             max_request_bytes: 16 * GIBIBYTE,
             max_response_bytes: 16 * GIBIBYTE,
+            max_decompressed_bytes: GIBIBYTE,
+            max_decompression_ratio: 100,
             max_parallel: 64,
             budget: None,
             breaker: Breaker::Own(BreakerFigures { failures: 10, open: Span::from_secs(30), successes: 1 }),

@@ -42,9 +42,10 @@ impl Failure {
             Error::ConnectSessionInvalid { why, .. } => Self::of_flaw(why),
             Error::Provider { error, .. } => Self::of_provider(error),
             Error::ProviderNotConfigured { .. } | Error::ProviderDisabled { .. } => Self::UnknownProvider,
-            Error::InvalidRequest(_) | Error::MessageTooLarge { .. } | Error::RequestRefused(_) => {
-                Self::Malformed
-            }
+            Error::InvalidRequest(_)
+            | Error::MessageTooLarge { .. }
+            | Error::Swollen { .. }
+            | Error::RequestRefused(_) => Self::Malformed,
             Error::CallerUnknown(_) | Error::CallerNotAllowed { .. } | Error::ScopeNotGranted { .. } => {
                 Self::Refused
             }

@@ -75,6 +75,12 @@ async fn called(desk: &Desk, sent: Vec<v1::StreamProviderCallRequest>) -> Result
     Ok(answer)
 }
 
+/// The answer to a call without a body: its head and its body.
+pub(super) async fn read(desk: &Desk, head: v1::CallHead) -> Result<(v1::AnswerHead, Vec<u8>), Status> {
+    let answer = called(desk, vec![message(Sent::Head(head))]).await?;
+    Ok((answer.head, answer.body))
+}
+
 #[tokio::test]
 async fn a_body_goes_and_comes_in_chunks() {
     let desk = Desk::new().await;

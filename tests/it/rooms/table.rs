@@ -159,6 +159,7 @@ pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("aes_gcm", &["store::keyring", "store::record", "store::seal"], "all sealing is in one place"),
     ("clap", &["cli", "main"], "arguments are the command line's own business"),
     ("failsafe", &["provider::breaker"], "it is wrapped where it lacks something"),
+    ("flate2", &["provider::coding"], "what comes from outside is undone within bounds, in one place"),
     ("getrandom", &["entropy"], "randomness comes in by one door"),
     ("reqwest", &["provider::http"], "there is one HTTP client, and it is hardened"),
     ("serde_saphyr", &["config", "provider::catalogue"], "YAML is read where its mistakes are reported"),

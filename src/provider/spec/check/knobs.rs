@@ -246,6 +246,17 @@ impl ProviderSpec {
             let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
             found.refuse(reserved, &format!("api.headers.{name}"), "belongs to the engine and cannot be set");
         }
+        let limits = &self.api.limits;
+        found.refuse(
+            limits.max_decompressed_bytes == 0,
+            "api.limits.max_decompressed_bytes",
+            "lets no answer through; it is at least 1",
+        );
+        found.refuse(
+            limits.max_decompression_ratio == 0,
+            "api.limits.max_decompression_ratio",
+            "lets no answer through; it is at least 1, and deflate reaches 1032",
+        );
         for (index, wait) in self.rate.wait.iter().enumerate() {
             found.refuse(
                 wait.header.is_none() && wait.path.is_none() && wait.matches.is_none(),
