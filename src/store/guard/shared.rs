@@ -38,10 +38,18 @@ struct Progress {
     applied: u64,
     /// The last group that a sync covered.
     durable: u64,
+    /// How often the engine was reopened. What was seen before may be gone since.
+    reopened: u64,
     /// Why the engine cannot be used.
     fault: Option<String>,
     /// Whether that is for want of space.
     is_full: bool,
+}
+
+/// What a reader saw, not yet to be told.
+struct Seen<T> {
+    value: T,
+    reopened: u64,
 }
 
 impl Shared {
@@ -74,11 +82,8 @@ impl Shared {
         &self,
         look: impl FnOnce(&dyn Engine) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        match self.with_engine(look) {
-            Ok(seen) => {
-                self.await_durable()?;
-                Ok(seen)
-            }
+        match self.look(look) {
+            Ok(seen) => self.once_durable(seen),
             Err(Fault::Refused(error)) => Err(error),
             Err(fault) => {
                 let why = self.fail(fault);
@@ -88,6 +93,12 @@ impl Shared {
                 Err(StoreError::Unavailable(why))
             }
         }
+    }
+
+    /// What `look` sees, and how often the engine had been reopened before it looked.
+    fn look<T>(&self, look: impl FnOnce(&dyn Engine) -> Result<T, Fault>) -> Result<Seen<T>, Fault> {
+        let reopened = self.progress().reopened;
+        Ok(Seen { value: self.with_engine(look)?, reopened })
     }
 
     /// Runs `work` on the engine. A panic in it is the engine's failure, not the process's end.
@@ -128,6 +139,7 @@ impl Shared {
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
         let mut progress = self.progress();
         progress.durable = progress.applied;
+        progress.reopened += 1;
         progress.fault = None;
         progress.is_full = false;
         drop(progress);
@@ -163,16 +175,23 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    fn await_durable(&self) -> Result<(), StoreError> {
+    /// Gives what was seen once all of it is durable. Where the engine was reopened since the look, nobody knows: what
+    /// was seen may have been applied and never synced.
+    fn once_durable<T>(&self, seen: Seen<T>) -> Result<T, StoreError> {
         let progress = self.progress();
-        let seen = progress.applied;
+        let applied = progress.applied;
         let progress = self
             .moved
-            .wait_while(progress, |now| now.durable < seen && now.fault.is_none())
+            .wait_while(progress, |now| {
+                now.durable < applied && now.fault.is_none() && now.reopened == seen.reopened
+            })
             .unwrap_or_else(PoisonError::into_inner);
         match &progress.fault {
             Some(why) => Err(StoreError::Unavailable(why.clone())),
-            None => Ok(()),
+            None if progress.reopened != seen.reopened => {
+                Err(StoreError::Unavailable("the store was reopened during the read".to_owned()))
+            }
+            None => Ok(seen.value),
         }
     }
 
@@ -185,4 +204,36 @@ impl Shared {
 pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Fault::Broken("the storage engine panicked".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryEngine;
+
+    fn shared() -> Shared {
+        Shared::new(Box::new(MemoryEngine::default()), Health::Well)
+    }
+
+    #[test]
+    fn what_was_seen_before_a_reopening_is_told_to_nobody() {
+        let shared = shared();
+        shared.begin_group();
+        let seen = shared.look(|_| Ok("applied and never synced")).unwrap();
+        shared.fail(Fault::Broken("sync failed".to_owned()));
+        drop(shared.take_engine());
+        shared.restore(Box::new(MemoryEngine::default()), Health::Well);
+        let told = shared.once_durable(seen);
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_seen_after_a_reopening_is_told() {
+        let shared = shared();
+        shared.begin_group();
+        shared.fail(Fault::Broken("sync failed".to_owned()));
+        drop(shared.take_engine());
+        shared.restore(Box::new(MemoryEngine::default()), Health::Well);
+        assert_eq!(shared.read(|_| Ok("durable")), Ok("durable"));
+    }
 }
