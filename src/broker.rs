@@ -16,6 +16,7 @@ mod recovery;
 mod refresh;
 mod roll;
 mod schedule;
+mod stray;
 mod sweep;
 mod watch;
 mod watch_connections;

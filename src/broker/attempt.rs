@@ -12,9 +12,7 @@ use super::keep::Weight;
 use super::refresh::is_rescue;
 use super::{Broker, ServedToken};
 use crate::connection::reuse::Reuse;
-use crate::connection::{
-    Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, TokenSet, Verdict, Waiting,
-};
+use crate::connection::{Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, Verdict, Waiting};
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
 use crate::provider::{Admission, ProviderClient};
@@ -51,10 +49,11 @@ pub(super) enum Settled {
     Dead(Profile),
     /// Durable: no tokens.
     Failed(Profile),
-    /// The connection is being revoked or was forgotten.
-    Gone,
-    /// It is being revoked, and its record holds no more tokens: what came must be revoked at once.
-    Excess,
+    /// Durable: the connection is being revoked, and what came with it.
+    Surplus,
+    /// No record holds what came, and none will: the connection was forgotten, or it is being revoked and its record
+    /// holds no more tokens.
+    Stray,
     /// Somebody else's outcome stands.
     Superseded,
 }
@@ -183,8 +182,9 @@ impl Broker {
         let (mut wait, mut is_aside) = (first_wait, false);
         loop {
             let settled = self.settle(&**provider, &id, &attempt, &outcome).await;
-            // Once it was tried: what took too long to write may be written all the same.
-            if settled.is_ok() && wait > first_wait {
+            // Once it was tried: what took too long to write may be written all the same. What no record holds stays
+            // there until it is revoked.
+            if wait > first_wait && !matches!(settled, Err(_) | Ok(Settled::Stray)) {
                 self.drop_aside(&id, &attempt).await;
             }
             match settled {
@@ -192,10 +192,9 @@ impl Broker {
                     tracing::info!(connection = %id, generation = token.generation, "refreshed");
                     return Ok(Flown::Landed(token));
                 }
-                Ok(gone @ (Settled::Gone | Settled::Excess)) => {
-                    if let Ok(issued) = outcome {
-                        self.revoke_stray(provider, &id, issued, &attempt, &gone).await;
-                    }
+                Ok(Settled::Surplus) => return Err(Error::ConnectionNotFound(id)),
+                Ok(Settled::Stray) => {
+                    self.revoke_stray(provider, &id, &attempt, outcome, is_aside);
                     return Err(Error::ConnectionNotFound(id));
                 }
                 Ok(Settled::Dead(_) | Settled::Failed(_) | Settled::Superseded) => return Ok(Flown::Again),
@@ -230,7 +229,7 @@ impl Broker {
         let profile = match self.settle(provider, id, attempt, &Err(error)).await {
             Ok(Settled::Failed(profile)) => profile,
             Ok(Settled::Dead(profile)) => return Err(not_serving(&profile)),
-            Ok(Settled::Gone | Settled::Excess) => return Err(Error::ConnectionNotFound(id.clone())),
+            Ok(Settled::Surplus | Settled::Stray) => return Err(Error::ConnectionNotFound(id.clone())),
             Ok(Settled::Token(_) | Settled::Superseded) => return Ok(Flown::Again),
             Err(failure) => {
                 // The intent stands, so nothing is forgotten: the outcome counts as unknown from now on.
@@ -267,7 +266,7 @@ impl Broker {
             let turn = self.cache.turn(id).await;
             let Some(stored) = self.tokens.get(id).await? else {
                 self.cache.retire(turn);
-                return Ok(Settled::Gone);
+                return Ok(Settled::Stray);
             };
             let landed = stored.value.landed(attempt, outcome, &self.moment(&reuse), self.dice());
             let (connection, verdict) = (landed.connection, landed.verdict);
@@ -295,8 +294,8 @@ impl Broker {
                         Err(_) => Settled::Superseded,
                     }
                 }
-                Verdict::Surplus => Settled::Gone,
-                Verdict::Excess => Settled::Excess,
+                Verdict::Surplus => Settled::Surplus,
+                Verdict::Excess => Settled::Stray,
                 Verdict::Superseded => Settled::Superseded,
                 Verdict::Failed => Settled::Failed(connection.profile),
                 Verdict::Dead => {
@@ -305,26 +304,6 @@ impl Broker {
                     Settled::Dead(connection.profile)
                 }
             });
-        }
-    }
-
-    /// Revokes tokens that came for a connection which exists no more, or whose record holds no more of them, as far as
-    /// one request can: there is nothing to remember it by.
-    pub(super) async fn revoke_stray(
-        &self,
-        provider: &Arc<dyn ProviderClient>,
-        id: &ConnectionId,
-        issued: IssuedTokens,
-        attempt: &Intent,
-        settled: &Settled,
-    ) {
-        // While it is being revoked its record holds them, and the disconnection sees to them.
-        if !matches!(settled, Settled::Excess) && !matches!(self.tokens.get(id).await, Ok(None)) {
-            return;
-        }
-        let stray: TokenSet = issued.into_set(None, attempt.sent_at);
-        if let Err(error) = provider.revoke(&stray).await {
-            tracing::error!(connection = %id, %error, "tokens that no record holds were not revoked");
         }
     }
 }

@@ -177,7 +177,7 @@ impl Broker {
             }
             Ok(None) => {
                 let holding = Holding { id, attempt, outcome: Ok(issued), is_aside: true };
-                self.let_go(&provider, &holding, &Settled::Gone).await;
+                self.let_go(&provider, holding, &Settled::Stray).await;
                 return Ok(true);
             }
             Err(StoreError::Unreadable(why)) => return keep(why),
@@ -188,7 +188,7 @@ impl Broker {
         }
         let holding = Holding { id, attempt, outcome: Ok(issued), is_aside: true };
         match self.settle(&*provider, &holding.id, &holding.attempt, &holding.outcome).await {
-            Ok(settled) => self.let_go(&provider, &holding, &settled).await,
+            Ok(settled) => self.let_go(&provider, holding, &settled).await,
             Err(error) => {
                 self.hold(&provider, begun, holding, &error);
             }
@@ -273,20 +273,16 @@ impl Broker {
 
     async fn empty_escrow(self: &Arc<Self>, provider: &Arc<dyn ProviderClient>, mut holding: Holding) {
         let mut wait = FIRST_RETRY;
-        loop {
-            let Holding { id, attempt, outcome, .. } = &holding;
-            match self.settle(&**provider, id, attempt, outcome).await {
-                Ok(settled) => {
-                    let is_stored = matches!(settled, Settled::Token(_));
-                    tracing::info!(connection = %id, is_stored, "held tokens were settled");
-                    self.let_go(provider, &holding, &settled).await;
-                    break;
-                }
+        let id = holding.id.clone();
+        let settled = loop {
+            let Holding { attempt, outcome, .. } = &holding;
+            match self.settle(&**provider, &id, attempt, outcome).await {
+                Ok(settled) => break settled,
                 Err(error) => tracing::warn!(connection = %id, %error, "held tokens are not durable yet"),
             }
-            if !holding.is_aside && self.set_aside(id, attempt, outcome).await {
+            if !holding.is_aside && self.set_aside(&id, attempt, outcome).await {
                 holding.is_aside = true;
-                if let Some(held) = self.escrow.lock().get_mut(&holding.id) {
+                if let Some(held) = self.escrow.lock().get_mut(&id) {
                     held.is_aside = true;
                 }
                 self.count_escrowed();
@@ -299,19 +295,31 @@ impl Broker {
             if self.draining.is_cancelled() {
                 wait = DRAIN_RETRY;
             }
-        }
-        self.escrow.lock().remove(&holding.id);
+        };
+        let is_stored = matches!(settled, Settled::Token(_));
+        tracing::info!(connection = %id, is_stored, "held tokens were settled");
+        self.let_go(provider, holding, &settled).await;
+        self.escrow.lock().remove(&id);
         self.count_escrowed();
     }
 
-    /// What was held is settled: nothing of it is left to be kept.
-    async fn let_go(&self, provider: &Arc<dyn ProviderClient>, holding: &Holding, settled: &Settled) {
-        let Holding { id, attempt, outcome, .. } = holding;
-        if let (Settled::Gone | Settled::Excess, Ok(issued)) = (settled, outcome) {
-            self.revoke_stray(provider, id, issued.copy(), attempt, settled).await;
+    /// What was held is settled: nothing of it is left to be kept, unless it is still to be revoked.
+    async fn let_go(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        holding: Holding,
+        settled: &Settled,
+    ) {
+        let Holding { id, attempt, outcome, is_aside } = holding;
+        match settled {
+            Settled::Stray => self.revoke_stray(provider, &id, &attempt, outcome, is_aside),
+            // Also where it was not told to be there: what took too long to write may be written all the same.
+            Settled::Token(_)
+            | Settled::Dead(_)
+            | Settled::Failed(_)
+            | Settled::Surplus
+            | Settled::Superseded => self.drop_aside(&id, &attempt).await,
         }
-        // Also where it was not told to be there: what took too long to write may be written all the same.
-        self.drop_aside(id, attempt).await;
     }
 
     fn count_escrowed(&self) {

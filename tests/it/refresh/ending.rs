@@ -9,7 +9,8 @@ use token_broker::broker::{ImportConnection, Recovery, RevocationState, TokenReq
 use token_broker::clock::Clock;
 use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{Connection, ConnectionId, Status};
-use token_broker::error::Reason;
+use token_broker::error::{ProviderError, Reason, Unsent};
+use token_broker::provider::Revocation;
 use token_broker::secret::Secret;
 use token_broker::store::{Expected, TokenStore as _};
 
@@ -88,6 +89,41 @@ async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
     stage.broker.drain().await;
     assert_eq!(stage.broker.escrowed_count(), 0);
     assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_no_record_holds_are_revoked_as_soon_as_the_provider_can_be_asked() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    *stage.provider.revocation.lock().unwrap() =
+        Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    stage.provider.revocations_reach(5).await;
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    stage.provider.revocations_reach(6).await;
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1"; 6], "and then it is asked no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_record_holds_is_not_revoked_beside_a_grant_that_was_given_meanwhile() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    *stage.provider.revocation.lock().unwrap() =
+        Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    stage.provider.revocations_reach(1).await;
+    stage.store.fail_writes_after(0, 0);
+    stage.imported("user-42").await;
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(stage.provider.revocations(), 1, "at some providers it would end both");
 }
 
 #[tokio::test(start_paused = true)]

@@ -177,8 +177,49 @@ async fn tokens_of_a_connection_that_is_gone_are_revoked_unless_the_store_was_pu
         let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
         stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
         stage.broker.take_up_escrow(trust).await.unwrap();
+        stage.broker.drain().await;
         assert_eq!(files(folder.path()), files_left);
         assert_eq!(*stage.provider.ended.lock().unwrap(), ended);
+    }
+}
+
+#[tokio::test]
+async fn what_no_record_holds_lies_in_the_second_place_until_it_is_revoked_also_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow));
+    let id = stage.expired("user-42").await;
+    stage.provider.hold();
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+    *stage.provider.revocation.lock().unwrap() = Err(unreachable());
+    stage.provider.release();
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ConnectionNotFound);
+    stage.provider.revocations_reach(1).await;
+    stage.broker.drain().await;
+    assert_eq!(files(folder.path()), 1, "the process ends, and they are not revoked");
+
+    let stage = stage.restarted();
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    stage.provider.revocations_reach(2).await;
+    stage.broker.drain().await;
+    assert_eq!(files(folder.path()), 1, "nor were they by the next one");
+
+    let stage = stage.restarted();
+    *stage.provider.revocation.lock().unwrap() = Ok(token_broker::provider::Revocation::Revoked);
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    stage.broker.drain().await;
+    assert_eq!(files(folder.path()), 0);
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1", "rt-1", "rt-1"]);
+}
+
+fn unreachable() -> token_broker::error::ProviderError {
+    token_broker::error::ProviderError::Unavailable {
+        cause: token_broker::error::Unsent::Connect,
+        retry_after: Some(Duration::from_secs(600)),
     }
 }
 
@@ -188,11 +229,7 @@ async fn tokens_of_a_connection_that_is_being_revoked_are_revoked_with_it() {
     let (store, escrow) = on_disk(folder.path());
     let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
     let id = stage.imported("user-42").await;
-    let unreachable = token_broker::error::ProviderError::Unavailable {
-        cause: token_broker::error::Unsent::Connect,
-        retry_after: Some(Duration::from_secs(600)),
-    };
-    *stage.provider.revocation.lock().unwrap() = Err(unreachable);
+    *stage.provider.revocation.lock().unwrap() = Err(unreachable());
     stage.broker.disconnect(id.clone()).await.unwrap();
     assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Revoking);
     left_behind(&stage, &*escrow, 1, "rt-late").await;
