@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use super::access_token::Demand;
 use super::attempt::{Outcome, Settled};
 use super::cache::Landing;
+use super::keep::Weight;
 use super::{Broker, ServedToken, Source, Trust};
-use crate::connection::{Connection, ConnectionId, Intent, Profile};
+use crate::connection::{Connection, ConnectionId, Intent, IssuedTokens, Profile};
 use crate::error::{Error, StoreError};
 use crate::provider::ProviderClient;
-use crate::store::{EscrowStore, EscrowedTokens};
+use crate::store::{EscrowStore, EscrowedTokens, Expected};
 
 /// How long after a failed write the next is tried, at first, at most, and at most while the broker drains.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -150,7 +151,10 @@ impl Broker {
         }
         let found = contents.tokens.len();
         let mut kept = contents.unreadable.len();
-        for held in contents.tokens {
+        let mut tokens = contents.tokens;
+        // Of several of one connection the newest: what stayed there by mistake is then found to be of the past.
+        tokens.sort_by_key(|held| std::cmp::Reverse(held.attempt.generation));
+        for held in tokens {
             kept += usize::from(!self.take_up(held, trust).await?);
         }
         self.metrics.set_escrow_kept(kept);
@@ -184,7 +188,13 @@ impl Broker {
             Err(error) => return Err(error.into()),
         };
         if begun.profile.generation < attempt.generation {
-            return keep("the record is older than they are: the store was put back");
+            return match self.put_forward(&*provider, &id, &attempt, &issued, trust).await? {
+                true => {
+                    self.drop_aside(&id, &attempt).await;
+                    Ok(true)
+                }
+                false => keep("they are of a later state than its record's, and do not belong to it"),
+            };
         }
         let holding = Holding { id, attempt, outcome: Ok(issued), is_aside: true };
         match self.settle(&*provider, &holding.id, &holding.attempt, &holding.outcome).await {
@@ -193,6 +203,36 @@ impl Broker {
                 self.hold(&provider, begun, holding, &error);
             }
         }
+        Ok(true)
+    }
+
+    /// Gives a record of a store that was put back the newer tokens that `attempt` brought: what the record holds in
+    /// their place is spent. Answers whether they are durable; else they do not belong to it.
+    async fn put_forward(
+        self: &Arc<Self>,
+        provider: &dyn ProviderClient,
+        id: &ConnectionId,
+        attempt: &Intent,
+        issued: &IssuedTokens,
+        trust: Trust,
+    ) -> Result<bool, Error> {
+        let reuse = provider.reuse_profile();
+        if let Some(stored) = self.tokens.get(id).await?
+            && stored.value.is_before(attempt)
+            && trust == Trust::Sound
+        {
+            // A copy of all that lies at the store's path shows no rollback by itself. While these tokens are here the
+            // next start finds it again, so the marks come first.
+            tracing::error!(connection = %id, "the second place is ahead of the store: the store was put back");
+            self.recover(Trust::RolledBack).await?;
+        }
+        let turn = self.cache.turn(id).await;
+        let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
+        let Some(restored) = stored.value.restored(attempt, issued, &self.moment(&reuse)) else {
+            return Ok(false);
+        };
+        self.keep(&turn, &restored, Expected::At(stored.revision), Weight::Rescue).await?;
+        tracing::warn!(connection = %id, "newer tokens than the record's were taken up from the second place");
         Ok(true)
     }
 

@@ -126,11 +126,7 @@ impl Connection {
     /// The record of a store that was put back to an older state: a refresh token that rotates may have been spent
     /// since. `None` where that cannot matter.
     pub fn rolled_back(mut self, reuse: &ReuseProfile, now: Timestamp) -> Option<Self> {
-        let may_be_spent = self.profile.is_refreshable
-            && matches!(self.profile.status, Status::Active | Status::Ambiguous)
-            && reuse.rotation != Rotation::Never
-            && reuse.reuse != Reuse::Reusable;
-        if !may_be_spent {
+        if !self.may_be_spent(reuse) {
             return None;
         }
         self.profile.status = Status::Ambiguous;
@@ -139,6 +135,41 @@ impl Connection {
         self.profile.updated_at = now;
         self.note(Happening::RolledBack, None, now);
         Some(self)
+    }
+
+    /// Whether `attempt` was made for a later state of this record, which a store that was put back has lost.
+    pub fn is_before(&self, attempt: &Intent) -> bool {
+        // One that was ended and made anew under the same name counts its generations anew, too.
+        attempt.generation > self.profile.generation && self.profile.created_at <= attempt.first_sent_at
+    }
+
+    /// The record of a store that was put back to a state before `attempt`, with what that attempt brought: newer than
+    /// all that is stored, and perhaps not the newest. `None` where it does not belong to this record, or is of no use.
+    pub fn restored(mut self, attempt: &Intent, issued: &IssuedTokens, moment: &Moment<'_>) -> Option<Self> {
+        let held = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
+        // An answer without a refresh token leaves the one that was presented, which is to be the one held.
+        let is_whole = issued.refresh_token.is_some()
+            || held.map(RefreshToken::fingerprint) == Some(attempt.fingerprint);
+        let may_serve =
+            matches!(self.profile.status, Status::Active | Status::Ambiguous | Status::ReauthRequired);
+        if !self.is_before(attempt) || !is_whole || !may_serve {
+            return None;
+        }
+        self.profile.generation = attempt.generation;
+        self.profile.fence = self.profile.fence.max(attempt.fence) + 1;
+        let mut connection = self.refreshed(issued.copy(), counts_from(attempt, moment.reuse), moment.now);
+        if connection.may_be_spent(moment.reuse) {
+            connection.profile.status = Status::Ambiguous;
+        }
+        connection.note(Happening::Salvaged, None, moment.now);
+        Some(connection)
+    }
+
+    fn may_be_spent(&self, reuse: &ReuseProfile) -> bool {
+        self.profile.is_refreshable
+            && matches!(self.profile.status, Status::Active | Status::Ambiguous)
+            && reuse.rotation != Rotation::Never
+            && reuse.reuse != Reuse::Reusable
     }
 
     fn is_ours(&self, attempt: &Intent) -> bool {

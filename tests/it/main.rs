@@ -25,6 +25,8 @@ mod proto;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+mod put_back;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod refresh;

@@ -115,12 +115,22 @@ fn without_one_the_spent_token_is_all_there_is() {
 }
 
 /// What lies in the second place, as an earlier run may have left it.
-async fn left_behind(stage: &Stage, escrow: &dyn EscrowStore, generation: u64, refresh: &str) -> Intent {
+async fn left_behind(stage: &Stage, escrow: &dyn EscrowStore, generation: u64, refresh: &str) {
+    left_behind_as(stage, escrow, 77, generation, refresh).await;
+}
+
+async fn left_behind_as(
+    stage: &Stage,
+    escrow: &dyn EscrowStore,
+    attempt_id: u64,
+    generation: u64,
+    refresh: &str,
+) {
     let id = crate::kit::id("user-42");
     let now = token_broker::clock::Clock::now(&*stage.clock);
     let held = stage.store.get(&id).await.unwrap().unwrap().value;
     let attempt = Intent {
-        attempt_id: 77,
+        attempt_id,
         holder: Holder(1),
         generation,
         fence: 1,
@@ -131,7 +141,6 @@ async fn left_behind(stage: &Stage, escrow: &dyn EscrowStore, generation: u64, r
         fingerprint: held.tokens.unwrap().refresh.unwrap().fingerprint(),
     };
     escrow.put(&id, &attempt, &issued("at-late", Some(refresh))).await.unwrap();
-    attempt
 }
 
 async fn taken_up(broker: &Arc<Broker>) -> usize {
@@ -153,15 +162,46 @@ async fn what_the_store_took_all_the_same_is_of_the_past_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_newer_than_the_record_are_kept() {
+async fn tokens_that_are_newer_than_the_record_take_its_place_and_are_not_trusted_blindly() {
+    for trust in [Trust::Sound, Trust::RolledBack] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, escrow) = on_disk(folder.path());
+        let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+        let id = stage.imported("user-42").await;
+        let other = stage.imported("user-43").await;
+        left_behind(&stage, &*escrow, 5, "rt-late").await;
+        left_behind_as(&stage, &*escrow, 78, 3, "rt-earlier").await;
+        assert_eq!(stage.broker.take_up_escrow(trust).await.unwrap(), 2);
+        if trust == Trust::RolledBack {
+            stage.broker.recover(trust).await.unwrap();
+        }
+        assert_eq!(files(folder.path()), 0, "what is older than that is of the past");
+        let restored = stage.broker.connection(&id).await.unwrap();
+        assert_eq!((restored.status, restored.generation), (Status::Ambiguous, 6));
+        let beside = stage.broker.connection(&other).await.unwrap();
+        assert_eq!(beside.status, Status::Ambiguous, "the whole store was put back");
+        assert_eq!(stage.token(&id).await.unwrap(), "at-late", "what lives is served");
+        stage.clock.advance(LIFE);
+        assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+        assert_eq!(stage.provider.presented(), ["rt-late"], "and nothing that is spent");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_later_state_than_that_of_a_connection_made_anew_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (store, escrow) = on_disk(folder.path());
     let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
-    stage.imported("user-42").await;
+    let id = stage.imported("user-42").await;
     left_behind(&stage, &*escrow, 5, "rt-late").await;
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+    stage.clock.advance(Duration::from_secs(60));
+    stage.imported("user-42").await;
     assert_eq!(taken_up(&stage.broker).await, 1);
     assert_eq!(files(folder.path()), 1);
     assert!(stage.metrics.encode().unwrap().contains("token_broker_escrow_kept 1"));
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Active);
 }
 
 #[tokio::test]
