@@ -49,7 +49,7 @@ impl StoreSeries {
             rolled_back: register(
                 registry,
                 "store_rolled_back",
-                "1 while the store is in an older state than it had and that is not dealt with",
+                "1 if the store was in an older state than it had when it was opened",
                 Gauge::default(),
             ),
             records_missing: register(
@@ -96,7 +96,7 @@ impl Metrics {
         self.store.full.set(is_full.into());
     }
 
-    /// Whether the store is in an older state than it had, and that is not dealt with yet.
+    /// Whether the store was in an older state than it had when it was opened. Stays so until the process ends.
     pub fn set_store_rolled_back(&self, is_rolled_back: bool) {
         self.store.rolled_back.set(is_rolled_back.into());
     }
