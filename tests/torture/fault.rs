@@ -4,13 +4,18 @@ mod caller;
 mod clock;
 mod control;
 mod crash;
+mod damage;
 mod disk;
 mod intent;
 mod random;
 mod restart;
 mod revoke;
+mod rollback;
+mod room;
+mod second;
 mod stop;
 mod sweep;
+mod sync;
 mod wire;
 
 use super::profile::Profile;
@@ -23,8 +28,15 @@ pub(crate) enum Fault {
     I2,
     F1,
     F2,
+    F5,
+    F6,
+    F7,
     F8,
+    F8Disk,
     F9,
+    F9Disk,
+    F9Place,
+    F10,
     F11,
     F12,
     F13,
@@ -37,17 +49,25 @@ pub(crate) enum Fault {
     F24,
     F28,
     F30,
+    F31,
     Random,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Control,
         Self::I2,
         Self::F1,
         Self::F2,
+        Self::F5,
+        Self::F6,
+        Self::F7,
         Self::F8,
+        Self::F8Disk,
         Self::F9,
+        Self::F9Disk,
+        Self::F9Place,
+        Self::F10,
         Self::F11,
         Self::F12,
         Self::F13,
@@ -60,6 +80,7 @@ impl Fault {
         Self::F24,
         Self::F28,
         Self::F30,
+        Self::F31,
         Self::Random,
     ];
 
@@ -69,8 +90,15 @@ impl Fault {
             Self::I2 => "I2",
             Self::F1 => "F1",
             Self::F2 => "F2",
+            Self::F5 => "F5",
+            Self::F6 => "F6",
+            Self::F7 => "F7",
             Self::F8 => "F8",
+            Self::F8Disk => "F8-disk",
             Self::F9 => "F9",
+            Self::F9Disk => "F9-disk",
+            Self::F9Place => "F9-place",
+            Self::F10 => "F10",
             Self::F11 => "F11",
             Self::F12 => "F12",
             Self::F13 => "F13",
@@ -83,6 +111,7 @@ impl Fault {
             Self::F24 => "F24",
             Self::F28 => "F28",
             Self::F30 => "F30",
+            Self::F31 => "F31",
             Self::Random => "random",
         }
     }
@@ -93,8 +122,15 @@ impl Fault {
             Self::I2 => "intent on disk when the request arrives",
             Self::F1 => "killed at a file call",
             Self::F2 => "killed at a step of the refresh",
+            Self::F5 => "half-written files lie about",
+            Self::F6 => "the store's files are damaged",
+            Self::F7 => "an older copy of the store is put back",
             Self::F8 => "disk full before the request",
+            Self::F8Disk => "a real disk full before the request",
             Self::F9 => "disk full or failing after the rotation",
+            Self::F9Disk => "a real disk full after the rotation",
+            Self::F9Place => "the same without ballast, killed, a second place",
+            Self::F10 => "syncs fail",
             Self::F11 => "each sync takes 5 s",
             Self::F12 => "answer lost",
             Self::F13 => "request lost",
@@ -107,6 +143,7 @@ impl Fault {
             Self::F24 => "revoked during a refresh",
             Self::F28 => "SIGTERM under load",
             Self::F30 => "restart after restart",
+            Self::F31 => "a second broker on the volume",
             Self::Random => "faults and kills at random",
         }
     }
@@ -115,7 +152,6 @@ impl Fault {
     pub(crate) fn is_for(self, profile: Profile) -> bool {
         match self {
             Self::Control => profile == Profile::Strict,
-            Self::F30 => profile != Profile::Strict,
             _ => true,
         }
     }
@@ -127,8 +163,15 @@ impl Fault {
             Self::I2 => intent::inflict(row, rounds).await,
             Self::F1 => sweep::inflict(row, rounds).await,
             Self::F2 => crash::inflict(row, rounds).await,
+            Self::F5 => damage::leftovers(row, rounds).await,
+            Self::F6 => damage::damaged(row, rounds).await,
+            Self::F7 => rollback::inflict(row, rounds).await,
             Self::F8 => disk::full_before(row, rounds).await,
+            Self::F8Disk => room::full_before(row, rounds).await,
             Self::F9 => disk::failing_after(row, rounds).await,
+            Self::F9Disk => room::full_after(row, rounds).await,
+            Self::F9Place => room::second_place(row, rounds).await,
+            Self::F10 => sync::inflict(row, rounds).await,
             Self::F11 => disk::slow(row, rounds).await,
             Self::F12 => wire::answer_lost(row, rounds).await,
             Self::F13 => wire::request_lost(row, rounds).await,
@@ -140,7 +183,9 @@ impl Fault {
             Self::F23 => clock::inflict(row, rounds).await,
             Self::F24 => revoke::inflict(row, rounds).await,
             Self::F28 => stop::inflict(row, rounds).await,
+            Self::F30 if row.profile == Profile::Strict => restart::patient(row, rounds).await,
             Self::F30 => restart::inflict(row, rounds).await,
+            Self::F31 => second::inflict(row, rounds).await,
             Self::Random => random::inflict(row, rounds).await,
         }
     }

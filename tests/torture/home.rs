@@ -12,11 +12,15 @@ use token_broker::store::keyring;
 
 use super::process::Process;
 use super::profile::Profile;
+use super::volume::Volume;
 
 /// The provider's key in the configuration.
 pub(crate) const PROVIDER: &str = "sandbox";
 
 pub(crate) struct Home {
+    /// Where the store is, when it has a volume of its own.
+    volume: Option<Volume>,
+    has_second_place: bool,
     folder: TempDir,
 }
 
@@ -30,10 +34,42 @@ pub(crate) struct Passed {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap() };
+        let home = Self { volume: None, has_second_place: false, folder: tempfile::tempdir().unwrap() };
         keyring::generate(&home.path("seal.key"), Timestamp::from_millis(0), &OsEntropy).unwrap();
         home.order("");
         home
+    }
+
+    /// The same with the store on a small volume of its own; `None` where none may be mounted.
+    pub(crate) fn on_a_small_volume() -> Option<Self> {
+        let home = Self::new();
+        let volume = Volume::mount(&home.path("volume"))?;
+        Some(Self { volume: Some(volume), ..home })
+    }
+
+    /// The same with a second place, outside the store's volume.
+    pub(crate) fn with_a_second_place(self) -> Self {
+        Self { has_second_place: true, ..self }
+    }
+
+    pub(crate) fn volume(&self) -> &Volume {
+        self.volume.as_ref().expect("it is on a small volume")
+    }
+
+    /// The store's directory.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path(if self.volume.is_some() { "volume/store" } else { "store" })
+    }
+
+    /// Where a broker is found that is not ready and so does not say its address.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("door/broker.sock")
+    }
+
+    /// Tokens in the second place.
+    pub(crate) fn set_aside(&self) -> usize {
+        let entries = std::fs::read_dir(self.path("second")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "escrow")).count()
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -58,13 +94,17 @@ impl Home {
         {
             provider[key] = value.clone();
         }
+        let mut store = json!({"path": self.store(), "ephemeral": true});
+        if self.has_second_place {
+            store["escrow_path"] = json!(self.path("second"));
+        }
         let config = json!({
             "server": {
-                "grpc": {"socket": "off", "tcp": "127.0.0.1:0"},
+                "grpc": {"socket": self.socket(), "tcp": "127.0.0.1:0"},
                 "public": {"listen": "127.0.0.1:0"},
-                "ops": {"listen": "off"},
+                "ops": {"listen": "127.0.0.1:0"},
             },
-            "store": {"path": self.path("store"), "ephemeral": true},
+            "store": store,
             "seal": {"key_file": self.path("seal.key")},
             "providers": [provider],
         });
@@ -108,4 +148,11 @@ impl Home {
         };
         text.lines().filter_map(line).collect()
     }
+}
+
+/// Copies a directory, whole and as it is, in the place of any other.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
 }

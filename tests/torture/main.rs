@@ -30,7 +30,11 @@ mod run;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]
+mod stall;
+#[cfg(test)]
 mod tally;
+#[cfg(test)]
+mod volume;
 
 fn main() -> std::process::ExitCode {
     // Always: this target is compiled as a test.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Longer than anything healthy takes; only a hang meets it.
@@ -30,10 +32,12 @@ impl Process {
         let kept = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                if let Some(address) = address_in(&line) {
-                    tell.send_replace(Some(address));
-                }
+                let address = said_in(&line, "grpc_tcp");
+                // Who is told where it is finds the line.
                 kept.lock().unwrap().push(line);
+                if address.is_some() {
+                    tell.send_replace(address);
+                }
             }
         });
         Self { child, said, door }
@@ -94,6 +98,18 @@ impl Process {
         self.said.lock().unwrap().join("\n")
     }
 
+    /// A series of its ops door, once it serves.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let said = self.said.lock().unwrap().clone();
+        let ops = said.iter().find_map(|line| said_in(line, "ops"))?;
+        let door = TcpStream::connect(ops.strip_prefix("http://")?).await.unwrap();
+        let mut page = String::new();
+        let mut door = tokio::io::BufReader::new(door);
+        door.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        door.read_to_string(&mut page).await.unwrap();
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
     /// Memory it holds, in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
@@ -112,12 +128,12 @@ impl Drop for Process {
     }
 }
 
-/// The TCP door, if `line` is the one that says that the broker serves.
-fn address_in(line: &str) -> Option<String> {
+/// A door, if `line` is the one that says that the broker serves.
+fn said_in(line: &str, door: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
     let field = |name: &str| {
         let value = line.get(name).or_else(|| line.get("fields")?.get(name));
         value.and_then(Value::as_str).map(str::to_owned)
     };
-    if field("message")? == "serving" { field("grpc_tcp") } else { None }
+    if field("message")? == "serving" { field(door) } else { None }
 }

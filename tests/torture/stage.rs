@@ -1,18 +1,24 @@
 //! One provider, one broker, and the hands that hold both: what a round of torture happens on.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use token_broker::entropy::OsEntropy;
 use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::ConnectionStatus;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
 use token_broker::sandbox::{
-    Behavior, Exchange, Fault, Generation, GrantId, Hold, Lifetimes, On, Sandbox, SandboxOptions,
+    Behavior, Effect, Exchange, Fault, Generation, GrantId, Hold, Lifetimes, On, ReuseProfile, Sandbox,
+    SandboxOptions,
 };
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt as _;
@@ -27,6 +33,9 @@ pub(crate) const LIFE: Duration = Duration::from_secs(300);
 
 /// How long the kit waits for an answer, as an app does.
 const PATIENCE_OF_A_CALLER: Duration = Duration::from_secs(15);
+
+/// A grace period that is longer than anything the kit does while it holds an answer.
+const LONG_GRACE: Duration = Duration::from_secs(60);
 
 pub(crate) type Token = v1::GetAccessTokenResponse;
 
@@ -59,7 +68,11 @@ impl Stage {
 
     /// A stage whose access tokens live `life`, and of whose provider the broker is told `more`. The broker serves.
     pub(crate) async fn with(profile: Profile, life: Duration, more: &Value) -> Self {
-        let home = Home::new();
+        Self::at(Home::new(), profile, life, more).await
+    }
+
+    /// The same, in a home that was made.
+    pub(crate) async fn at(home: Home, profile: Profile, life: Duration, more: &Value) -> Self {
         let hand = Arc::new(Hand::new(home.folder()));
         let behavior = Behavior {
             reuse: profile.sandbox(),
@@ -75,6 +88,19 @@ impl Stage {
         stage
     }
 
+    /// A stage on which answers may be held for a while: neither the broker's time nor a grace period runs out meanwhile.
+    pub(crate) async fn patient(home: Home, profile: Profile) -> Self {
+        let mut more = json!({"token_timeout": "20s"});
+        if profile == Profile::Grace {
+            more["reuse"] = json!({"grace": {"seconds": LONG_GRACE.as_secs()}});
+        }
+        let stage = Self::at(home, profile, LIFE, &more).await;
+        if profile == Profile::Grace {
+            stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(LONG_GRACE));
+        }
+        stage
+    }
+
     /// Starts the broker, unless it runs, and waits until it serves.
     pub(crate) async fn start(&mut self) {
         if self.running.is_none() {
@@ -84,6 +110,29 @@ impl Stage {
         }
     }
 
+    /// Starts a broker that may not become ready, and waits until it answers; where it ends instead, `Err` is how, and
+    /// what it said.
+    pub(crate) async fn start_unready(&mut self) -> Result<(), (ExitStatus, String)> {
+        let process = self.launch(&[]);
+        let socket = self.home.socket();
+        let answers = async {
+            while UnixStream::connect(&socket).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = answers => {}
+            _ = process.ends_within(PATIENCE) => {
+                let said = process.said();
+                let status = process.ended().await;
+                self.note_death();
+                return Err((status, said));
+            }
+        }
+        self.serve_at(process, format!("unix:{}", socket.display()));
+        Ok(())
+    }
+
     /// A broker that nobody waits for yet.
     pub(crate) fn launch(&self, wrapper: &[&str]) -> Process {
         self.home.start(self.hand.file(), wrapper)
@@ -91,7 +140,11 @@ impl Stage {
 
     /// From now on `process` is the broker.
     pub(crate) fn serve(&mut self, process: Process, door: &str) {
-        let endpoint = Endpoint::from_shared(format!("http://{door}")).unwrap();
+        self.serve_at(process, format!("http://{door}"));
+    }
+
+    fn serve_at(&mut self, process: Process, address: String) {
+        let endpoint = Endpoint::from_shared(address).unwrap();
         let channel = endpoint.timeout(PATIENCE_OF_A_CALLER).connect_lazy();
         self.running = Some((process, channel));
     }
@@ -162,6 +215,15 @@ impl Stage {
 
     /// A connection of a grant just given, its first access token served.
     pub(crate) async fn connected(&mut self) -> Grant {
+        let (grant, importing) = self.connecting();
+        importing.await.unwrap();
+        grant
+    }
+
+    /// The same, while it is imported; the store may say no.
+    pub(crate) fn connecting(
+        &mut self,
+    ) -> (Grant, impl Future<Output = Result<(), Status>> + 'static + use<>) {
         self.grants += 1;
         let name = format!("user-{}", self.grants);
         let issued = self.sandbox.grants().issue(&name, &["openid"]);
@@ -177,8 +239,58 @@ impl Stage {
             }),
             ..Default::default()
         };
-        self.connections().import_connection(request).await.unwrap();
-        Grant { name, id: issued.id, current: issued.access_token.expose().clone(), served: None }
+        let mut connections = self.connections();
+        let importing = async move { connections.import_connection(request).await.map(drop) };
+        let grant =
+            Grant { name, id: issued.id, current: issued.access_token.expose().clone(), served: None };
+        (grant, importing)
+    }
+
+    /// What the broker says of a connection.
+    pub(crate) async fn status(&self, grant: &Grant) -> Result<ConnectionStatus, Status> {
+        let request = v1::GetConnectionRequest {
+            provider: PROVIDER.to_owned(),
+            connection: grant.name.clone(),
+            ..Default::default()
+        };
+        let found = self.connections().get_connection(request).await?.into_inner().connection;
+        Ok(found.unwrap_or_default().status())
+    }
+
+    /// Stops the broker in order.
+    pub(crate) async fn stop(&mut self) {
+        let process = self.take();
+        process.signal(Signal::TERM);
+        let status = process.ended().await;
+        assert!(status.success(), "it ended with {status}");
+        self.note_death();
+    }
+
+    /// Whether the provider issued this token to this grant, and if so beside which refresh token.
+    pub(crate) fn issued_to(&self, grant: &Grant, access_token: &str) -> Option<Generation> {
+        let (owner, generation) = self.sandbox.grants().issued_beside(access_token)?;
+        (owner == grant.id).then_some(generation)
+    }
+
+    /// Waits until the provider has carried out a refresh of this grant.
+    pub(crate) async fn rotated(&self, grant: &Grant) {
+        let id = grant.id;
+        let log = self.sandbox.log();
+        let rotated = log.wait_for(move |exchange| {
+            exchange.subject.grant == Some(id) && matches!(exchange.effect, Some(Effect::Rotated { .. }))
+        });
+        soon("a rotation", rotated).await;
+    }
+
+    /// Refreshes in a task of its own.
+    pub(crate) fn renewing(&self, grant: &Grant) -> JoinHandle<Result<Token, Status>> {
+        let (mut tokens, renewal) = (self.tokens(), renewal(grant));
+        tokio::spawn(async move { Ok(tokens.get_access_token(renewal).await?.into_inner()) })
+    }
+
+    /// How many refreshes were committed.
+    pub(crate) fn committed(&self) -> usize {
+        self.home.passed().iter().filter(|passed| passed.point == "refresh.commit.after").count()
     }
 
     fn broker_now(&self) -> i64 {

@@ -16,6 +16,8 @@ pub(crate) enum Promise {
     Survives,
     /// The request was on the wire, or its answer not durable yet, at a strict provider.
     MayBeLost,
+    /// What the disk holds was damaged or put back by somebody, and the broker said so: the newest tokens are nowhere.
+    MayBeGone,
 }
 
 /// One fault at one provider.
@@ -27,6 +29,8 @@ pub(crate) struct Row {
     pub(crate) rounds: u64,
     pub(crate) lost: u64,
     pub(crate) inherent: u64,
+    /// Lost with what somebody damaged or put back, as the broker had said.
+    pub(crate) gone: u64,
     pub(crate) false_deaths: u64,
     pub(crate) duplicates: u64,
     /// Everything that broke a promise, in words.
@@ -46,6 +50,7 @@ impl Row {
             rounds: 0,
             lost: 0,
             inherent: 0,
+            gone: 0,
             false_deaths: 0,
             duplicates: 0,
             breaches: Vec::new(),
@@ -61,6 +66,7 @@ impl Row {
         match (&fate, promise) {
             (Fate::Kept, _) => {}
             (Fate::Lost, Promise::MayBeLost) => self.inherent += 1,
+            (Fate::Lost, Promise::MayBeGone) => self.gone += 1,
             (Fate::Lost, Promise::Survives) => {
                 self.lost += 1;
                 self.breach(format!("{what}: {} is lost", grant.name));

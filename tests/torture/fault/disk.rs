@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use token_broker::sandbox::Effect;
 use tokio::time::Instant;
 
-use crate::process::PATIENCE;
 use crate::stage::{Grant, LIFE, Stage, reason, request, soon};
 use crate::tally::{Promise, Row, percentile};
 
@@ -43,19 +41,9 @@ pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
         let mut grant = stage.connected().await;
         let _ = stage.ask(&mut grant).await;
         let hold = stage.hold_answer(&grant);
-        let asking = tokio::spawn({
-            let (mut tokens, renewal) = (stage.tokens(), crate::stage::renewal(&grant));
-            async move { tokens.get_access_token(renewal).await }
-        });
-        let id = grant.id;
-        let log = stage.sandbox.log();
-        let rotated = log.wait_for(move |exchange| {
-            exchange.subject.grant == Some(id) && matches!(exchange.effect, Some(Effect::Rotated { .. }))
-        });
-        let _ = tokio::time::timeout(PATIENCE, rotated)
-            .await
-            .map_err(|_| row.breach(format!("{what}: not sent")));
-        let before = committed(&stage);
+        let asking = stage.renewing(&grant);
+        stage.rotated(&grant).await;
+        let before = stage.committed();
         stage.home.order(&format!("store.commit.before=error:{error}"));
         hold.release();
         // While the disk says no, the token is answered and flagged, or the caller waits: nobody is told that it is over.
@@ -67,10 +55,10 @@ pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
         }
         stage.home.order("");
         let well = Instant::now();
-        while committed(&stage) == before && well.elapsed() < Duration::from_secs(40) {
+        while stage.committed() == before && well.elapsed() < Duration::from_secs(40) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        row.expect(committed(&stage) > before, || format!("{what}: the tokens never became durable"));
+        row.expect(stage.committed() > before, || format!("{what}: the tokens never became durable"));
         recoveries.push(u64::try_from(well.elapsed().as_millis()).unwrap());
         stage.kill().await;
         row.judge(&mut stage, &mut grant, Promise::Survives, &what).await;
@@ -78,11 +66,6 @@ pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
     for (name, part) in [("durable after the disk is well, p50 ms", 0.5), ("p99 ms", 0.99)] {
         row.figures.push((name, percentile(&recoveries, part).unwrap_or_default() as f64));
     }
-}
-
-/// How many refreshes were committed.
-fn committed(stage: &Stage) -> usize {
-    stage.home.passed().iter().filter(|passed| passed.point == "refresh.commit.after").count()
 }
 
 /// F11: the hot path does not touch the disk.
@@ -96,10 +79,7 @@ pub(super) async fn slow(row: &mut Row, rounds: u64) {
         let _ = stage.ask(&mut idle).await;
         quick.extend(hits(&stage, &idle).await);
         stage.home.order("store.sync.before=delay:5s");
-        let renewing = tokio::spawn({
-            let (mut tokens, renewal) = (stage.tokens(), crate::stage::renewal(&busy));
-            async move { tokens.get_access_token(renewal).await }
-        });
+        let renewing = stage.renewing(&busy);
         slow.extend(hits(&stage, &idle).await);
         let token = soon("a refresh on a slow disk", renewing).await.unwrap();
         row.expect(token.is_ok(), || format!("round {round}: {token:?}"));

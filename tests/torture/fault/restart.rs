@@ -1,14 +1,15 @@
 //! F30: a crash loop with intents pending: the first thing a new process does is to recover them. How soon is printed
-//! only, for it is the machine's affair; that nothing goes before them is judged.
+//! only, for it is the machine's affair; that nothing goes before them is judged. At a strict provider to recover is to
+//! wait: there it is judged that the loop sends nothing while a token lives, and asks once when none does.
 
 use std::time::Duration;
 
 use serde_json::json;
-use token_broker::sandbox::On;
+use token_broker::sandbox::{Exchange, Fault, On};
 use tokio::time::Instant;
 
 use crate::profile::Profile;
-use crate::stage::{LIFE, Stage, renewal, soon};
+use crate::stage::{LIFE, Stage, soon};
 use crate::tally::{Promise, Row, percentile};
 
 const CONNECTIONS: usize = 5;
@@ -37,8 +38,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     }
     let mut hold = stage.sandbox.script().hold_every_request(On::refresh());
     for grant in &grants {
-        let (mut tokens, renewal) = (stage.tokens(), renewal(grant));
-        tokio::spawn(async move { tokens.get_access_token(renewal).await });
+        stage.renewing(grant);
     }
     // As many as may be under way at a time.
     soon("refreshes under way", hold.reached(4)).await;
@@ -92,4 +92,56 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     {
         row.figures.push((name, percentile(values, part).unwrap_or_default() as f64));
     }
+}
+
+/// Requests that no provider answers before the end of the loop.
+const NEVER: Duration = Duration::from_secs(3600);
+
+pub(super) async fn patient(row: &mut Row, rounds: u64) {
+    let restarts = (rounds * 4).clamp(8, 100);
+    let mut stage = Stage::with(row.profile, LIFE, &json!({"token_timeout": "5s"})).await;
+    let faults = [
+        ("request lost", Fault::delay_request(NEVER).without_processing(), Promise::Survives),
+        ("answer lost", Fault::delay_answer(NEVER), Promise::MayBeLost),
+    ];
+    let mut pending = Vec::new();
+    // As many as may be under way at a time.
+    for (what, fault, promise) in faults.iter().cycle().take(4) {
+        let grant = stage.connected().await;
+        stage.meet(&grant, fault.clone());
+        stage.renewing(&grant);
+        let (log, id) = (stage.sandbox.log(), grant.id);
+        let is_its = |exchange: &Exchange| exchange.subject.grant == Some(id);
+        soon("a refresh under way", log.wait_for(is_its)).await;
+        if *promise == Promise::MayBeLost {
+            stage.rotated(&grant).await;
+        }
+        pending.push((grant, *what, *promise));
+    }
+    stage.kill().await;
+    for restart in 0..restarts {
+        stage.start().await;
+        for (grant, what, _) in &mut pending {
+            let living = stage.ask(grant).await;
+            row.expect(living.is_ok(), || format!("restart {restart}, {what}: it lives, and {living:?}"));
+        }
+        stage.kill().await;
+    }
+    let mut early = 0;
+    for (grant, what, _) in &pending {
+        let sent = stage.refreshes(grant).len() as u64 - 1;
+        early += sent;
+        row.expect(sent == 0, || format!("{what}: {sent} requests by a crash loop while its token lives"));
+    }
+    for (mut grant, what, promise) in pending {
+        let unknown = stage.refreshes(&grant)[0].subject.generation;
+        row.judge(&mut stage, &mut grant, promise, what).await;
+        let is_unknown = |exchange: &&Exchange| exchange.subject.generation == unknown;
+        let asked = stage.refreshes(&grant).iter().filter(is_unknown).count();
+        row.expect(asked == 2, || {
+            format!("{what}: presented {asked} times, and once more than before is right")
+        });
+    }
+    row.rounds = restarts;
+    row.figures.push(("requests while a token lived", early as f64));
 }
