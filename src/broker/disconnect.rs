@@ -9,6 +9,7 @@ use super::cache::Turn;
 use super::escrow::not_durable;
 use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
+use crate::connection::reuse::ReuseProfile;
 use crate::connection::{Connection, ConnectionId, Profile, Status};
 use crate::error::{Error, ProviderError, StoreError};
 use crate::failpoint;
@@ -80,7 +81,7 @@ impl Broker {
         id: &ConnectionId,
         intent: Intent,
     ) -> Result<(Profile, RevocationState), Error> {
-        let profile = self.mark_revoking(id, intent).await?;
+        let profile = self.mark_revoking(id, &provider.reuse_profile(), intent).await?;
         if profile.status != Status::Revoking {
             // Forgotten meanwhile and connected anew under the same name: none of our business.
             return Ok((profile, RevocationState::Revoked));
@@ -117,7 +118,12 @@ impl Broker {
 
     /// From the moment this has returned the connection serves nothing, and no refresh can store anything but what is
     /// to be revoked with it.
-    async fn mark_revoking(&self, id: &ConnectionId, intent: Intent) -> Result<Profile, Error> {
+    async fn mark_revoking(
+        &self,
+        id: &ConnectionId,
+        reuse: &ReuseProfile,
+        intent: Intent,
+    ) -> Result<Profile, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else {
             self.cache.retire(turn);
@@ -128,7 +134,7 @@ impl Broker {
             if intent == Intent::Resume {
                 return Ok(connection.profile);
             }
-            connection = connection.revoking(self.clock.now());
+            connection = connection.revoking(reuse, self.clock.now());
             self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
         turn.withdraw();

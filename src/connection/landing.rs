@@ -291,6 +291,7 @@ impl Connection {
             }
             Some(mut held) => {
                 came.surplus = std::mem::take(&mut held.surplus);
+                came.previous = held.previous.take();
                 came.surplus.insert(0, held);
                 Some(came)
             }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+
 /// The rotation and reuse habits of one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReuseProfile {
@@ -29,6 +31,18 @@ impl Default for ReuseProfile {
             invalid_grant_confirmations: 1,
             token_timeout: Duration::from_secs(10),
             min_gap: Duration::ZERO,
+        }
+    }
+}
+
+impl ReuseProfile {
+    /// Whether a refresh token whose successor was stored at `rotated_at` may still be taken at `now`.
+    pub fn takes_previous(&self, rotated_at: Option<Timestamp>, now: Timestamp) -> bool {
+        match self.reuse {
+            Reuse::Reusable | Reuse::Count { .. } => true,
+            // Counted from its first use, which was before that.
+            Reuse::Grace { window, .. } => rotated_at.is_none_or(|at| now < at + window),
+            Reuse::Strict => false,
         }
     }
 }

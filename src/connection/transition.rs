@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::attempt::Backoff;
 use super::history::{Happening, History};
+use super::reuse::ReuseProfile;
 use super::{
     AccessToken, Account, Connection, ConnectionId, Failure, IssuedTokens, Profile, RefreshToken, Scopes,
     Status, TokenSet,
@@ -151,13 +152,15 @@ impl Connection {
 
     /// The same connection on its way out: serves nothing, but keeps its tokens until the provider has revoked
     /// them. It is fenced, so that no refresh under way stores anything but what is to be revoked with it.
-    pub fn revoking(mut self, now: Timestamp) -> Self {
+    pub fn revoking(mut self, reuse: &ReuseProfile, now: Timestamp) -> Self {
         self.profile.status = Status::Revoking;
         self.profile.generation += 1;
         self.profile.fence += 1;
         self.profile.backoff = None;
-        // Spent long ago. From here on only tokens that come too late are kept beside the present ones.
-        if let Some(tokens) = self.tokens.as_mut() {
+        // RFC 7009 section 2.1 leaves it to the provider whether the end of one token ends others of its grant. So one
+        // that it may still take is revoked by itself; one that is spent has nothing left to be ended.
+        let may_live = reuse.takes_previous(self.profile.refreshed_at, now);
+        if let Some(tokens) = self.tokens.as_mut().filter(|_| !may_live) {
             tokens.previous = None;
         }
         self.profile.updated_at = now;
@@ -333,7 +336,7 @@ mod tests {
     fn pending_and_revoking_connections_serve_nothing() {
         let id = active().profile.id;
         assert!(Connection::pending(id, T0).serving().is_none());
-        assert!(active().revoking(T1).serving().is_none());
+        assert!(active().revoking(&ReuseProfile::default(), T1).serving().is_none());
     }
 
     #[test]

@@ -1,3 +1,4 @@
+mod ending;
 mod late;
 
 use std::time::Duration;

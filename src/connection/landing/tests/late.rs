@@ -36,7 +36,7 @@ fn where_only_the_last_answer_counts_a_late_first_answer_is_thrown_away() {
 fn tokens_that_come_while_it_is_revoked_are_revoked_with_it() {
     let reuse = ReuseProfile::default();
     let (connection, attempt) = begun(active(), &at(T0, &reuse));
-    let revoking = connection.revoking(T0);
+    let revoking = connection.revoking(&reuse, T0);
     let failed = revoking.copy().landed(&attempt, &Err(denied()), &at(T0, &reuse), 0);
     assert_eq!(failed.verdict, Verdict::Superseded);
     let landed = revoking.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
@@ -68,7 +68,7 @@ fn tokens_of_a_grant_that_was_ended_are_not_given_to_its_successor() {
 fn a_connection_being_revoked_holds_all_tokens_that_come_and_says_when_it_cannot() {
     let reuse = ReuseProfile::default();
     let (connection, attempt) = begun(active(), &at(T0, &reuse));
-    let mut connection = connection.revoking(T0);
+    let mut connection = connection.revoking(&reuse, T0);
     for n in 1..=SURPLUS {
         let came = Ok(issued(&format!("at-{n}"), Some(&format!("rt-{n}"))));
         let landed = connection.landed(&attempt, &came, &at(T0, &reuse), 0);
