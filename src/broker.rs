@@ -296,6 +296,9 @@ pub struct Disconnected {
 pub enum RevocationState {
     /// The provider confirmed the revocation; the connection is forgotten.
     Revoked,
+    /// What was held is revoked and the connection forgotten, but a refresh before was never answered: a successor that
+    /// did not come may live on at the provider.
+    Unconfirmed,
     /// The provider has no revocation: the connection is forgotten here, and its owner must remove the app there.
     Unsupported,
     /// There was nothing to revoke: no token was held.

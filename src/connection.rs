@@ -3,6 +3,7 @@
 //! and returns `Self`; a refresh token is never overwritten with nothing.
 
 mod attempt;
+mod doubt;
 pub mod history;
 mod id;
 mod landing;
@@ -79,6 +80,9 @@ pub struct Profile {
     /// Since when the refresh token of a dead grant is kept for an operator's retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_at: Option<Timestamp>,
+    /// While it is being revoked: how often the provider was asked what became of a refresh that it never answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<u32>,
     /// When a caller last asked for its token, as far as it is written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,

@@ -12,7 +12,9 @@ use super::keep::Weight;
 use super::refresh::is_rescue;
 use super::{Broker, ServedToken};
 use crate::connection::reuse::Reuse;
-use crate::connection::{Connection, ConnectionId, Intent, IssuedTokens, Profile, Step, Verdict, Waiting};
+use crate::connection::{
+    Connection, ConnectionId, Intent, IssuedTokens, Profile, Status, Step, Verdict, Waiting,
+};
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
 use crate::provider::{Admission, ProviderClient};
@@ -49,7 +51,7 @@ pub(super) enum Settled {
     Dead(Profile),
     /// Durable: no tokens.
     Failed(Profile),
-    /// Durable: the connection is being revoked, and what came with it.
+    /// Durable: the connection is being revoked, and what came with it; or nothing came.
     Surplus,
     /// No record holds what came, and none will: the connection was forgotten, or it is being revoked and its record
     /// holds no more tokens.
@@ -169,7 +171,7 @@ impl Broker {
     }
 
     /// Makes new tokens durable, or sees to it that they will be.
-    async fn land(
+    pub(super) async fn land(
         self: &Arc<Self>,
         provider: &Arc<dyn ProviderClient>,
         begun: Connection,
@@ -297,6 +299,7 @@ impl Broker {
                 Verdict::Surplus => Settled::Surplus,
                 Verdict::Excess => Settled::Stray,
                 Verdict::Superseded => Settled::Superseded,
+                Verdict::Failed if connection.profile.status == Status::Revoking => Settled::Surplus,
                 Verdict::Failed => Settled::Failed(connection.profile),
                 Verdict::Dead => {
                     turn.withdraw();

@@ -1,14 +1,18 @@
 //! Disconnect: say no to callers first, revoke at the provider, then forget. A workflow that a restart goes on with: its
 //! state is the record's, REVOKING, with the time of the next try.
 
+mod doubt;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::doubt::Unknown;
 use super::cache::Turn;
 use super::escrow::not_durable;
 use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
+use crate::clock::Timestamp;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{Connection, ConnectionId, Profile, Status};
 use crate::error::{Error, ProviderError, StoreError};
@@ -67,16 +71,16 @@ impl Broker {
     async fn revoke_and_forget(self: Arc<Self>, id: ConnectionId) -> Result<Disconnected, Error> {
         let provider = self.configured_provider(id.provider.as_str())?.clone();
         let (profile, revocation) = self.try_revoke(&provider, &id, Intent::Begin).await?;
-        if let RevocationState::Pending { error, .. } = &revocation {
+        if let RevocationState::Pending { error, next_attempt_at } = &revocation {
             tracing::warn!(connection = %id, %error, "the grant is not revoked yet; trying on");
-            let pause = self.pause_of(&profile);
+            let pause = self.pause_until(*next_attempt_at, &profile);
             self.keep_revoking(id, pause);
         }
         Ok(Disconnected { profile, revocation })
     }
 
     async fn try_revoke(
-        &self,
+        self: &Arc<Self>,
         provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,
         intent: Intent,
@@ -89,6 +93,9 @@ impl Broker {
         failpoint::hit("disconnect.revoking.after").await;
         if let Some(error) = self.await_surplus(provider, &profile).await {
             return Ok((profile, RevocationState::Pending { error, next_attempt_at: None }));
+        }
+        if let Some(Unknown { error, until }) = self.ask_after_lost(provider, id).await? {
+            return Ok((profile, RevocationState::Pending { error, next_attempt_at: until }));
         }
         loop {
             // Not alone with the connection: who asks for it meanwhile is told that it is gone, however long the
@@ -109,6 +116,15 @@ impl Broker {
             return match outcome {
                 Err(error) => Ok(self.put_off(&turn, connection, revision, error).await),
                 Ok(state) => {
+                    let state = match state {
+                        RevocationState::Revoked
+                            if connection.profile.is_in_doubt(&provider.reuse_profile()) =>
+                        {
+                            tracing::error!(connection = %id, "a token that never came may live on at the provider");
+                            RevocationState::Unconfirmed
+                        }
+                        state => state,
+                    };
                     failpoint::hit("disconnect.revoked.after").await;
                     self.forget(turn, connection, revision, state).await
                 }
@@ -186,6 +202,13 @@ impl Broker {
         Ok((profile, state))
     }
 
+    fn pause_until(&self, next_attempt_at: Option<Timestamp>, profile: &Profile) -> Duration {
+        match next_attempt_at {
+            Some(at) => self.clock.now().until(at).clamp(SHORTEST, LONGEST),
+            None => self.pause_of(profile),
+        }
+    }
+
     fn pause_of(&self, profile: &Profile) -> Duration {
         let now = self.clock.now();
         profile.backoff.as_ref().map_or(SHORTEST, |backoff| now.until(backoff.until)).clamp(SHORTEST, LONGEST)
@@ -224,17 +247,17 @@ impl Broker {
     }
 
     /// One more try; answers when the next is due, or nothing where none is.
-    async fn carry_on(&self, id: &ConnectionId) -> Option<Duration> {
+    async fn carry_on(self: &Arc<Self>, id: &ConnectionId) -> Option<Duration> {
         let Ok(provider) = self.configured_provider(id.provider.as_str()) else {
             tracing::error!(connection = %id, "cannot be revoked: its provider is no longer configured");
             return None;
         };
         match self.try_revoke(provider, id, Intent::Resume).await {
-            Ok((profile, RevocationState::Pending { error, .. })) => {
+            Ok((profile, RevocationState::Pending { error, next_attempt_at })) => {
                 if let Error::Provider { error: ProviderError::Misconfigured(code), .. } = &error {
                     tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
                 }
-                Some(self.pause_of(&profile))
+                Some(self.pause_until(next_attempt_at, &profile))
             }
             Ok(_) | Err(Error::ConnectionNotFound(_)) => None,
             Err(error) => {

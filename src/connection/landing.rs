@@ -109,7 +109,8 @@ impl Connection {
         let now = moment.now;
         match (self.profile.status, outcome) {
             (Status::Revoking, Ok(issued)) => self.surplus(attempt, issued, now),
-            (Status::Pending | Status::Revoked | Status::Disabled | Status::Revoking, _) => self.superseded(),
+            (Status::Revoking, Err(error)) => self.revoking_unanswered(attempt, error, moment),
+            (Status::Pending | Status::Revoked | Status::Disabled, _) => self.superseded(),
             (Status::Active | Status::Ambiguous | Status::ReauthRequired, outcome) => {
                 if self.profile.generation != attempt.generation {
                     return self.superseded();
@@ -297,13 +298,14 @@ impl Connection {
             }
         };
         self.profile.intent = None;
+        self.profile.doubt = None;
         self.profile.updated_at = now;
         self.note(Happening::Surplus, None, now);
         Landed { connection: self, verdict: Verdict::Surplus }
     }
 
     /// This attempt reached nobody: what was known before it is known again.
-    fn take_back(&mut self, attempt: &Intent) {
+    pub(super) fn take_back(&mut self, attempt: &Intent) {
         let Some(intent) = self.profile.intent.as_mut() else { return };
         if attempt.tries <= 1 {
             self.profile.intent = None;

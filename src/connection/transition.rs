@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::attempt::Backoff;
+use super::doubt::QUESTIONS;
 use super::history::{Happening, History};
 use super::reuse::ReuseProfile;
 use super::{
@@ -70,6 +71,7 @@ impl Connection {
             backoff: None,
             denials: 0,
             quarantined_at: None,
+            doubt: None,
             asked_at: None,
             created_at: now,
             updated_at: now,
@@ -153,6 +155,14 @@ impl Connection {
     /// The same connection on its way out: serves nothing, but keeps its tokens until the provider has revoked
     /// them. It is fenced, so that no refresh under way stores anything but what is to be revoked with it.
     pub fn revoking(mut self, reuse: &ReuseProfile, now: Timestamp) -> Self {
+        // A refresh under way may still be answered; of an earlier one that was not, its record says no more.
+        let chain = self.profile.intent.as_ref();
+        self.profile.doubt = match self.profile.status {
+            Status::Ambiguous => Some(0),
+            // The provider has said that its refresh token is dead: it is not asked again.
+            Status::ReauthRequired => chain.map(|_| QUESTIONS),
+            _ => chain.filter(|intent| intent.tries > 1).map(|_| 0),
+        };
         self.profile.status = Status::Revoking;
         self.profile.generation += 1;
         self.profile.fence += 1;
@@ -164,7 +174,8 @@ impl Connection {
             tokens.previous = None;
         }
         self.profile.updated_at = now;
-        self.note(Happening::Revoking, None, now);
+        let why = self.profile.doubt.map(|_| Reason::ConnectionAmbiguous.as_str());
+        self.note(Happening::Revoking, why, now);
         self
     }
 

@@ -187,6 +187,7 @@ pub(super) fn history_event(event: &Event) -> v1::HistoryEvent {
 pub(super) fn disconnected(profile: &Profile, revocation: &RevocationState) -> v1::DisconnectResponse {
     let (revocation, pending_reason, next_attempt_at) = match revocation {
         RevocationState::Revoked => (v1::Revocation::Done, String::new(), None),
+        RevocationState::Unconfirmed => (v1::Revocation::Unconfirmed, String::new(), None),
         RevocationState::Unsupported => (v1::Revocation::NotSupported, String::new(), None),
         RevocationState::NotNeeded => (v1::Revocation::NotNeeded, String::new(), None),
         RevocationState::Pending { error, next_attempt_at } => {
@@ -213,6 +214,21 @@ mod tests {
             assert_eq!(word, format!("CONNECTION_STATUS_{}", status.as_str()));
         }
         assert_eq!(status_filter(v1::ConnectionStatus::Unspecified), None);
+    }
+
+    #[test]
+    fn a_grant_that_may_live_on_is_never_said_to_be_revoked() {
+        let id = crate::connection::ConnectionId::parse(String::new(), "google".into(), "u".into()).unwrap();
+        let gone = crate::connection::Connection::pending(id, Timestamp::from_millis(0)).profile;
+        for (state, expected) in [
+            (RevocationState::Revoked, v1::Revocation::Done),
+            (RevocationState::Unconfirmed, v1::Revocation::Unconfirmed),
+            (RevocationState::Unsupported, v1::Revocation::NotSupported),
+            (RevocationState::NotNeeded, v1::Revocation::NotNeeded),
+        ] {
+            let answer = disconnected(&gone, &state);
+            assert_eq!((answer.revocation(), answer.pending_reason.as_str()), (expected, ""));
+        }
     }
 
     #[test]

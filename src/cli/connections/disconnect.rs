@@ -31,7 +31,7 @@ pub(crate) struct Disconnected {
     tenant: String,
     /// REVOKED or REVOKING.
     status: String,
-    /// DONE, PENDING or NOT_SUPPORTED.
+    /// DONE, PENDING, NOT_SUPPORTED, NOT_NEEDED or UNCONFIRMED.
     revocation: String,
     /// Why revocation is still pending.
     pending_reason: Option<String>,
@@ -108,6 +108,8 @@ impl Report for Disconnected {
             "forgotten; the provider has no revocation, its owner may remove the app there".to_owned()
         } else if is(Revocation::NotNeeded) {
             "forgotten; there was nothing to revoke".to_owned()
+        } else if is(Revocation::Unconfirmed) {
+            "what was held is revoked, and it is forgotten; a refresh before was never answered, so a token that nobody holds may live on: its owner may remove the app there".to_owned()
         } else {
             "revoked at the provider and forgotten".to_owned()
         };
@@ -134,6 +136,18 @@ mod tests {
 
         let failure = confirm(&mut Desk::terminal("yes\n").console, &name()).unwrap_err();
         assert_eq!(failure.cause.exit(), Exit::Wrong);
+    }
+
+    #[test]
+    fn what_may_live_on_is_said() {
+        let answer = DisconnectResponse {
+            revocation: Revocation::Unconfirmed.into(),
+            ..DisconnectResponse::default()
+        };
+        let mut desk = Desk::terminal("");
+        desk.console.report(&Disconnected::new(name(), answer)).unwrap();
+        let text = desk.stdout.text();
+        assert!(text.contains("may live on") && !text.contains("revoked at the provider"), "{text}");
     }
 
     #[test]

@@ -38,7 +38,8 @@ fn tokens_that_come_while_it_is_revoked_are_revoked_with_it() {
     let (connection, attempt) = begun(active(), &at(T0, &reuse));
     let revoking = connection.revoking(&reuse, T0);
     let failed = revoking.copy().landed(&attempt, &Err(denied()), &at(T0, &reuse), 0);
-    assert_eq!(failed.verdict, Verdict::Superseded);
+    assert_eq!(failed.verdict, Verdict::Failed);
+    assert!(!failed.connection.profile.is_in_doubt(&reuse), "the provider has answered");
     let landed = revoking.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(T0, &reuse), 0);
     assert_eq!(landed.verdict, Verdict::Surplus);
     assert_eq!(landed.connection.profile.status, Status::Revoking);

@@ -1,0 +1,87 @@
+//! A refresh that was never answered, of a connection that is being revoked: its refresh token is presented once more, so
+//! that what was lost comes and is revoked too. Invariant: as for every refresh, no request leaves without an intent that
+//! names it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::broker::escrow::not_durable;
+use crate::broker::keep::Weight;
+use crate::clock::Timestamp;
+use crate::connection::ConnectionId;
+use crate::error::{AmbiguousCause, Error, ProviderError};
+use crate::provider::{ProviderClient, Urgency};
+use crate::store::Expected;
+
+/// The pause after a provider that could not be asked.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What is not known yet: why, and when it is asked again.
+pub(super) struct Unknown {
+    pub(super) error: Error,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Broker {
+    /// Asks after a lost answer, as far as that can be found out now. `None`: it is known, or will never be.
+    pub(super) async fn ask_after_lost(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+    ) -> Result<Option<Unknown>, Error> {
+        let reuse = provider.reuse_profile();
+        loop {
+            let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
+            let now = self.clock.now();
+            let Some(due) = stored.value.profile.asks_at(&self.moment(&reuse)) else { return Ok(None) };
+            if due > now {
+                let error =
+                    Error::ConnectionAmbiguous { connection: id.clone(), retry_after: now.until(due) };
+                return Ok(Some(Unknown { error, until: Some(due) }));
+            }
+            // A provider that refuses this client tells it nothing; what is held can be revoked all the same, perhaps.
+            let Ok(admission) = provider.admit(Urgency::Rescue).await else { return Ok(None) };
+            let turn = self.cache.turn(id).await;
+            if self.tokens.get(id).await?.is_none_or(|now| now.revision != stored.revision) {
+                continue;
+            }
+            let asking = stored.value.asking(self.dice(), &self.moment(&reuse));
+            let kept = self.keep(&turn, &asking, Expected::At(stored.revision), Weight::Ordinary).await;
+            drop(turn);
+            if let Err(error) = kept {
+                return Ok(Some(Unknown { error: error.into(), until: None }));
+            }
+            let (Some(attempt), Some(refresh)) = (
+                asking.profile.intent.clone(),
+                asking.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()),
+            ) else {
+                return Err(Error::Internal("a lost answer was asked after without an intent"));
+            };
+            let answered = tokio::time::timeout(reuse.token_timeout, provider.refresh(admission, refresh));
+            let outcome =
+                answered.await.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
+            self.metrics
+                .refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+            match outcome {
+                Ok(issued) => {
+                    // Whoever waits for a token is told that the connection is gone.
+                    let _ = self.land(provider, asking, attempt, issued).await;
+                    if self.escrow.holds(id) {
+                        return Ok(Some(Unknown { error: not_durable(), until: None }));
+                    }
+                }
+                Err(error) => {
+                    if let Err(error) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
+                        return Ok(Some(Unknown { error: error.into(), until: None }));
+                    }
+                    if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
+                        let pause = error.retry_after().unwrap_or(PAUSE);
+                        let error = Error::Provider { provider: id.provider.clone(), error };
+                        return Ok(Some(Unknown { error, until: Some(self.clock.now() + pause) }));
+                    }
+                }
+            }
+        }
+    }
+}

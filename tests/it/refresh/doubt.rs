@@ -1,0 +1,157 @@
+//! A connection that is disconnected while nobody knows what became of its last refresh: what was lost is asked for and
+//! revoked too, and where that cannot be, the answer says so.
+
+use std::time::Duration;
+
+use token_broker::broker::{RevocationState, Trust};
+use token_broker::clock::Clock as _;
+use token_broker::connection::history::Happening;
+use token_broker::connection::reuse::{Reuse, ReuseProfile, Rotation};
+use token_broker::connection::{ConnectionId, Status};
+use token_broker::error::{ProviderError, Reason, Unsent};
+use token_broker::store::TokenStore as _;
+
+use super::{denied, lost, stage};
+use crate::kit::{Stage, request};
+
+/// Longer than any request of the last refresh can still be under way.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// A connection whose last refresh was never answered.
+async fn in_doubt(stage: &Stage) -> ConnectionId {
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(lost()));
+    stage.token(&id).await.unwrap_err();
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous);
+    id
+}
+
+async fn disconnected(stage: &Stage, id: &ConnectionId) -> RevocationState {
+    stage.broker.disconnect(id.clone()).await.unwrap().revocation
+}
+
+fn ended(stage: &Stage) -> Vec<String> {
+    stage.provider.ended.lock().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_was_lost_is_asked_for_and_revoked_too() {
+    for reuse in [Reuse::Strict, Reuse::Reusable] {
+        let stage = stage(reuse);
+        let id = in_doubt(&stage).await;
+        stage.clock.advance(SETTLED);
+        assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+        assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+        assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+        assert!(stage.store.get(&id).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_disconnect_that_cannot_find_out_says_that_nobody_knows() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    stage.provider.next(Err(denied()));
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap();
+    assert_eq!(answer.revocation, RevocationState::Unconfirmed);
+    assert_eq!(answer.profile.status, Status::Revoked);
+    assert_eq!(ended(&stage), ["rt-0"], "what is held is revoked all the same");
+    assert!(stage.store.get(&id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_denial_of_a_token_that_is_always_taken_again_is_the_end_of_the_grant() {
+    let stage = stage(Reuse::Reusable);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    stage.provider.next(Err(denied()));
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+}
+
+#[tokio::test]
+async fn it_is_pending_while_the_lost_request_may_still_arrive_also_over_a_restart() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    let now = stage.clock.now();
+    let RevocationState::Pending { error, next_attempt_at } = disconnected(&stage, &id).await else {
+        panic!("not pending")
+    };
+    assert_eq!(error.reason(), Reason::ConnectionAmbiguous);
+    assert!(next_attempt_at.unwrap() > now);
+    let history = stage.broker.history(&id).await.unwrap();
+    let why = history.events().iter().find(|event| event.what == Happening::Revoking).unwrap();
+    assert_eq!(why.why.as_deref(), Some("CONNECTION_AMBIGUOUS"));
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ConnectionNotFound);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    let stage = stage.restarted();
+    stage.clock.advance(SETTLED);
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    stage.provider.revocations_reach(2).await;
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_asked_is_asked_again_before_anything_is_revoked() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    let wait = Duration::from_secs(600);
+    stage.provider.next(Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: Some(wait) }));
+    let answer = disconnected(&stage, &id).await;
+    let RevocationState::Pending { error, next_attempt_at } = answer else { panic!("{answer:?}") };
+    assert_eq!(error.reason(), Reason::ProviderUnavailable);
+    assert_eq!(next_attempt_at, Some(stage.clock.now() + wait));
+    assert!(ended(&stage).is_empty(), "or nobody could tell a spent token from a revoked one");
+    stage.clock.advance(wait);
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test]
+async fn a_grant_of_a_store_put_back_is_in_doubt_too() {
+    for (answer, expected) in
+        [(Ok(()), RevocationState::Revoked), (Err(denied()), RevocationState::Unconfirmed)]
+    {
+        let stage = stage(Reuse::Strict);
+        let id = stage.imported("user-42").await;
+        stage.broker.recover(Trust::RolledBack).await.unwrap();
+        if let Err(error) = answer {
+            stage.provider.next(Err(error));
+        }
+        assert_eq!(disconnected(&stage, &id).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_asked_where_nothing_can_have_been_lost() {
+    let stage = stage(Reuse::Reusable);
+    *stage.provider.reuse.lock().unwrap() =
+        ReuseProfile { rotation: Rotation::Never, reuse: Reuse::Reusable, ..ReuseProfile::default() };
+    let id = in_doubt(&stage).await;
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+}
+
+#[tokio::test]
+async fn a_refresh_under_way_that_certainly_failed_leaves_no_doubt() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.hold();
+    stage.provider.next(Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }));
+    let (broker, asked) = (stage.broker.clone(), request(&id));
+    let caller = tokio::spawn(async move { broker.access_token(asked).await });
+    stage.provider.requests_reach(1).await;
+    let (broker, gone) = (stage.broker.clone(), id.clone());
+    let disconnect = tokio::spawn(async move { broker.disconnect(gone).await });
+    while stage.broker.connection(&id).await.unwrap().status != Status::Revoking {
+        tokio::task::yield_now().await;
+    }
+    stage.provider.release();
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ConnectionNotFound);
+    assert_eq!(disconnect.await.unwrap().unwrap().revocation, RevocationState::Revoked);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    assert_eq!(ended(&stage), ["rt-0"]);
+}
