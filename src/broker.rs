@@ -18,6 +18,7 @@ mod roll;
 mod schedule;
 mod stray;
 mod sweep;
+mod twin;
 mod watch;
 mod watch_connections;
 

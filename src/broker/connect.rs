@@ -87,7 +87,9 @@ impl Broker {
             let (id, allow_account_change) = (awaited.connection.clone(), awaited.allow_account_change);
             let provider = broker.enabled_provider(id.provider.as_str())?;
             let consent = broker.consent(provider.as_ref(), awaited, response).await?;
-            broker.connect(&id, consent, allow_account_change).await
+            let profile = broker.connect(&id, consent, allow_account_change).await?;
+            broker.look_for_twins(&profile);
+            Ok(profile)
         })
         .await
     }
@@ -119,7 +121,12 @@ impl Broker {
         code: Secret<String>,
     ) -> Result<Profile, Error> {
         let (broker, named) = (self.clone(), session.to_owned());
-        self.owned(async move { broker.finish(&named, &code).await }).await
+        self.owned(async move {
+            let profile = broker.finish(&named, &code).await?;
+            broker.look_for_twins(&profile);
+            Ok(profile)
+        })
+        .await
     }
 
     async fn receive(&self, key: &str, response: AuthorizationResponse) -> Result<Secret<String>, Error> {

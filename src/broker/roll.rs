@@ -31,6 +31,8 @@ pub(super) struct Roll {
 
 /// What is counted.
 struct Entry {
+    /// A hash of the provider and its account; 0: not known.
+    account: u64,
     ends_at: Option<Timestamp>,
     /// A place in [`Roll::providers`].
     provider: u32,
@@ -109,6 +111,25 @@ impl Roll {
         self.providers.iter().cloned().zip(counted).collect()
     }
 
+    /// How many other connections serve from the same account of its provider. `None`: not all are known yet.
+    pub(super) fn twins(&self, profile: &Profile) -> Option<usize> {
+        if self.filled_at.is_none() || self.changed.is_some() {
+            return None;
+        }
+        let (own, account) = (self.hasher.hash_one(&profile.id), self.account(profile));
+        if account == 0 {
+            return Some(0);
+        }
+        let is_twin =
+            |(key, entry): &(&u64, &Entry)| **key != own && entry.account == account && entry.status.serves();
+        Some(self.entries.iter().filter(is_twin).count())
+    }
+
+    fn account(&self, profile: &Profile) -> u64 {
+        let account = profile.account.as_ref();
+        account.map_or(0, |account| self.hasher.hash_one((profile.id.provider.as_str(), &account.id)))
+    }
+
     fn enter(&mut self, key: u64, profile: &Profile) {
         match perishes_at(profile) {
             Some(at) => {
@@ -124,6 +145,7 @@ impl Roll {
             self.providers.len() - 1
         });
         let entry = Entry {
+            account: self.account(profile),
             ends_at: profile.refresh_expires_at,
             provider: u32::try_from(place).unwrap_or(u32::MAX),
             status: profile.status,
@@ -152,7 +174,7 @@ pub(super) fn is_forgotten(profile: &Profile, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Connection;
+    use crate::connection::{Account, Connection};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -200,6 +222,28 @@ mod tests {
         roll.note(&profile("b", Status::Disabled));
         roll.forget(&profile("a", Status::Active).id);
         assert_eq!((count(&roll, Status::Active), count(&roll, Status::Disabled)), (1, 1));
+    }
+
+    #[test]
+    fn connections_of_one_account_are_known_once_all_are() {
+        let mut roll = Roll::default();
+        let of = |name: &str, account: &str| {
+            let account = Some(Account { id: account.into(), email: None });
+            Profile { account, ..profile(name, Status::Active) }
+        };
+        let (first, second, other) = (of("a", "alice"), of("b", "alice"), of("c", "bob"));
+        roll.note(&first);
+        assert_eq!(roll.twins(&second), None);
+        roll.begin();
+        for profile in [&first, &second, &other] {
+            roll.met(profile);
+        }
+        assert_eq!(roll.twins(&second), None);
+        roll.finish();
+        assert_eq!([&first, &second, &other].map(|one| roll.twins(one)), [Some(1), Some(1), Some(0)]);
+        assert_eq!(roll.twins(&profile("unknown", Status::Active)), Some(0));
+        roll.note(&Profile { status: Status::ReauthRequired, ..first });
+        assert_eq!(roll.twins(&second), Some(0), "it holds nothing that could die");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Event {
     pub times: u32,
     /// The connection's generation afterwards.
     pub generation: u64,
-    /// Why: a reason as on the wire, or a provider's own error code.
+    /// Why: a reason as on the wire, or a provider's own error code; of another connection its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -69,13 +69,15 @@ pub enum Happening {
     Surplus,
     /// The provider could not be asked to revoke it.
     RevocationFailed,
+    /// Another connection was found to be of the same account: at some providers the older grant then dies.
+    SameAccount,
     /// The tokens of a dead grant were wiped.
     Wiped,
 }
 
 impl Happening {
     /// Every kind of event.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Begun,
         Self::Connected,
         Self::Imported,
@@ -92,6 +94,7 @@ impl Happening {
         Self::Revoking,
         Self::Surplus,
         Self::RevocationFailed,
+        Self::SameAccount,
         Self::Wiped,
     ];
 
@@ -114,6 +117,7 @@ impl Happening {
             Self::Revoking => "revoking",
             Self::Surplus => "surplus",
             Self::RevocationFailed => "revocation_failed",
+            Self::SameAccount => "same_account",
             Self::Wiped => "wiped",
         }
     }

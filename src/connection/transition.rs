@@ -7,8 +7,8 @@ use super::doubt::QUESTIONS;
 use super::history::{Happening, History};
 use super::reuse::ReuseProfile;
 use super::{
-    AccessToken, Account, Connection, ConnectionId, Failure, IssuedTokens, Profile, RefreshToken, Scopes,
-    Status, TokenSet,
+    AccessToken, Account, Connection, ConnectionId, ConnectionName, Failure, IssuedTokens, Profile,
+    RefreshToken, Scopes, Status, TokenSet,
 };
 use crate::clock::Timestamp;
 use crate::error::{OAuthCode, ProviderError, Reason, SessionFlaw, Unsent};
@@ -141,6 +141,12 @@ impl Connection {
     pub fn identified(mut self, account: Account, now: Timestamp) -> Self {
         self.profile.account = Some(account);
         self.profile.updated_at = now;
+        self
+    }
+
+    /// The same connection, which is of the same account as another. `other`: its name, where it may be told.
+    pub fn sharing_account(mut self, other: Option<&ConnectionName>, now: Timestamp) -> Self {
+        self.note(Happening::SameAccount, other.map(ConnectionName::as_str), now);
         self
     }
 

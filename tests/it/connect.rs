@@ -1,5 +1,7 @@
 //! Consent, import and disconnect, as apps and owners see them.
 
+mod twin;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};

@@ -42,7 +42,9 @@ impl Broker {
         if is_refreshable {
             self.fetch(&provider, &id, &Demand::default()).await?;
         }
-        self.identify(provider.as_ref(), &id).await
+        let profile = self.identify(provider.as_ref(), &id).await?;
+        self.look_for_twins(&profile);
+        Ok(profile)
     }
 
     async fn keep_imported(&self, import: ImportConnection, scopes: Scopes) -> Result<(), Error> {
