@@ -117,6 +117,6 @@ impl Broker {
 
     /// None or one, as the dice fall: so that many who failed together do not come back together.
     fn share(&self) -> u32 {
-        u32::from(self.dice() % 2 == 0)
+        u32::from(self.dice().is_multiple_of(2))
     }
 }

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::ProviderError;
 
 /// How often the provider is asked before its connection is revoked without an answer.
-pub const QUESTIONS: u32 = 3;
+pub(super) const QUESTIONS: u32 = 3;
 
 impl Profile {
     /// Whether a refresh token may have been issued that never came.

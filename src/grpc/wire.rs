@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_grant_that_may_live_on_is_never_said_to_be_revoked() {
-        let id = crate::connection::ConnectionId::parse(String::new(), "google".into(), "u".into()).unwrap();
+        let id = ConnectionId::parse(String::new(), "google".into(), "u".into()).unwrap();
         let gone = crate::connection::Connection::pending(id, Timestamp::from_millis(0)).profile;
         for (state, expected) in [
             (RevocationState::Revoked, v1::Revocation::Done),
