@@ -86,6 +86,7 @@ async fn broker_with(connections: usize) -> Outcome<Arc<Broker>> {
             expires_at: None,
             scopes: vec!["openid".to_owned()],
             replace: false,
+            variables: Default::default(),
         };
         broker.import_connection(import).await.map_err(|error| error.to_string())?;
         broker.access_token(request).await.map_err(|error| error.to_string())?;

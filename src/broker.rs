@@ -43,7 +43,7 @@ pub use watch::{TokenEvent, TokenWatch, WatchRequest};
 pub use watch_connections::{ConnectionEvent, ConnectionWatch};
 
 use crate::clock::{Clock, Timestamp};
-use crate::connection::{ConnectionId, Holder, Profile, ProviderKey};
+use crate::connection::{ConnectionId, Holder, Profile, ProviderKey, Values};
 use crate::entropy::Entropy;
 use crate::error::Error;
 use crate::provider::ProviderClient;
@@ -235,6 +235,8 @@ pub struct BeginConnect {
     pub login_hint: Option<String>,
     /// More parameters of the authorization request, as the provider's entry allows.
     pub extra: Vec<(String, String)>,
+    /// Values for the provider's variables.
+    pub variables: Values,
     /// Whether an account other than the present one may take the connection over.
     pub allow_account_change: bool,
 }
@@ -279,6 +281,8 @@ pub struct ImportConnection {
     pub expires_at: Option<Timestamp>,
     /// What was granted.
     pub scopes: Vec<String>,
+    /// Values for the provider's variables.
+    pub variables: Values,
     /// Whether a connection of that name may be replaced.
     pub replace: bool,
 }

@@ -13,6 +13,7 @@ mod session;
 mod step;
 mod token;
 mod transition;
+mod variable;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
 pub use step::{LATE_PROBE, Moment, Others, Step, Waiting};
 pub use token::{AccessToken, Credential, IssuedTokens, RefreshToken, SURPLUS, Scopes, TokenSet};
 pub use transition::{Consent, QUARANTINE};
+pub use variable::{Told, Values};
 
 use crate::clock::Timestamp;
 use crate::error::OAuthCode;
@@ -86,6 +88,9 @@ pub struct Profile {
     /// When a caller last asked for its token, as far as it is written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
+    /// Its values for the provider's variables: given when it was connected, or told with its tokens.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub variables: Values,
     /// When the connection was first begun or imported.
     pub created_at: Timestamp,
     /// When the record last changed.

@@ -29,6 +29,7 @@ pub mod spec;
 pub mod target;
 pub mod throttle;
 pub mod url;
+mod variable;
 mod wire;
 
 use std::any::Any;
@@ -40,7 +41,7 @@ use async_trait::async_trait;
 use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{
-    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet, Values,
 };
 use crate::error::{Error, Mistake, ProviderError, Refusal, Rule};
 use crate::secret::Secret;
@@ -65,6 +66,16 @@ pub trait ProviderClient: Send + Sync {
 
     /// Checks what a caller wants to add to the authorization request; all mistakes together.
     fn check_extra(&self, extra: &[(String, String)]) -> Result<(), Vec<Mistake>>;
+
+    /// Checks what a caller gives for a connection's variables; all mistakes together. `held`: what it knows already.
+    fn check_variables(
+        &self,
+        _occasion: Occasion,
+        given: &Values,
+        _held: &Values,
+    ) -> Result<(), Vec<Mistake>> {
+        variable::none(given)
+    }
 
     /// The URL that starts a consent (RFC 6749 section 4.1.1), PKCE S256 always (RFC 7636).
     async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<Url, ProviderError>;
@@ -120,6 +131,15 @@ pub trait ProviderClient: Send + Sync {
     fn prepare_call(&self, _id: &ConnectionId, _wanted: &Wanted) -> Result<Box<dyn PreparedCall>, Error> {
         Err(Refusal::new(Rule::NoApi, "this provider has no API that could be called").into())
     }
+}
+
+/// When a caller gives values for a connection's variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A consent is begun; what the provider tells comes with its tokens.
+    Connect,
+    /// Tokens are brought along, and with them what the provider told then.
+    Import,
 }
 
 /// How pressing a refresh is.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Durability, Source};
 use crate::clock::Timestamp;
-use crate::connection::{AccessToken, ConnectionId, Scopes};
+use crate::connection::{AccessToken, ConnectionId, Scopes, Values};
 use crate::error::Error;
 use crate::telemetry::Count;
 
@@ -25,6 +25,8 @@ pub struct ServedToken {
     pub scopes: Scopes,
     /// Which of the connection's token sets it belongs to.
     pub generation: u64,
+    /// What its connection knows for the provider's variables.
+    pub variables: Values,
     /// Whether it would survive a crash. Only what does is published; what does not is answered and not kept.
     pub durability: Durability,
     /// When its life is over on a clock that nobody sets; `None` where it does not end.
@@ -37,7 +39,13 @@ impl ServedToken {
     /// A token that counts each hit in `hits`.
     pub fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
         let durability = Durability::Durable;
-        Self { access, scopes, generation, durability, ends_at: None, encoded: OnceLock::new(), hits }
+        let (variables, ends_at, encoded) = (Values::new(), None, OnceLock::new());
+        Self { access, scopes, generation, variables, durability, ends_at, encoded, hits }
+    }
+
+    /// The same token of a connection that knows this for its provider's variables.
+    pub(super) fn knowing(self, variables: Values) -> Self {
+        Self { variables, ..self }
     }
 
     /// The same token, which at `now` has so much life left that a clock which is set back later gives it no more.

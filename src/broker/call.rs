@@ -199,7 +199,8 @@ impl Broker {
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
             let patience = way.waits_until.saturating_duration_since(Instant::now());
-            let sending = way.prepared.send(Credential::new(&way.id, &token.token.access), body, patience);
+            let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
+            let sending = way.prepared.send(credential, body, patience);
             let sent = in_time(way.ends_at, &way.id, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,

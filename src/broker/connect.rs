@@ -16,7 +16,7 @@ use super::keep::Weight;
 use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
     CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
-    Scopes, Status,
+    Scopes, Status, Told,
 };
 use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw};
 use crate::provider::{AuthorizationRequest, CodeGrant, ProviderClient};
@@ -30,7 +30,8 @@ impl Broker {
     /// `INVALID_REQUEST` with every mistake, the provider's (discovery) or the store's.
     pub async fn begin_connect(&self, request: BeginConnect) -> Result<ConnectBegun, Error> {
         let provider = self.enabled_provider(request.id.provider.as_str())?;
-        request.check(provider.as_ref(), &self.settings)?;
+        let held = self.tokens.get(&request.id).await?.map(|stored| stored.value.profile.variables);
+        request.check(provider.as_ref(), &self.settings, &held.unwrap_or_default())?;
         let scopes: Scopes = match request.scopes.is_empty() {
             true => provider.default_scopes().clone(),
             false => request.scopes.into_iter().collect(),
@@ -62,6 +63,7 @@ impl Broker {
                 redirect_uri: redirect_uri.clone(),
                 return_url: request.return_url,
                 scopes,
+                variables: request.variables,
             }),
         };
         self.sessions.put(key_of(&authorization.state), &begun).await?;
@@ -220,7 +222,7 @@ impl Broker {
             return Err(flaw(SessionFlaw::Refused(OAuthCode::new(&error))));
         }
         let code = response.code.ok_or_else(|| flaw(SessionFlaw::Empty))?;
-        let CodeWait { code_verifier, redirect_uri, scopes: asked, .. } = awaited.wait;
+        let CodeWait { code_verifier, redirect_uri, scopes: asked, variables: given, .. } = awaited.wait;
         let asked_at = self.clock.now();
         let exchanged = provider.exchange(&CodeGrant { code, code_verifier, redirect_uri }).await;
         let issued = exchanged.map_err(|error| match error {
@@ -229,6 +231,8 @@ impl Broker {
         })?;
         let scopes = issued.scopes.clone().unwrap_or(asked);
         let told = issued.account.clone();
+        let mut variables: Told = given.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        variables.extend(issued.variables.clone());
         let tokens = issued.into_set(None, asked_at);
         let account = match (told, &tokens.access) {
             (None, Some(access)) => match provider.account(access).await {
@@ -241,7 +245,7 @@ impl Broker {
             },
             (told, _) => told,
         };
-        Ok(FinishWait { tokens, scopes, account })
+        Ok(FinishWait { tokens, scopes, account, variables })
     }
 
     /// Makes a consent the connection's present one: durable, then published, then answered.
@@ -260,8 +264,8 @@ impl Broker {
             Some(stored) => (stored.value, Expected::At(stored.revision)),
             None => (Connection::pending(id.clone(), now), Expected::Absent),
         };
-        let FinishWait { tokens, scopes, account } = consent;
-        let consent = Consent { tokens, scopes, account, allow_account_change };
+        let FinishWait { tokens, scopes, account, variables } = consent;
+        let consent = Consent { tokens, scopes, account, variables, allow_account_change };
         let connection = before
             .connected(consent, now)
             .map_err(|why| Error::ConnectSessionInvalid { provider: Some(id.provider.clone()), why })?;

@@ -261,7 +261,9 @@ impl Broker {
 
     pub(super) fn serving(&self, access: AccessToken, profile: &Profile) -> ServedToken {
         let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
-        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits).ending(self.clock.now())
+        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits)
+            .knowing(profile.variables.clone())
+            .ending(self.clock.now())
     }
 
     /// Chance, for names that must not repeat and for pauses.

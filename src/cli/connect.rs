@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, request};
-use super::connections::{ConnectionView, Named, held};
+use super::connections::{ConnectionView, Named, held, parse_variable};
 use super::console::{Console, Environment};
 use super::failure::{Cause, Failure};
 use super::loopback::{self, Answer, Returned, html};
@@ -36,6 +36,9 @@ pub(crate) struct Connect {
     /// Whom the provider should suggest to sign in, e.g. an email address
     #[arg(long, value_name = "HINT", default_value = "", hide_default_value = true)]
     login_hint: String,
+    /// A value for one of the provider's variables, e.g. region=eu; repeat for more
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variables: Vec<(String, String)>,
     /// Only print the URL
     #[arg(long)]
     no_browser: bool,
@@ -64,6 +67,7 @@ impl Connect {
             return_url,
             login_hint: self.login_hint,
             allow_account_change: self.allow_account_change,
+            variables: self.variables.into_iter().collect(),
             ..BeginConnectRequest::default()
         };
         let begun = match client.connections().begin_connect(request(message)).await {

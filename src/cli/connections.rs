@@ -9,6 +9,8 @@ pub(crate) mod retry;
 pub(crate) mod show;
 pub(crate) mod watch;
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use schemars::JsonSchema;
@@ -41,6 +43,14 @@ pub(crate) enum Connections {
     History(history::History),
     /// Follow every change of connections
     Watch(watch::Watch),
+}
+
+/// `NAME=VALUE` for one of a provider's variables.
+pub(crate) fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, e.g. region=eu".to_owned()),
+    }
 }
 
 /// Names one connection on the command line.
@@ -106,6 +116,8 @@ pub(crate) struct ConnectionView {
     pub(crate) last_error_reason: Option<String>,
     /// When that was.
     pub(crate) last_error_time: Option<String>,
+    /// What it knows for the provider's variables.
+    pub(crate) variables: BTreeMap<String, String>,
     /// Counts its tokens.
     pub(crate) generation: u64,
     /// Whether the broker can renew the token by itself.
@@ -137,6 +149,7 @@ impl From<Connection> for ConnectionView {
             last_refresh_time: time(wire.last_refresh_time),
             last_error_reason: filled(&wire.last_error_reason),
             last_error_time: time(wire.last_error_time),
+            variables: wire.variables.clone().into_iter().collect(),
             generation: wire.generation,
             renewable: wire.renewable,
             consent_time: time(wire.consent_time),
@@ -180,6 +193,9 @@ impl Report for ConnectionView {
             .last_error_reason
             .as_ref()
             .map(|reason| format!("{reason} {}", time(self.wire.last_error_time)).trim_end().to_owned());
+        let variables: Vec<_> =
+            self.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let variables = variables.join(" ");
         let name = super::escape::escaped(&self.name().to_string()).into_owned();
         let head = format!(
             "{}  {}\n",
@@ -189,6 +205,7 @@ impl Report for ConnectionView {
         head + &page.fields(&[
             ("account", account),
             ("scopes", self.scopes.join(" ")),
+            ("variables", variables),
             ("token expires", self.expiry(page)),
             ("grant expires", time(self.wire.refresh_expire_time)),
             ("renewed by broker", if self.renewable { "yes" } else { "no" }.to_owned()),

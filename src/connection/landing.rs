@@ -6,7 +6,7 @@ use super::attempt::{Backoff, Intent};
 use super::history::Happening;
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::Moment;
-use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, SURPLUS, Status};
+use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, SURPLUS, Status, variable};
 use crate::clock::Timestamp;
 use crate::error::ProviderError;
 
@@ -340,6 +340,7 @@ impl Connection {
         let Self { mut profile, tokens, history } = self;
         profile.scopes = issued.scopes.clone().unwrap_or(profile.scopes);
         profile.refreshed_at = Some(now);
+        variable::learn(&mut profile.variables, issued.variables.clone());
         let (held, kept, older) =
             tokens.map_or((None, None, None), |set| (set.access, set.refresh, set.previous));
         let came_refresh = issued.refresh_token.is_some();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Account, ConnectionId, Scopes, TokenSet};
+use super::{Account, ConnectionId, Scopes, TokenSet, Told, Values};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -45,6 +45,8 @@ pub struct CodeWait {
     pub return_url: Option<String>,
     /// The scopes asked for: what was granted, if the provider does not say.
     pub scopes: Scopes,
+    /// What the app gave for the provider's variables.
+    pub variables: Values,
 }
 
 /// Waiting for the app's backend. The tokens serve nobody until then.
@@ -56,4 +58,6 @@ pub struct FinishWait {
     pub scopes: Scopes,
     /// Whose account it is, where known.
     pub account: Option<Account>,
+    /// What was given or told for the provider's variables.
+    pub variables: Told,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, ConnectionId};
+use super::{Account, ConnectionId, Told, Values};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 
@@ -53,18 +53,28 @@ impl AccessToken {
 }
 
 /// An access token together with the connection whose it is: the only form in which a token goes into a call, so that
-/// it can be held against the connection that the call was made out for. Made where a token leaves its connection's record
-/// or its place in memory, and nowhere else.
+/// it can be held against the connection that the call was made out for, and so that the values which make the host of the
+/// call come from the same record as the token. Made where a token leaves its connection's record or its place in memory,
+/// and nowhere else.
 #[derive(Clone, Copy, Debug)]
 pub struct Credential<'a> {
     of: &'a ConnectionId,
     token: &'a AccessToken,
+    values: &'a Values,
 }
+
+/// Of a connection that has none.
+static NO_VALUES: Values = Values::new();
 
 impl<'a> Credential<'a> {
     /// The token of connection `of`.
     pub fn new(of: &'a ConnectionId, token: &'a AccessToken) -> Self {
-        Self { of, token }
+        Self { of, token, values: &NO_VALUES }
+    }
+
+    /// The same, with what the connection knows for its provider's variables.
+    pub fn knowing(self, values: &'a Values) -> Self {
+        Self { values, ..self }
     }
 
     /// Whose it is.
@@ -75,6 +85,11 @@ impl<'a> Credential<'a> {
     /// The token.
     pub fn token(&self) -> &'a AccessToken {
         self.token
+    }
+
+    /// What the connection knows for its provider's variables.
+    pub fn values(&self) -> &'a Values {
+        self.values
     }
 }
 
@@ -141,6 +156,8 @@ pub struct IssuedTokens {
     pub scopes: Option<Scopes>,
     /// The account, where the token answer itself names it.
     pub account: Option<Account>,
+    /// What it tells of the provider's variables.
+    pub variables: Told,
 }
 
 impl IssuedTokens {
@@ -154,6 +171,7 @@ impl IssuedTokens {
             refresh_expires_in: self.refresh_expires_in,
             scopes: self.scopes.clone(),
             account: self.account.clone(),
+            variables: self.variables.clone(),
         }
     }
 }

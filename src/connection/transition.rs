@@ -8,7 +8,7 @@ use super::history::{Happening, History};
 use super::reuse::ReuseProfile;
 use super::{
     AccessToken, Account, Connection, ConnectionId, ConnectionName, Failure, IssuedTokens, Profile,
-    RefreshToken, Scopes, Status, TokenSet,
+    RefreshToken, Scopes, Status, TokenSet, Told, Values, variable,
 };
 use crate::clock::Timestamp;
 use crate::error::{OAuthCode, ProviderError, Reason, SessionFlaw, Unsent};
@@ -25,6 +25,8 @@ pub struct Consent {
     pub scopes: Scopes,
     /// Whose account it is, where known.
     pub account: Option<Account>,
+    /// What was given or told for the provider's variables.
+    pub variables: Told,
     /// Whether another account than before is welcome.
     pub allow_account_change: bool,
 }
@@ -73,6 +75,7 @@ impl Connection {
             quarantined_at: None,
             doubt: None,
             asked_at: None,
+            variables: Values::new(),
             created_at: now,
             updated_at: now,
         };
@@ -103,10 +106,14 @@ impl Connection {
         let kept = self.tokens.and_then(|tokens| tokens.refresh).filter(|_| !is_other_account);
         let mut tokens = consent.tokens;
         tokens.refresh = tokens.refresh.or(kept);
+        // Nor may a call with its token go where the other's things are.
+        let mut variables = if is_other_account { Values::new() } else { self.profile.variables };
+        variable::learn(&mut variables, consent.variables);
         let profile = Profile {
             account: consent.account,
             scopes: consent.scopes,
             consented_at: Some(now),
+            variables,
             ..self.profile
         };
         let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);
@@ -128,13 +135,26 @@ impl Connection {
         }
     }
 
-    /// The same connection holding tokens that were got elsewhere. The owner consented at some time we do not know.
+    /// The same connection holding tokens that were got elsewhere. The owner consented at some time we do not know, and
+    /// who it is: nothing is taken over from the grant before.
     pub fn imported(self, tokens: TokenSet, scopes: Scopes, now: Timestamp) -> Self {
-        let profile =
-            Profile { scopes, account: None, consented_at: None, refreshed_at: None, ..self.profile };
+        let profile = Profile {
+            scopes,
+            variables: Values::new(),
+            account: None,
+            consented_at: None,
+            refreshed_at: None,
+            ..self.profile
+        };
         let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);
         connection.note(Happening::Imported, None, now);
         connection
+    }
+
+    /// The same connection, knowing this and no more for its provider's variables.
+    pub fn knowing(mut self, variables: Values) -> Self {
+        self.profile.variables = variables;
+        self
     }
 
     /// The same connection, now that it is known whose account it is.
@@ -306,6 +326,7 @@ mod tests {
             refresh_expires_in: None,
             scopes: None,
             account: None,
+            variables: Told::new(),
         }
     }
 
@@ -314,6 +335,7 @@ mod tests {
             tokens: issued("at-1", refresh).into_set(None, T0),
             scopes: ["a"].into_iter().collect(),
             account: Some(Account { id: account.into(), email: None }),
+            variables: Told::new(),
             allow_account_change: false,
         }
     }
@@ -347,6 +369,23 @@ mod tests {
         let after = active().connected(asked, T1).unwrap();
         assert_eq!(refresh_value(&after), None);
         assert_eq!(after.profile.account.unwrap().id, "bob");
+    }
+
+    #[test]
+    fn what_is_known_for_variables_goes_with_its_account() {
+        let told = |value: Option<&str>| Told::from([("org".to_owned(), value.map(str::to_owned))]);
+        let connection = |consented, told| {
+            let consent = Consent { variables: told, allow_account_change: true, ..consented };
+            move |before: Connection| before.connected(consent, T1).unwrap()
+        };
+        let alice = connection(consent(None, "alice"), told(Some("a")))(active());
+        assert_eq!(alice.profile.variables["org"], "a");
+        let alice = connection(consent(None, "alice"), Told::new())(alice);
+        assert_eq!(alice.profile.variables["org"], "a", "nobody said otherwise");
+        let bob = connection(consent(None, "bob"), Told::new())(alice.copy());
+        assert!(bob.profile.variables.is_empty());
+        let unfit = connection(consent(None, "alice"), told(None))(alice);
+        assert!(unfit.profile.variables.is_empty());
     }
 
     #[test]

@@ -255,6 +255,7 @@ fn begin_connect(broker: &Broker, request: v1::BeginConnectRequest) -> Result<Be
         login_hint: given(request.login_hint),
         extra: request.extra_parameters.into_iter().map(|extra| (extra.name, extra.value)).collect(),
         allow_account_change: request.allow_account_change,
+        variables: request.variables.into_iter().collect(),
     }))
 }
 
@@ -274,6 +275,7 @@ fn import_connection(
         access_token,
         expires_at,
         scopes: request.scopes,
+        variables: request.variables.into_iter().collect(),
         replace: request.replace,
     }))
 }

@@ -169,6 +169,7 @@ pub(super) fn connection(profile: Profile) -> v1::Connection {
         create_time: Some(timestamp(profile.created_at)),
         update_time: Some(timestamp(profile.updated_at)),
         consent_time: profile.consented_at.map(timestamp),
+        variables: profile.variables.into_iter().collect(),
     }
 }
 

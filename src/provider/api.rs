@@ -7,7 +7,6 @@
 mod held;
 mod turn;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +26,10 @@ use super::health::ApiHealth;
 use super::http::HttpClient;
 use super::http::api::{ApiClient, ApiRequest, Patience};
 use super::spec::ProviderSpec;
-use super::target::{self, Target};
+use super::target::{self, Draft, Target};
 use super::throttle::{Reply, Signals};
 use crate::clock::Clock;
-use crate::connection::{ConnectionId, Credential, ProviderKey};
+use crate::connection::{ConnectionId, Credential, ProviderKey, Values};
 use crate::error::{Error, Mistake, ProviderError, Unsent};
 use crate::telemetry::Metrics;
 
@@ -121,34 +120,37 @@ impl ProviderApi {
         wanted: &Wanted,
     ) -> Result<Box<dyn PreparedCall>, Error> {
         let shared = &self.0;
-        // Connections hold no values for variables yet; a provider that needs some is refused by its rule.
-        let variables = BTreeMap::new();
-        let target = shared.api.target(&target::Request {
+        // The connection's values come with its token: they may change with each refresh.
+        let none = Values::new();
+        let draft = shared.api.draft(&target::Request {
             connection: id,
             method: &wanted.method,
             host: (!wanted.host.is_empty()).then_some(wanted.host.as_str()),
             path: &wanted.path,
             query: &wanted.query,
-            variables: &variables,
+            variables: &none,
         })?;
+        let method = draft.method().clone();
+        let place = if shared.api.needs_values() {
+            Place::OfConnection(draft)
+        } else {
+            Place::Fixed(draft.target(&none)?)
+        };
         let fields = wanted.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut headers = field::outgoing(&shared.api, fields, &variables)?;
-        if wanted.decompress && !headers.contains_key(ACCEPT_ENCODING) {
-            headers.insert(ACCEPT_ENCODING, coding::ACCEPTED);
-        }
+        let mut headers = field::given(&shared.api, fields)?;
         let key = shared.idempotency_header.as_ref().zip(wanted.request_id.as_deref());
         if let Some((name, value)) = key.and_then(|(name, id)| Some((name, HeaderValue::from_str(id).ok()?)))
         {
             headers.insert(name.clone(), value);
         }
         let repeatability = Repeatability {
-            is_safe: target.method().is_safe(),
+            is_safe: method.is_safe(),
             has_key: shared.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name)),
         };
-        let follows = wanted.follow_redirects && [Method::GET, Method::HEAD].contains(target.method());
+        let follows = wanted.follow_redirects && [Method::GET, Method::HEAD].contains(&method);
         Ok(Box::new(Prepared {
             shared: shared.clone(),
-            target,
+            place,
             headers,
             repeatability,
             follows,
@@ -157,9 +159,27 @@ impl ProviderApi {
     }
 }
 
+/// Where a call goes.
+enum Place {
+    /// To the same host for every connection.
+    Fixed(Target),
+    /// To one that the connection's values make.
+    OfConnection(Draft),
+}
+
+impl Place {
+    fn method(&self) -> &Method {
+        match self {
+            Self::Fixed(target) => target.method(),
+            Self::OfConnection(draft) => draft.method(),
+        }
+    }
+}
+
 struct Prepared {
     shared: Arc<Shared>,
-    target: Target,
+    place: Place,
+    /// The caller's.
     headers: HeaderMap,
     repeatability: Repeatability,
     follows: bool,
@@ -179,13 +199,22 @@ impl PreparedCall for Prepared {
         patience: Duration,
     ) -> Result<CallAnswer, Error> {
         let Shared { provider, turns, client, .. } = &*self.shared;
-        let mut authorized = self.target.clone().authorize(&credential)?;
-        let leave = turns.enter(self.target.connection(), patience).await;
+        let target = match &self.place {
+            Place::Fixed(target) => target.clone(),
+            Place::OfConnection(draft) => draft.target(credential.values())?,
+        };
+        let mut fields = self.headers.clone();
+        field::complete(&self.shared.api, &mut fields, credential.values())?;
+        if self.decompresses && !fields.contains_key(ACCEPT_ENCODING) {
+            fields.insert(ACCEPT_ENCODING, coding::ACCEPTED);
+        }
+        let mut authorized = target.authorize(&credential)?;
+        let leave = turns.enter(credential.of(), patience).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;
         loop {
-            let mut headers = self.headers.clone();
+            let mut headers = fields.clone();
             authorized.sign(&mut headers);
             let (method, url) = (authorized.method().clone(), authorized.url().clone());
             let response = match client.send(ApiRequest { method, url, headers, body }).await {
@@ -216,7 +245,7 @@ impl Prepared {
     ) -> Result<CallAnswer, Error> {
         let shared = &self.shared;
         let (mut head, body) = response.into_parts();
-        let body = if self.decompresses && self.target.method() != Method::HEAD {
+        let body = if self.decompresses && *self.place.method() != Method::HEAD {
             coding::decoded(&mut head, body, shared.bounds, &shared.provider)
         } else {
             body

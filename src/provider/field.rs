@@ -62,6 +62,19 @@ pub fn outgoing<'f>(
     fields: impl IntoIterator<Item = (&'f str, &'f str)>,
     variables: &BTreeMap<String, String>,
 ) -> Result<HeaderMap, Refusal> {
+    let mut headers = given(api, fields)?;
+    complete(api, &mut headers, variables)?;
+    Ok(headers)
+}
+
+/// The caller's fields.
+///
+/// # Errors
+/// The rule that one breaks.
+pub(in crate::provider) fn given<'f>(
+    api: &Api,
+    fields: impl IntoIterator<Item = (&'f str, &'f str)>,
+) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::new();
     let (mut count, mut bytes) = (0, 0);
     for (name, value) in fields {
@@ -81,12 +94,24 @@ pub fn outgoing<'f>(
         let value = checked_value(&name, value)?;
         headers.append(name, value);
     }
+    Ok(headers)
+}
+
+/// Adds those of the provider's entry, filled with the connection's values.
+///
+/// # Errors
+/// A value is missing or does not fit.
+pub(in crate::provider) fn complete(
+    api: &Api,
+    headers: &mut HeaderMap,
+    variables: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
     for (name, value) in api.fields(variables)? {
         if !headers.contains_key(&name) {
             headers.insert(name, value);
         }
     }
-    Ok(headers)
+    Ok(())
 }
 
 fn checked_name(name: &str) -> Result<HeaderName, Refusal> {

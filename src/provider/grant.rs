@@ -47,5 +47,6 @@ fn issued(
         refresh_expires_in: facts.refresh_expires_in,
         scopes: facts.scopes,
         account: facts.account,
+        variables: facts.variables,
     })
 }

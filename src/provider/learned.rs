@@ -216,6 +216,7 @@ mod tests {
             refresh_expires_in: None,
             scopes: None,
             account: None,
+            variables: Default::default(),
         }
     }
 

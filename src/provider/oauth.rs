@@ -28,14 +28,14 @@ use super::spec::value::Template;
 use super::url::{CheckedUrl, PlainHttp};
 use super::wire::unusable;
 use super::{
-    Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
-    authorization,
+    Admission, AuthorizationRequest, CodeGrant, Occasion, ProviderClient, ProviderInfo, Revocation, Urgency,
+    authorization, variable,
 };
 use crate::clock::Clock;
 use crate::connection::lifetimes::Lifetimes;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{
-    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
+    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet, Values,
 };
 use crate::error::{Error, Mistake, ProviderError, Refusal, Rule};
 use crate::telemetry::Metrics;
@@ -260,6 +260,10 @@ impl ProviderClient for OAuthProvider {
         authorization::check_extra(&self.config.spec, extra)
     }
 
+    fn check_variables(&self, occasion: Occasion, given: &Values, held: &Values) -> Result<(), Vec<Mistake>> {
+        variable::check(&self.config.spec, occasion, given, held)
+    }
+
     async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<Url, ProviderError> {
         let written = self.config.spec.endpoints.authorization.as_ref();
         let endpoint = self.address(written, |metadata| metadata.authorization.clone()).await?;
@@ -292,6 +296,7 @@ impl ProviderClient for OAuthProvider {
         let outcome = authorization_code::exchange(endpoint, grant).await;
         if let Ok(issued) = &outcome {
             self.learner.consented(issued, asked_at);
+            variable::warn(self.config.key.as_str(), &self.config.spec, &issued.variables);
         }
         place.settle(outcome.as_ref());
         outcome
@@ -340,6 +345,9 @@ impl ProviderClient for OAuthProvider {
         let asked_at = self.clock.now();
         let outcome = refresh_token::refresh(endpoint, refresh).await;
         self.learner.refreshed(refresh, outcome.as_ref(), asked_at);
+        if let Ok(issued) = &outcome {
+            variable::warn(self.config.key.as_str(), &self.config.spec, &issued.variables);
+        }
         place.settle(outcome.as_ref());
         outcome
     }

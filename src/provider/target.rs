@@ -19,11 +19,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
 
 use super::address::AddressPolicy;
-use super::spec::value::{Pattern, Template};
+use super::spec::value::Template;
 use crate::connection::{ConnectionId, Credential, ProviderKey};
 use crate::error::{Refusal, Rule};
 use crate::secret::Secret;
-use base::{Base, Place};
+use base::{Base, Expected, Place};
 
 /// The longest URL; longer ones are cut or refused by servers on the way.
 const LONGEST_URL: usize = 16 * 1024;
@@ -38,7 +38,7 @@ struct Compiled {
     bases: Vec<Base>,
     prefixes: Vec<String>,
     /// Those that a connection fills.
-    variables: BTreeMap<String, Pattern>,
+    variables: BTreeMap<String, Expected>,
     /// Headers with the token in them, filled when a target is authorized.
     with_token: Vec<(HeaderName, Template)>,
     /// The other headers of the entry.
@@ -61,6 +61,18 @@ pub struct Request<'a> {
     pub query: &'a [(String, String)],
     /// The connection's values for the provider's variables.
     pub variables: &'a BTreeMap<String, String>,
+}
+
+/// A call that keeps every rule but those that hang on its connection's values: what is left is to see which host these
+/// make.
+#[derive(Clone)]
+pub struct Draft {
+    api: Api,
+    connection: ConnectionId,
+    method: Method,
+    host: Option<String>,
+    /// Path and query, encoded.
+    tail: String,
 }
 
 /// A checked URL and method of one provider, made out for one connection. Nothing can be sent to it before it is
@@ -128,6 +140,19 @@ impl Api {
     /// # Errors
     /// The rule that the call breaks. Nothing was sent.
     pub fn target(&self, request: &Request<'_>) -> Result<Target, Refusal> {
+        self.draft(request)?.target(request.variables)
+    }
+
+    /// Whether where a call goes hangs on its connection's values.
+    pub(in crate::provider) fn needs_values(&self) -> bool {
+        self.0.bases.iter().any(|base| !base.is_fixed())
+    }
+
+    /// The same without a look at the connection's values.
+    ///
+    /// # Errors
+    /// The rule that the call breaks whatever they are.
+    pub fn draft(&self, request: &Request<'_>) -> Result<Draft, Refusal> {
         if request.connection.provider != self.0.provider {
             return Err(Refusal::new(
                 Rule::Credential,
@@ -135,15 +160,12 @@ impl Api {
             ));
         }
         let method = method(request.method)?;
-        let place = self.place(request.host, request.variables)?;
-        let path = path::encoded(request.path)?;
-        self.check_prefix(&path)?;
-        let mut text = place.origin();
-        text.push_str(&place.path);
-        text.push_str(&path);
-        push_query(&mut text, request.query)?;
-        let url = confirmed(&text, &place)?;
-        Ok(Target { api: self.clone(), connection: request.connection.clone(), method, place, url, hops: 0 })
+        let mut tail = path::encoded(request.path)?;
+        self.check_prefix(&tail)?;
+        push_query(&mut tail, request.query)?;
+        let (api, connection, host) =
+            (self.clone(), request.connection.clone(), request.host.map(str::to_owned));
+        Ok(Draft { api, connection, method, host, tail })
     }
 
     fn place(&self, host: Option<&str>, values: &BTreeMap<String, String>) -> Result<Place, Refusal> {
@@ -187,6 +209,27 @@ impl Api {
             prefixes.join(", ")
         );
         Err(Refusal::new(Rule::PathPrefix, why))
+    }
+}
+
+impl Draft {
+    /// The URL and method for a connection with these values.
+    ///
+    /// # Errors
+    /// The rule that they break, or the host that the call names.
+    pub fn target(&self, values: &BTreeMap<String, String>) -> Result<Target, Refusal> {
+        let place = self.api.place(self.host.as_deref(), values)?;
+        let mut text = place.origin();
+        text.push_str(&place.path);
+        text.push_str(&self.tail);
+        let url = confirmed(&text, &place)?;
+        let (api, connection, method) = (self.api.clone(), self.connection.clone(), self.method.clone());
+        Ok(Target { api, connection, method, place, url, hops: 0 })
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
     }
 }
 

@@ -152,6 +152,7 @@ fn session(name: &str, expires_at: Timestamp) -> ConnectSession {
             redirect_uri: "https://broker/callback/google".into(),
             return_url: None,
             scopes: Scopes::default(),
+            variables: Default::default(),
         }),
     }
 }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 use crate::connection::{
     AccessToken, Account, CodeWait, ConnectSession, ConnectionId, FinishWait, History, Phase, Profile,
-    RefreshToken, Scopes, TokenSet,
+    RefreshToken, Scopes, TokenSet, Told, Values,
 };
 use crate::error::StoreError;
 use crate::secret::Secret;
@@ -264,12 +264,16 @@ enum PhaseRecord<'a> {
         redirect_uri: Cow<'a, str>,
         return_url: Option<String>,
         scopes: Cow<'a, Scopes>,
+        #[serde(default, skip_serializing_if = "Values::is_empty")]
+        variables: Values,
     },
     Finish {
         #[serde(borrow)]
         tokens: TokensRecord<'a>,
         scopes: Cow<'a, Scopes>,
         account: Option<Account>,
+        #[serde(default, skip_serializing_if = "Told::is_empty")]
+        variables: Told,
     },
 }
 
@@ -281,11 +285,13 @@ impl<'a> From<&'a ConnectSession> for SessionRecord<'a> {
                 redirect_uri: Cow::Borrowed(&wait.redirect_uri),
                 return_url: wait.return_url.clone(),
                 scopes: Cow::Borrowed(&wait.scopes),
+                variables: wait.variables.clone(),
             },
             Phase::Finish(wait) => PhaseRecord::Finish {
                 tokens: (&wait.tokens).into(),
                 scopes: Cow::Borrowed(&wait.scopes),
                 account: wait.account.clone(),
+                variables: wait.variables.clone(),
             },
         };
         Self {
@@ -301,15 +307,21 @@ impl<'a> From<&'a ConnectSession> for SessionRecord<'a> {
 impl From<SessionRecord<'_>> for ConnectSession {
     fn from(record: SessionRecord<'_>) -> Self {
         let phase = match record.phase {
-            PhaseRecord::Code { code_verifier, redirect_uri, return_url, scopes } => Phase::Code(CodeWait {
-                code_verifier: Secret::new(code_verifier.into_owned()),
-                redirect_uri: redirect_uri.into_owned(),
-                return_url,
-                scopes: scopes.into_owned(),
-            }),
-            PhaseRecord::Finish { tokens, scopes, account } => {
-                Phase::Finish(FinishWait { tokens: tokens.into(), scopes: scopes.into_owned(), account })
+            PhaseRecord::Code { code_verifier, redirect_uri, return_url, scopes, variables } => {
+                Phase::Code(CodeWait {
+                    code_verifier: Secret::new(code_verifier.into_owned()),
+                    redirect_uri: redirect_uri.into_owned(),
+                    return_url,
+                    scopes: scopes.into_owned(),
+                    variables,
+                })
             }
+            PhaseRecord::Finish { tokens, scopes, account, variables } => Phase::Finish(FinishWait {
+                tokens: tokens.into(),
+                scopes: scopes.into_owned(),
+                account,
+                variables,
+            }),
         };
         Self {
             session: record.session.into_owned(),

@@ -129,6 +129,7 @@ impl Script {
                 redirect_uri: "https://broker.example/callback/crash".into(),
                 return_url: None,
                 scopes: Scopes::default(),
+                variables: Default::default(),
             }),
         }
     }

@@ -188,6 +188,7 @@ pub(crate) fn begin(name: &str) -> BeginConnect {
         redirect_uri: None,
         login_hint: None,
         extra: Vec::new(),
+        variables: Default::default(),
         allow_account_change: false,
     }
 }
@@ -199,6 +200,7 @@ pub(crate) fn import(name: &str) -> ImportConnection {
         access_token: None,
         expires_at: None,
         scopes: Vec::new(),
+        variables: Default::default(),
         replace: false,
     }
 }
@@ -249,6 +251,7 @@ pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
         refresh_expires_in: None,
         scopes: None,
         account: None,
+        variables: Default::default(),
     }
 }
 

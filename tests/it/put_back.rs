@@ -48,6 +48,7 @@ async fn imported(whole: &Whole) {
         expires_at: None,
         scopes: Vec::new(),
         replace: false,
+        variables: Default::default(),
     };
     lived(whole, async |broker| broker.import_connection(import).await.unwrap()).await;
 }
@@ -97,6 +98,7 @@ async fn set_aside(whole: &Whole) {
         refresh_expires_in: None,
         scopes: None,
         account: None,
+        variables: Default::default(),
     };
     let second = PathBuf::from(whole.path("second"));
     let place = store.escrow(second, Path::new(&whole.path("store"))).unwrap();

@@ -30,6 +30,7 @@ async fn a_refresh_under_way_at_the_stop_is_stored_whatever_peers_do() {
         expires_at: None,
         scopes: Vec::new(),
         replace: false,
+        variables: Default::default(),
     };
     let mut hold = whole.sandbox.script().hold_request(On::refresh());
     let importing = tokio::spawn(async move { broker.import_connection(import).await });

@@ -4,6 +4,7 @@
 mod corpus;
 mod network;
 mod property;
+mod told;
 
 use std::collections::BTreeMap;
 

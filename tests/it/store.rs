@@ -119,11 +119,13 @@ async fn nothing_stands_in_clear_anywhere_in_the_stores_directory() {
         redirect_uri: canaries.plant("redirect"),
         return_url: Some(canaries.plant("return")),
         scopes: [canaries.plant("scope")].into_iter().collect(),
+        variables: [("v".to_owned(), canaries.plant("value"))].into(),
     });
     let finish = Phase::Finish(FinishWait {
         tokens: canaries.tokens(),
         scopes: [canaries.plant("scope")].into_iter().collect(),
         account: Some(Account { id: canaries.plant("account"), email: None }),
+        variables: [("v".to_owned(), Some(canaries.plant("value")))].into(),
     });
     // The key is a digest of a secret; not even that may stand there.
     let keys = [SessionKey([0xA7; 32]), SessionKey([0xB3; 32])];

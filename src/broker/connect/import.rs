@@ -6,10 +6,10 @@ use crate::broker::access_token::Demand;
 use crate::broker::keep::Weight;
 use crate::broker::{Broker, ImportConnection};
 use crate::connection::{
-    AccessToken, Connection, ConnectionId, Profile, RefreshToken, Scopes, Status, TokenSet,
+    AccessToken, Connection, ConnectionId, Profile, RefreshToken, Scopes, Status, TokenSet, Values,
 };
 use crate::error::Error;
-use crate::provider::ProviderClient;
+use crate::provider::{Occasion, ProviderClient};
 use crate::store::Expected;
 
 impl Broker {
@@ -32,6 +32,9 @@ impl Broker {
                 "is empty, and so is access_token; give at least one",
             ));
         }
+        provider
+            .check_variables(Occasion::Import, &import.variables, &Values::new())
+            .map_err(Error::InvalidRequest)?;
         let id = import.id.clone();
         let is_refreshable = import.refresh_token.is_some();
         let scopes = match import.scopes.is_empty() {
@@ -74,7 +77,7 @@ impl Broker {
             expires_at: import.expires_at,
         });
         let tokens = TokenSet { access, refresh, previous: None, surplus: Vec::new() };
-        let connection = before.imported(tokens, scopes, now);
+        let connection = before.imported(tokens, scopes, now).knowing(import.variables);
         self.commit(&turn, &connection, expected).await?;
         turn.withdraw();
         Ok(())

@@ -3,8 +3,9 @@
 use url::Url;
 
 use crate::broker::{BeginConnect, Settings};
+use crate::connection::Values;
 use crate::error::{Error, Mistake};
-use crate::provider::ProviderClient;
+use crate::provider::{Occasion, ProviderClient};
 
 /// Where a browser may be sent, after consent or with its outcome: an allowlist, matched letter by letter (RFC 9700
 /// section 2.1).
@@ -24,9 +25,16 @@ impl AllowedUrls {
 }
 
 impl BeginConnect {
+    /// `held`: what the connection knows already for the provider's variables.
+    ///
     /// # Errors
     /// `INVALID_REQUEST` with every mistake at once.
-    pub(super) fn check(&self, provider: &dyn ProviderClient, settings: &Settings) -> Result<(), Error> {
+    pub(super) fn check(
+        &self,
+        provider: &dyn ProviderClient,
+        settings: &Settings,
+        held: &Values,
+    ) -> Result<(), Error> {
         let mut mistakes = Vec::new();
         let mut refuse = |field: &str, message: &str| {
             mistakes.push(Mistake { field: field.to_owned(), message: message.to_owned() });
@@ -67,6 +75,9 @@ impl BeginConnect {
             refuse("login_hint", "must be at most 256 bytes without control characters");
         }
         if let Err(more) = provider.check_extra(&self.extra) {
+            mistakes.extend(more);
+        }
+        if let Err(more) = provider.check_variables(Occasion::Connect, &self.variables, held) {
             mistakes.extend(more);
         }
         if mistakes.is_empty() { Ok(()) } else { Err(Error::InvalidRequest(mistakes)) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::{Named, held};
+use super::{Named, held, parse_variable};
 use crate::cli::client::{Client, request};
 use crate::cli::console::Console;
 use crate::cli::failure::{Cause, Failure};
@@ -40,6 +40,9 @@ pub(crate) struct Import {
     /// A scope that was granted; repeat for more. Default: the provider's configured scopes
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
+    /// A value for one of the provider's variables; repeat for more
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variables: Vec<(String, String)>,
     /// Replace the grant of an existing connection
     #[arg(long)]
     replace: bool,
@@ -65,6 +68,7 @@ impl Import {
             access_token: access_token.map_or_else(String::new, |token| token.expose().clone()),
             expire_time: expire_time.map(times::to_wire),
             scopes: self.scopes,
+            variables: self.variables.into_iter().collect(),
             replace: self.replace,
         };
         match client.connections().import_connection(request(message)).await {

@@ -44,6 +44,7 @@ fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
         refresh_expires_in: None,
         scopes: None,
         account: None,
+        variables: Default::default(),
     }
 }
 
@@ -51,6 +52,22 @@ fn active() -> Connection {
     let id = ConnectionId::parse(String::new(), "sandbox".into(), "user-42".into()).unwrap();
     let tokens = issued("at-0", Some("rt-0")).into_set(None, T0);
     Connection::pending(id, T0).imported(tokens, Scopes::default(), T0)
+}
+
+#[test]
+fn a_refresh_takes_over_what_it_tells_of_variables() {
+    let (reuse, mut connection) = (profile(Reuse::Strict), active());
+    for (told, known) in
+        [(Some(Some("a")), Some("a")), (None, Some("a")), (Some(Some("b")), Some("b")), (Some(None), None)]
+    {
+        let moment = at(T0, &reuse);
+        let begun = connection.begun(1, &moment);
+        let attempt = begun.profile.intent.clone().unwrap();
+        let variables = told.map(|value| ("org".to_owned(), value.map(str::to_owned))).into_iter().collect();
+        let outcome = Ok(IssuedTokens { variables, ..issued("at-1", Some("rt-1")) });
+        connection = begun.landed(&attempt, &outcome, &moment, 0).connection;
+        assert_eq!(connection.profile.variables.get("org").map(String::as_str), known);
+    }
 }
 
 fn ambiguous() -> ProviderError {

@@ -8,12 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::{Asked, read_json};
 use crate::clock::Timestamp;
-use crate::connection::{Account, Scopes};
+use crate::connection::{Account, Scopes, Told};
 use crate::provider::spec::ProviderSpec;
 use crate::provider::spec::mint::Mint;
 use crate::provider::spec::outcome::{Identity, IdentitySource};
 use crate::provider::spec::reply::Expiry;
 use crate::provider::spec::value::Pointer;
+use crate::provider::variable;
 
 /// No token lives longer for us than this, whatever the reply says.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -32,6 +33,7 @@ pub(in crate::provider) struct Facts {
     pub(in crate::provider) refresh_expires_in: Option<Duration>,
     pub(in crate::provider) scopes: Option<Scopes>,
     pub(in crate::provider) account: Option<Account>,
+    pub(in crate::provider) variables: Told,
 }
 
 impl Facts {
@@ -63,6 +65,7 @@ impl Facts {
             }),
             scopes: at.scope.find(reply).and_then(|scope| read_scopes(spec, scope)),
             account: account(spec, client_id, reply, now),
+            variables: variable::told(spec, reply),
         };
         Some((facts, Value::Object(canonical)))
     }

@@ -8,7 +8,7 @@ mod knobs;
 use std::collections::BTreeMap;
 
 use super::ProviderSpec;
-use super::place::{DiscoveryStyle, Format, Method, RequestShape, VariableSource};
+use super::place::{DiscoveryStyle, Format, Method, RequestShape, Variable, VariableSource};
 use super::value::Template;
 use crate::error::Mistake;
 use crate::provider::url::{CheckedUrl, PlainHttp};
@@ -83,11 +83,20 @@ impl ProviderSpec {
             }
             match variable.from {
                 VariableSource::Config => {}
+                VariableSource::Input | VariableSource::Token => {
+                    self.check_connection_variable(&path, variable, found)
+                }
                 VariableSource::IdToken if variable.pattern.is_some() => {}
                 VariableSource::IdToken => {
                     found.add(&path, "a claim that becomes part of the issuer needs a pattern")
                 }
-                _ => found.add(format!("{path}.from"), "is not supported yet; only config and id_token are"),
+                VariableSource::Callback
+                | VariableSource::AccessToken
+                | VariableSource::Call
+                | VariableSource::Webhook => found.add(
+                    format!("{path}.from"),
+                    "is not supported yet; config, input, token and id_token are",
+                ),
             }
         }
         for (key, template) in self.endpoints.each() {
@@ -127,6 +136,25 @@ impl ProviderSpec {
                 "holds a claim, so nothing can be discovered from it; write the endpoints down",
             );
         }
+    }
+
+    /// One whose values lie in each connection's record.
+    fn check_connection_variable(&self, path: &str, variable: &Variable, found: &mut Found) {
+        match &variable.pattern {
+            None => found.add(
+                format!("{path}.pattern"),
+                "is missing; what a connection brings is held against one before it is stored",
+            ),
+            Some(_) if variable.default.as_ref().is_some_and(|default| !variable.takes(default)) => {
+                found.add(format!("{path}.default"), "does not fit the pattern");
+            }
+            Some(_) => {}
+        }
+        found.refuse(
+            variable.from == VariableSource::Input && variable.path.is_some(),
+            &format!("{path}.path"),
+            "has no meaning for a value that the app gives",
+        );
     }
 
     fn check_requests(&self, found: &mut Found) {

@@ -84,15 +84,27 @@ pub struct Variable {
     /// The whole value must match this. Required for a value that becomes part of a host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<Pattern>,
-    /// Used when the entry's `vars` says nothing.
+    /// Used when the entry's `vars`, or the connection, says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
-    /// Where in the reply, claims or parameters it stands, for sources other than `config`.
+    /// Where in the reply, claims or parameters it stands, for sources other than `config` and `input`. In the token reply the
+    /// field of the same name, if nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Pointer>,
     /// What it is, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+}
+
+/// The longest value of a connection's, in bytes: twice the longest name of the DNS.
+const LONGEST_VALUE: usize = 512;
+
+impl Variable {
+    /// Whether a value may be kept for it. Without a pattern none may.
+    pub fn takes(&self, value: &str) -> bool {
+        value.len() <= LONGEST_VALUE
+            && self.pattern.as_ref().is_some_and(|pattern| pattern.matches_all(value))
+    }
 }
 
 /// Where a variable's value comes from.
@@ -102,6 +114,8 @@ pub enum VariableSource {
     /// The entry's `vars`.
     #[default]
     Config,
+    /// The app, when it begins or imports a connection (`variables`).
+    Input,
     /// A parameter of the redirect back from consent.
     Callback,
     /// A field of the token reply, read again at every refresh.

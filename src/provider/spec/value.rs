@@ -18,6 +18,11 @@ impl Pointer {
         Self(text.to_owned())
     }
 
+    /// A pointer to a field of the reply itself.
+    pub(crate) fn to_field(name: &str) -> Self {
+        Self(format!("/{name}"))
+    }
+
     /// The value it points at, if there is one and it is not `null`.
     pub fn find<'a>(&self, reply: &'a Value) -> Option<&'a Value> {
         reply.pointer(&self.0).filter(|value| !value.is_null())

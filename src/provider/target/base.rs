@@ -19,6 +19,16 @@ const ANYWHERE: &[&str] =
 
 const NOT_A_HOST: &str = "is not a host; write api.example.com, *.example.com or https://api.example.com/v1";
 
+/// What a connection's value for a variable must be.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) pattern: Pattern,
+    /// Taken where the connection has none.
+    pub(super) default: Option<String>,
+    /// Whether the app gives it, and not the provider.
+    pub(super) is_given: bool,
+}
+
 /// Scheme, host, port and base path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -53,7 +63,7 @@ impl Base {
     /// A fragment of a sentence: what is wrong and what is accepted.
     pub(super) fn compile(
         entry: &Template,
-        variables: &BTreeMap<String, Pattern>,
+        variables: &BTreeMap<String, Expected>,
         plain: PlainHttp,
     ) -> Result<Self, String> {
         let text = entry.as_str();
@@ -74,8 +84,8 @@ impl Base {
             return Ok(base);
         }
         for name in base.authority.names() {
-            let pattern = variables.get(name).ok_or_else(|| format!("nothing fills {{{name}}}"))?;
-            base.check_pattern(name, pattern)?;
+            let expected = variables.get(name).ok_or_else(|| format!("nothing fills {{{name}}}"))?;
+            base.check_pattern(name, &expected.pattern)?;
         }
         // What will be filled in is held against its pattern then; the rest can be looked at now.
         let sample = |_: &str| Some(Cow::Borrowed("x"));
@@ -90,7 +100,7 @@ impl Base {
     pub(super) fn place(
         &self,
         values: &BTreeMap<String, String>,
-        variables: &BTreeMap<String, Pattern>,
+        variables: &BTreeMap<String, Expected>,
     ) -> Result<Cow<'_, Place>, Refusal> {
         if let Some(place) = &self.fixed {
             return Ok(Cow::Borrowed(place));
@@ -129,6 +139,11 @@ impl Base {
             ));
         }
         Ok(Cow::Owned(place))
+    }
+
+    /// Whether it is the same for every connection.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed.is_some()
     }
 
     /// Whether callers must say which host they mean.
@@ -271,25 +286,33 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// A connection's value, held against its pattern.
+/// A connection's value, or the entry's default, held against its pattern.
 pub(super) fn value<'v>(
     name: &str,
     values: &'v BTreeMap<String, String>,
-    variables: &BTreeMap<String, Pattern>,
+    variables: &'v BTreeMap<String, Expected>,
 ) -> Result<&'v str, Refusal> {
-    let Some(value) = values.get(name) else {
-        let why = format!(
-            "the connection has no value for {name}; connect it again so that the provider gives one"
-        );
+    let Some(expected) = variables.get(name) else {
+        // Compiling found something to fill each name.
+        return Err(Refusal::new(Rule::VariableMissing, format!("nothing fills {{{name}}}")));
+    };
+    let pattern = expected.pattern.as_str();
+    let Some(value) = values.get(name).or(expected.default.as_ref()) else {
+        let how = if expected.is_given {
+            format!("connect it again and give variables.{name}")
+        } else {
+            "refresh it or connect it again, so that the provider tells one".to_owned()
+        };
+        let why = format!("the connection has no value for {name} that fits {pattern}; {how}");
         return Err(Refusal::new(Rule::VariableMissing, why));
     };
-    match variables.get(name) {
-        Some(pattern) if pattern.matches_all(value) => Ok(value),
-        _ => Err(Refusal::new(
-            Rule::VariableValue,
-            format!("the connection's value for {name} does not fit the pattern of the provider's entry"),
-        )),
+    if expected.pattern.matches_all(value) {
+        return Ok(value);
     }
+    let why = format!(
+        "the connection's value for {name} does not fit the pattern of the provider's entry, {pattern}"
+    );
+    Err(Refusal::new(Rule::VariableValue, why))
 }
 
 fn reaches_out(name: &str) -> Refusal {

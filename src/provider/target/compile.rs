@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::base::Base;
+use super::base::{Base, Expected};
 use super::{Api, Compiled, path};
 use crate::connection::ProviderKey;
 use crate::error::Mistake;
 use crate::provider::address::AddressPolicy;
 use crate::provider::spec::ProviderSpec;
 use crate::provider::spec::place::VariableSource;
-use crate::provider::spec::value::{Pattern, Template};
+use crate::provider::spec::value::Template;
 use crate::provider::url::PlainHttp;
 
 /// The one name in a header's template that no variable fills.
@@ -62,10 +62,17 @@ fn read(provider: &ProviderKey, spec: &ProviderSpec) -> (Compiled, Vec<Mistake>)
 }
 
 /// The variables that a connection fills. Those without a pattern fit nothing.
-fn variables(spec: &ProviderSpec) -> BTreeMap<String, Pattern> {
-    let from_connection =
-        spec.variables.iter().filter(|(_, variable)| variable.from != VariableSource::Config);
-    from_connection.filter_map(|(name, variable)| Some((name.clone(), variable.pattern.clone()?))).collect()
+fn variables(spec: &ProviderSpec) -> BTreeMap<String, Expected> {
+    let filled = spec.variables.iter().filter_map(|(name, variable)| {
+        let is_given = match variable.from {
+            VariableSource::Input => true,
+            VariableSource::Token => false,
+            _ => return None,
+        };
+        let (pattern, default) = (variable.pattern.clone()?, variable.default.clone());
+        Some((name.clone(), Expected { pattern, default, is_given }))
+    });
+    filled.collect()
 }
 
 fn addresses(spec: &ProviderSpec, found: &mut Vec<Mistake>) -> AddressPolicy {
@@ -95,7 +102,7 @@ type Fields = Vec<(HeaderName, Template)>;
 /// The entry's headers: those with the token, and the others.
 fn fields(
     spec: &ProviderSpec,
-    variables: &BTreeMap<String, Pattern>,
+    variables: &BTreeMap<String, Expected>,
     found: &mut Vec<Mistake>,
 ) -> (Fields, Fields) {
     let (mut with_token, mut others) = (Fields::new(), Fields::new());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{decode, encode};
-use crate::connection::{Account, ConnectionId, Intent, IssuedTokens, Scopes};
+use crate::connection::{Account, ConnectionId, Intent, IssuedTokens, Scopes, Told};
 use crate::error::StoreError;
 use crate::secret::Secret;
 use crate::store::EscrowedTokens;
@@ -27,6 +27,8 @@ struct EscrowRecord<'a> {
     refresh_expires_in: Option<Duration>,
     scopes: Option<Cow<'a, Scopes>>,
     account: Option<Cow<'a, Account>>,
+    #[serde(default, skip_serializing_if = "Told::is_empty")]
+    variables: Told,
 }
 
 /// Escrowed tokens, to be sealed.
@@ -45,6 +47,7 @@ pub(crate) fn encode_escrow(
         refresh_expires_in: issued.refresh_expires_in,
         scopes: issued.scopes.as_ref().map(Cow::Borrowed),
         account: issued.account.as_ref().map(Cow::Borrowed),
+        variables: issued.variables.clone(),
     })
 }
 
@@ -61,6 +64,7 @@ pub(crate) fn decode_escrow(plain: &[u8]) -> Result<EscrowedTokens, StoreError> 
             refresh_expires_in: record.refresh_expires_in,
             scopes: record.scopes.map(Cow::into_owned),
             account: record.account.map(Cow::into_owned),
+            variables: record.variables,
         },
     })
 }

@@ -107,11 +107,13 @@ fn a_session_comes_back_whole_in_both_phases() {
             redirect_uri: "https://broker/callback/google".into(),
             return_url: Some("https://app/done".into()),
             scopes: scopes.clone(),
+            variables: [("region".to_owned(), "eu".to_owned())].into(),
         }),
         Phase::Finish(FinishWait {
             tokens: tokens("at", None),
             scopes,
             account: Some(Account { id: "a".into(), email: Some("a@b".into()) }),
+            variables: [("region".to_owned(), Some("eu".to_owned())), ("org".to_owned(), None)].into(),
         }),
     ];
     for phase in phases {
@@ -127,6 +129,22 @@ fn a_session_comes_back_whole_in_both_phases() {
         assert_eq!(encode_session(&back).unwrap(), encoded);
         assert_eq!((back.connection, back.expires_at), (id(), T));
     }
+}
+
+#[test]
+fn records_of_before_the_variables_are_read_and_know_none() {
+    let profile = Connection::pending(id(), T).profile;
+    let encoded = encode_profile(&profile).unwrap();
+    assert!(!String::from_utf8_lossy(&encoded).contains("variables"), "what is not there is not written");
+    assert!(decode_profile(&encoded).unwrap().variables.is_empty());
+    let knowing = Connection::pending(id(), T).knowing([("region".to_owned(), "eu".to_owned())].into());
+    let encoded = encode_profile(&knowing.profile).unwrap();
+    assert_eq!(decode_profile(&encoded).unwrap(), knowing.profile);
+
+    let session = br#"{"session":"s","connection":{"tenant":"","provider":"google","name":"a"},"expires_at":1,
+        "allow_account_change":false,"phase":{"code":{"code_verifier":"v","redirect_uri":"r","return_url":null,"scopes":[]}}}"#;
+    let Phase::Code(wait) = decode_session(session).unwrap().phase else { panic!("another phase") };
+    assert!(wait.variables.is_empty());
 }
 
 #[test]

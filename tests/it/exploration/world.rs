@@ -146,6 +146,7 @@ fn token(number: u32) -> IssuedTokens {
         refresh_expires_in: None,
         scopes: None,
         account: None,
+        variables: Default::default(),
     }
 }
 

@@ -269,6 +269,7 @@ async fn imported(broker: &Arc<Broker>, sandbox: &Sandbox, name: &str) {
         expires_at: Some(SystemClock.now() + Duration::from_secs(3600)),
         scopes: Vec::new(),
         replace: false,
+        variables: Default::default(),
     };
     broker.import_connection(import).await.unwrap();
 }

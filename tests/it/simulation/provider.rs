@@ -199,6 +199,7 @@ pub(super) fn issued(name: &str, number: u32) -> IssuedTokens {
         refresh_expires_in: None,
         scopes: None,
         account: None,
+        variables: Default::default(),
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Corpus {
     pub(super) redirect: Vec<Case<String>>,
     pub(super) header: Vec<Case<(String, String)>>,
     pub(super) variable: Vec<Case<Option<String>>>,
+    pub(super) told: Vec<Case<Option<String>>>,
     pub(super) address: Vec<Case<Vec<Vec<String>>>>,
     pub(super) entry: Vec<Case<String>>,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use token_broker::clock::SystemClock;
 use token_broker::connection::Credential;
-use token_broker::error::{Error, Rule};
+use token_broker::error::{Error, Mistake, Rule};
 use token_broker::provider::ProviderClient as _;
 use token_broker::provider::address::AddressPolicy;
 use token_broker::provider::call::{CallBody, Wanted};
@@ -34,14 +34,20 @@ const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Redirects every request outside and counts connections.
-struct Server {
+pub(super) struct Server {
     connections: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// The heads of the requests so far.
+    pub(super) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 
     async fn start(address: SocketAddr) -> io::Result<(Self, u16)> {
@@ -49,6 +55,8 @@ impl Server {
         let port = listener.local_addr()?.port();
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let seen = heads.clone();
         let task = tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
@@ -59,17 +67,18 @@ impl Server {
                         Err(_) => break,
                     }
                 }
+                seen.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
                 let answer = format!(
                     "HTTP/1.1 307 Elsewhere\r\nlocation: http://{OUTSIDE}:{port}/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
                 );
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
-        Ok((Self { connections, task }, port))
+        Ok((Self { connections, heads, task }, port))
     }
 
     /// Both on the same port.
-    async fn pair() -> (Self, Self, u16) {
+    pub(super) async fn pair() -> (Self, Self, u16) {
         loop {
             let (ours, port) = Self::start((OURS, 0).into()).await.unwrap();
             // Somebody else may hold that port at the other address.
@@ -89,7 +98,7 @@ impl Drop for Server {
 /// A name server: the provider's own hosts are ours, some names have answers that are written down (the last is given
 /// for ever), and every other name leads outside.
 #[derive(Debug, Default)]
-struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
+pub(super) struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
 
 impl Lookup for Names {
     fn addresses(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
@@ -113,10 +122,15 @@ fn provider(hosts: &[String], api: Value, names: Arc<Names>) -> OAuthProvider {
         "api": {"hosts": hosts},
     });
     entry["api"].as_object_mut().unwrap().extend(api.as_object().unwrap().clone());
+    resolved(entry, names).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
+}
+
+/// A provider as its entry describes it, or what is wrong with that.
+pub(super) fn resolved(entry: Value, names: Arc<Names>) -> Result<OAuthProvider, Vec<Mistake>> {
     let entry: ProviderEntry = serde_json::from_value(entry).unwrap();
-    let config = entry.resolve(None).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let config = entry.resolve(None)?;
     let http = HttpClient::new(&HttpSettings { lookup: names, ..HttpSettings::default() }).unwrap();
-    OAuthProvider::new(config, http, Arc::new(SystemClock), Arc::new(Metrics::default()))
+    Ok(OAuthProvider::new(config, http, Arc::new(SystemClock), Arc::new(Metrics::default())))
 }
 
 /// Makes the call and says its status.
@@ -127,7 +141,7 @@ async fn call(provider: &OAuthProvider, wanted: &Wanted) -> Result<u16, Error> {
     Ok(prepared.send(credential, CallBody::Empty, Duration::from_secs(30)).await?.status)
 }
 
-fn get() -> Wanted {
+pub(super) fn get() -> Wanted {
     Wanted { method: "GET".into(), path: "/x".into(), ..Wanted::default() }
 }
 

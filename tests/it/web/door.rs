@@ -100,6 +100,7 @@ impl Door {
                 redirect_uri: None,
                 login_hint: None,
                 extra: Vec::new(),
+                variables: Default::default(),
                 allow_account_change: false,
             })
             .await
@@ -254,6 +255,7 @@ impl ProviderClient for FakeProvider {
             refresh_expires_in: None,
             scopes: None,
             account: Some(Account { id: "1".into(), email: None }),
+            variables: Default::default(),
         })
     }
 

@@ -50,6 +50,7 @@ fn issued(mark: &str) -> IssuedTokens {
         refresh_expires_in: Some(Duration::from_millis(90_000_500)),
         scopes: Some(["a", "b"].into_iter().collect()),
         account: None,
+        variables: [("org".to_owned(), Some(mark.to_owned())), ("unfit".to_owned(), None)].into(),
     }
 }
 
@@ -75,6 +76,7 @@ async fn what_was_put_is_given_back_whole_by_another_run_until_it_is_removed() {
     assert_eq!(came.refresh_token, put.refresh_token);
     assert_eq!((&came.token_type, came.expires_in), (&put.token_type, put.expires_in));
     assert_eq!((came.refresh_expires_in, &came.scopes), (put.refresh_expires_in, &put.scopes));
+    assert_eq!(came.variables, put.variables);
     // Another attempt lies beside it, the same one in its place.
     later.put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
     later.put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
