@@ -114,6 +114,11 @@ pub enum Unsent {
     /// The host name did not resolve.
     #[error("its name does not resolve")]
     Dns,
+    /// Its host is at an address that is not public, and the entry does not say that this is meant.
+    #[error(
+        "its address is not a public one; where it is meant, write its network into the provider's allow_networks"
+    )]
+    Address,
     /// No connection could be made.
     #[error("no connection")]
     Connect,

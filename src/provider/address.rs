@@ -21,12 +21,14 @@ pub struct AddressPolicy {
     networks: Vec<Network>,
     /// Names of this machine that are written in the entry.
     local_names: BTreeSet<String>,
+    /// Addresses that are written in the entry in the place of a name.
+    literals: BTreeSet<IpAddr>,
 }
 
 impl AddressPolicy {
     /// Public addresses, and those in `networks`.
     pub fn new(networks: Vec<Network>) -> Self {
-        Self { networks, local_names: BTreeSet::new() }
+        Self { networks, ..Self::default() }
     }
 
     /// The same, and loopback for those names among `hosts` that RFC 6761 keeps on this machine: an entry that says
@@ -37,6 +39,21 @@ impl AddressPolicy {
             hosts.filter(|host| *host == "localhost" || host.ends_with(".localhost")).map(str::to_owned),
         );
         self
+    }
+
+    /// The same, and these very addresses where they stand in a URL themselves: no name server can change what was written.
+    #[must_use]
+    pub fn with_literals(mut self, literals: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.literals.extend(literals);
+        self
+    }
+
+    /// Whether an address may be called that stands in a URL in the place of a name, so that no resolver is asked.
+    ///
+    /// # Errors
+    /// The class for which it may not.
+    pub fn check_literal(&self, address: IpAddr) -> Result<(), Class> {
+        if self.literals.contains(&address) { Ok(()) } else { self.check(address) }
     }
 
     /// Whether an address may be called.

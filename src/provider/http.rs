@@ -3,7 +3,8 @@
 //!
 //! Owns TLS, timeouts, size limits and the difference between "never sent" and "maybe processed". Knows nothing of
 //! OAuth. Invariant: a request is sent once or not at all: no redirect, no retry, no proxy from the environment, no
-//! reused connection whose death could be mistaken for an answer.
+//! reused connection whose death could be mistaken for an answer; and no connection to an address that its provider's
+//! entry does not let be called.
 
 pub(in crate::provider) mod api;
 mod body;
@@ -18,11 +19,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
+use super::address::AddressPolicy;
 use super::url::CheckedUrl;
 use crate::error::{AmbiguousCause, Unsent};
 use crate::secret::Secret;
 
-use resolver::{Lookup, SystemLookup};
+use resolver::{GuardedResolver, Lookup, SystemLookup};
 pub use tls::TlsError;
 
 /// What can be set about the client.
@@ -34,7 +36,7 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
     /// How long a request may take in all, where nothing shorter is said.
     pub total_timeout: Duration,
-    /// Where the hosts of providers' APIs are looked up.
+    /// Where the hosts of providers are looked up.
     pub lookup: Arc<dyn Lookup>,
 }
 
@@ -53,6 +55,8 @@ impl Default for HttpSettings {
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
+    addresses: AddressPolicy,
+    connect_timeout: Duration,
     total_timeout: Duration,
     tls: Arc<rustls::ClientConfig>,
     lookup: Arc<dyn Lookup>,
@@ -63,8 +67,8 @@ pub struct HttpClient {
 pub(in crate::provider) struct Outgoing {
     /// The method.
     pub(in crate::provider) method: Method,
-    /// Where to. The type says that the scheme, host and form of the address were looked at. What the name resolves to
-    /// is not looked at yet: that belongs into a resolver that this client is given.
+    /// Where to. The type says that the scheme, host and form of the address were looked at; the client's resolver looks at
+    /// what the name resolves to.
     pub(in crate::provider) url: CheckedUrl,
     /// The headers. Values with credentials are marked sensitive by whoever makes them.
     pub(in crate::provider) headers: HeaderMap,
@@ -97,16 +101,36 @@ pub(in crate::provider) enum NoAnswer {
 }
 
 impl HttpClient {
-    /// Builds the client.
+    /// Builds the client. It calls public addresses only.
     ///
     /// # Errors
     /// The extra certificates cannot be read, or no certificate at all is trusted.
     pub fn new(settings: &HttpSettings) -> Result<Self, TlsError> {
         let tls = tls::client_config(settings.extra_ca_file.as_deref())?;
+        let HttpSettings { connect_timeout, total_timeout, lookup, .. } = settings.clone();
+        Self::built(Arc::new(tls), AddressPolicy::default(), connect_timeout, total_timeout, lookup)
+    }
+
+    /// The same client for one provider, which is let be at these addresses.
+    #[must_use]
+    pub(in crate::provider) fn at(&self, addresses: AddressPolicy) -> Self {
+        let Self { tls, connect_timeout, total_timeout, lookup, .. } = self.clone();
+        // It was built before of the same parts. If it could not be now, the stricter one is left.
+        Self::built(tls, addresses, connect_timeout, total_timeout, lookup).unwrap_or_else(|_| self.clone())
+    }
+
+    fn built(
+        tls: Arc<rustls::ClientConfig>,
+        addresses: AddressPolicy,
+        connect_timeout: Duration,
+        total_timeout: Duration,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, TlsError> {
         #[expect(clippy::disallowed_methods, reason = "this is where the one hardened client is built")]
         let builder = reqwest::Client::builder();
         let client = builder
-            .tls_backend_preconfigured(tls.clone())
+            .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
+            .dns_resolver(Arc::new(GuardedResolver::new(addresses.clone(), lookup.clone())))
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -115,13 +139,12 @@ impl HttpClient {
             // A kept connection that the server closes at the moment of the next request looks like a lost answer.
             // A refresh is rare; a handshake is cheaper than a refresh token of unknown fate.
             .pool_max_idle_per_host(0)
-            .connect_timeout(settings.connect_timeout)
-            .timeout(settings.total_timeout)
+            .connect_timeout(connect_timeout)
+            .timeout(total_timeout)
             .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| TlsError::Client)?;
-        let HttpSettings { total_timeout, lookup, .. } = settings.clone();
-        Ok(Self { client, total_timeout, tls: Arc::new(tls), lookup })
+        Ok(Self { client, addresses, connect_timeout, total_timeout, tls, lookup })
     }
 
     /// TLS as this client has it, for HTTP/2 and HTTP/1.1.
@@ -131,13 +154,16 @@ impl HttpClient {
         tls
     }
 
-    /// Where the hosts of APIs are looked up.
+    /// Where hosts are looked up.
     pub(in crate::provider) fn lookup(&self) -> Arc<dyn Lookup> {
         self.lookup.clone()
     }
 
     /// Sends a request once and reads its answer up to the limit.
     pub(in crate::provider) async fn send(&self, request: Outgoing) -> Result<Answer, NoAnswer> {
+        if request.url.literal().is_some_and(|address| self.addresses.check_literal(address).is_err()) {
+            return Err(NoAnswer::NotSent(Unsent::Address));
+        }
         let was_taken = Arc::new(AtomicBool::new(false));
         let mut outgoing = self
             .client
@@ -183,7 +209,9 @@ fn lost_cause(error: &reqwest::Error) -> AmbiguousCause {
 }
 
 fn unsent_cause(error: &reqwest::Error) -> Unsent {
-    if error.is_dns() {
+    if resolver::refusal_in(error).is_some() {
+        Unsent::Address
+    } else if error.is_dns() {
         Unsent::Dns
     } else if is_caused_by::<rustls::Error>(error).is_some() {
         Unsent::Tls

@@ -77,6 +77,7 @@ impl OAuthProvider {
         metrics: Arc<Metrics>,
     ) -> Self {
         let api = ProviderApi::new(&config.key, &config.spec, &http, clock.clone(), metrics.clone()).ok();
+        let http = http.at(config.spec.addresses());
         let sender = Sender::new(http, config.key.clone(), metrics.clone());
         Self::sending(config, sender, api, clock, metrics)
     }

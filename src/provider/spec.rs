@@ -74,6 +74,9 @@ pub struct ProviderSpec {
     /// Allows `http://` to hosts that are not this machine: tokens and the client secret then travel unencrypted, and
     /// anyone on the way can take them.
     pub allow_http: bool,
+    /// Networks in which its hosts may be although they are not public (`10.0.0.0/8`): for a provider inside the cluster. An
+    /// address or a name of this machine that is itself written as the issuer or an endpoint needs no mention.
+    pub allow_networks: Vec<String>,
     /// Values that the templates need.
     pub variables: BTreeMap<String, Variable>,
     /// Named sets of changes to this spec (sandbox, region, national cloud); `profile` chooses one.
@@ -171,6 +174,7 @@ impl Default for ProviderSpec {
             discovery: Discovery::default(),
             endpoints: Endpoints::default(),
             allow_http: false,
+            allow_networks: Vec::new(),
             variables: BTreeMap::new(),
             profiles: BTreeMap::new(),
             mint: Mint::default(),

@@ -4,6 +4,7 @@
 //! `https` unless it points at this machine or its owner said in so many words that plain HTTP will do.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use url::{Host, Url};
 
@@ -78,6 +79,15 @@ impl CheckedUrl {
     /// The address itself.
     pub fn as_url(&self) -> &Url {
         &self.0
+    }
+
+    /// The address, where the host is written as one.
+    pub fn literal(&self) -> Option<IpAddr> {
+        match self.0.host()? {
+            Host::Ipv4(address) => Some(address.into()),
+            Host::Ipv6(address) => Some(address.into()),
+            Host::Domain(_) => None,
+        }
     }
 
     /// The host as text, brackets included for IPv6.

@@ -1,5 +1,6 @@
 //! A provider made from data, against a real authorization server on loopback and against peers that misbehave.
 
+mod address;
 mod fault;
 mod flow;
 mod metadata;

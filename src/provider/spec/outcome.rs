@@ -114,6 +114,16 @@ pub enum Revoke {
     None,
 }
 
+impl Revoke {
+    /// The request of the provider's own, where it has one.
+    pub fn request(&self) -> Option<&RequestShape> {
+        match self {
+            Self::Bearer { request, .. } | Self::Rest { request, .. } => Some(request),
+            Self::Rfc7009 | Self::Custom { .. } | Self::None => None,
+        }
+    }
+}
+
 /// Which token is presented for revocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

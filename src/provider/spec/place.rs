@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ProviderSpec;
 use super::value::{Pattern, Pointer, Template};
+use crate::provider::address::AddressPolicy;
+use crate::provider::url::{CheckedUrl, PlainHttp};
 
 /// The provider's addresses. What is missing comes from discovery when an `issuer` is given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -104,6 +107,28 @@ impl Variable {
     pub fn takes(&self, value: &str) -> bool {
         value.len() <= LONGEST_VALUE
             && self.pattern.as_ref().is_some_and(|pattern| pattern.matches_all(value))
+    }
+}
+
+impl ProviderSpec {
+    /// The addresses at which the authorization server may be. What is written in the entry itself is meant; what a name
+    /// resolves to, and what metadata points to, must be public unless the entry says otherwise. Networks that do not
+    /// parse, of which the check speaks, allow nothing.
+    pub(in crate::provider) fn addresses(&self) -> AddressPolicy {
+        let requests = [self.identity.request.as_ref(), self.revoke.request()];
+        let urls: Vec<_> = self
+            .endpoints
+            .each()
+            .map(|(_, template)| template)
+            .chain(&self.issuer)
+            .chain(&self.discovery.url)
+            .chain(requests.into_iter().flatten().filter_map(|request| request.url.as_ref()))
+            .filter_map(|template| CheckedUrl::parse(template.as_str(), PlainHttp::Allowed).ok())
+            .collect();
+        let networks = self.allow_networks.iter().filter_map(|text| text.parse().ok()).collect();
+        AddressPolicy::new(networks)
+            .with_written(&mut urls.iter().map(CheckedUrl::host))
+            .with_literals(urls.iter().filter_map(CheckedUrl::literal))
     }
 }
 

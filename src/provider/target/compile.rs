@@ -77,10 +77,14 @@ fn variables(spec: &ProviderSpec) -> BTreeMap<String, Expected> {
 
 fn addresses(spec: &ProviderSpec, found: &mut Vec<Mistake>) -> AddressPolicy {
     let mut networks = Vec::new();
-    for (index, text) in spec.api.allow_networks.iter().enumerate() {
-        match text.parse() {
-            Ok(network) => networks.push(network),
-            Err(why) => add(found, format!("api.allow_networks[{index}]"), format!("{why}")),
+    for (key, texts) in
+        [("allow_networks", &spec.allow_networks), ("api.allow_networks", &spec.api.allow_networks)]
+    {
+        for (index, text) in texts.iter().enumerate() {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(why) => add(found, format!("{key}[{index}]"), format!("{why}")),
+            }
         }
     }
     AddressPolicy::new(networks)
