@@ -103,8 +103,14 @@ impl Signals {
 
     /// What is left, as the reply's header fields say.
     pub fn quota(&self, headers: &HeaderMap) -> Quota {
-        let read = |name: &Option<String>| wait::number(text(headers, name.as_deref()?)?);
-        Quota { remaining: read(&self.rate.remaining_header), limit: read(&self.rate.limit_header) }
+        let field = |name: &Option<String>| text(headers, name.as_deref()?);
+        let limit = field(&self.rate.limit_header).and_then(count);
+        let remaining = field(&self.rate.remaining_header).and_then(count);
+        let Some((used, allowed)) = field(&self.rate.used_header).and_then(used) else {
+            return Quota { remaining, limit };
+        };
+        let limit = allowed.or(limit);
+        Quota { remaining: remaining.or(limit.map(|limit| limit.saturating_sub(used))), limit }
     }
 
     fn meaning(&self, reply: &Reply<'_>, body: &Body<'_>) -> Option<Meaning> {
@@ -141,6 +147,21 @@ fn is_match(rule: &Throttle, reply: &Reply<'_>, body: &Body<'_>) -> bool {
             .is_some_and(|text| pattern.as_ref().is_none_or(|pattern| pattern.matches_part(&text))),
     };
     rule.status.contains(&reply.status) && is_its_header && is_its_body
+}
+
+/// A number, or the first of several with commas between, one for each window.
+fn count(text: &str) -> Option<u64> {
+    wait::number(text.split(',').next()?)
+}
+
+/// `18`, `18/5000`, `api-usage=18/5000`: the calls used, and those allowed where they stand beside.
+fn used(text: &str) -> Option<(u64, Option<u64>)> {
+    let first = text.split(',').next()?;
+    let value = first.rsplit_once('=').map_or(first, |(_, value)| value);
+    match value.split_once('/') {
+        Some((used, allowed)) => Some((wait::number(used)?, Some(wait::number(allowed)?))),
+        None => Some((wait::number(value)?, None)),
+    }
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

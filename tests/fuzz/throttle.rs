@@ -36,6 +36,7 @@ static SIGNALS: LazyLock<Signals> = LazyLock::new(|| {
             ],
             "remaining_header": "x-s",
             "limit_header": "x-ms",
+            "used_header": "x-date",
         },
         "errors": [
             {"at": "api", "is": ["invalid_auth"], "means": "token_bad"},

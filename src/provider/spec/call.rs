@@ -65,6 +65,10 @@ pub struct Rate {
     /// The header with the calls left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_header: Option<String>,
+    /// The header with the calls used, for providers that do not say how many are left: `18` beside `limit_header`, or
+    /// `18/5000` with the calls allowed in it. Of several windows the first counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_header: Option<String>,
     /// The header with the calls allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_header: Option<String>,

@@ -160,3 +160,24 @@ fn no_reply_makes_a_wait_longer_than_a_day() {
         assert_eq!(ask(&signals, 429, &[("x", value)], "").unwrap().wait, Some(DAY));
     }
 }
+
+#[test]
+fn what_is_used_tells_what_is_left() {
+    let left = |rate: Value, fields: &[(&'static str, &str)]| {
+        let quota = signals(json!({"rate": rate})).quota(&headers(fields));
+        (quota.remaining, quota.limit)
+    };
+    let usage = || json!({"used_header": "x-usage"});
+    assert_eq!(left(usage(), &[("x-usage", "32/40")]), (Some(8), Some(40)), "shopify");
+    assert_eq!(left(usage(), &[("x-usage", "api-usage=18/5000")]), (Some(4982), Some(5000)), "salesforce");
+    let own = "api-usage=18/5000, per-app-api-usage=17/250(appName=x)";
+    assert_eq!(left(usage(), &[("x-usage", own)]), (Some(4982), Some(5000)), "the first counts");
+    let windows = || json!({"used_header": "x-usage", "limit_header": "x-limit"});
+    let strava = [("x-usage", "314,27536"), ("x-limit", "600,30000")];
+    assert_eq!(left(windows(), &strava), (Some(286), Some(600)));
+    assert_eq!(left(windows(), &[("x-usage", "700"), ("x-limit", "600")]), (Some(0), Some(600)));
+    assert_eq!(left(windows(), &[("x-usage", "7")]), (None, None), "of how many nobody said");
+    for nonsense in ["", "/", "a/b", "1/", "/1", "-1/5", "=", "1/2/3"] {
+        assert_eq!(left(usage(), &[("x-usage", nonsense)]), (None, None), "{nonsense:?}");
+    }
+}
