@@ -1,7 +1,7 @@
 //! How many requests a token endpoint may still get: at most `count` within any span of `per`, as the provider sees it.
 //!
-//! Our own and not a crate's: the known ones fill a bucket, which lets twice the figure through in a row of two windows,
-//! take nothing back, and count a request when it leaves. Here a request counts from the moment it is allowed until
+//! Our own and not a crate's: the known ones (governor 0.10 was looked at) fill a bucket, which lets twice the figure through
+//! in a span of that length, take nothing back, and count a request when it leaves. Here a request counts from the moment it is allowed until
 //! `per` after its answer, so that no delay on the way can put two windows' worth into one of the provider's. What was
 //! allowed and not used is as if it had never been. Knows no classes of callers and does not wait.
 

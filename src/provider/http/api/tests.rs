@@ -1,0 +1,89 @@
+use http_body_util::{BodyExt as _, StreamBody};
+use tokio::sync::mpsc;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An answer of which the pieces come from `receiver`: at least 10 bytes a second over 30 s of waiting.
+fn answer(receiver: mpsc::Receiver<Bytes>) -> Guarded {
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let piece = receiver.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), receiver))
+    });
+    let patience = Patience {
+        head: SECOND,
+        idle: 20 * SECOND,
+        rate: 10,
+        rate_window: 30 * SECOND,
+        most_sent: 0,
+        most_received: 1 << 20,
+    };
+    let body = reqwest::Body::wrap(Shared(Mutex::new(Box::pin(StreamBody::new(pieces)))));
+    Guarded::new(body, ProviderKey::parse("acme").unwrap(), patience)
+}
+
+/// The client library asks for a body that threads could share.
+struct Shared<B>(Mutex<Pin<Box<B>>>);
+
+impl<B: Body> Body for Shared<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.0.lock().unwrap().as_mut().poll_frame(cx)
+    }
+}
+
+/// Sends `size` bytes every so often, for as long as somebody takes them.
+fn trickle(size: usize, every: Duration) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while sender.send(Bytes::from(vec![b'x'; size])).await.is_ok() {
+            tokio::time::sleep(every).await;
+        }
+    });
+    receiver
+}
+
+/// How many bytes come within five minutes, and what ends it before.
+async fn read(mut answer: Guarded) -> (usize, Option<Error>) {
+    let (ends_at, mut came) = (Instant::now() + 300 * SECOND, 0);
+    while Instant::now() < ends_at {
+        match answer.frame().await {
+            Some(Ok(frame)) => came += frame.into_data().unwrap().len(),
+            Some(Err(error)) => return (came, Some(error)),
+            None => break,
+        }
+    }
+    (came, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_only_trickles_is_given_up_although_it_is_never_silent() {
+    let began = Instant::now();
+    let (came, error) = read(answer(trickle(40, 5 * SECOND))).await;
+    let too_slow = ProviderError::Ambiguous { cause: AmbiguousCause::TooSlow };
+    assert!(matches!(&error, Some(Error::Provider { error, .. }) if *error == too_slow), "{error:?}");
+    assert!(began.elapsed() >= 30 * SECOND, "half a minute of waiting is looked at, not a moment");
+    assert!((40 * 6..=40 * 8).contains(&came), "{came}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_at_the_least_rate_is_read_on() {
+    let (came, error) = read(answer(trickle(60, 5 * SECOND))).await;
+    assert!(error.is_none(), "{error:?}");
+    assert!(came >= 60 * 59, "{came}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_slow_reader_takes_is_not_the_servers() {
+    let mut answer = answer(trickle(1, Duration::ZERO));
+    for _ in 0..60 {
+        assert!(answer.frame().await.unwrap().is_ok());
+        tokio::time::sleep(10 * SECOND).await;
+    }
+}
