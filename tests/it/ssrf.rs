@@ -2,6 +2,7 @@
 //! and whatever those let pass through a real client on loopback, where a connection to anywhere else would be counted.
 
 mod corpus;
+mod hops;
 mod network;
 mod property;
 mod told;

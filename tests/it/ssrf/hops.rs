@@ -1,0 +1,176 @@
+//! Redirects through the client that callers' requests leave by: followed where a caller asks, each held against every
+//! rule anew, three at most, and every connection to elsewhere counted.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use token_broker::error::{Error, Rule};
+use token_broker::provider::call::Wanted;
+use token_broker::provider::oauth::OAuthProvider;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::corpus::{Corpus, Input as _};
+use super::network::{Names, Server, call, get, resolved};
+
+/// Answers each request with a redirect to the next of these places, and with 200 when there are none left.
+struct Guide {
+    port: u16,
+    places: Arc<Mutex<VecDeque<String>>>,
+    targets: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Guide {
+    async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let places: Arc<Mutex<VecDeque<String>>> = Arc::default();
+        let targets: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (leads, seen) = (places.clone(), targets.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let head = head_of(&mut socket).await;
+                let line = head.lines().next().unwrap_or_default();
+                seen.lock().unwrap().push(line.split(' ').nth(1).unwrap_or_default().to_owned());
+                let answer = match leads.lock().unwrap().pop_front() {
+                    Some(place) => format!("HTTP/1.1 302 X\r\nlocation: {place}\r\n"),
+                    None => "HTTP/1.1 200 X\r\n".to_owned(),
+                };
+                let answer = format!("{answer}connection: close\r\ncontent-length: 0\r\n\r\n");
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { port, places, targets, task }
+    }
+
+    /// What was asked for while being led to these places one after the other.
+    fn lead(&self, places: impl IntoIterator<Item = String>) {
+        *self.places.lock().unwrap() = places.into_iter().collect();
+        self.targets.lock().unwrap().clear();
+    }
+
+    fn targets(&self) -> Vec<String> {
+        self.targets.lock().unwrap().clone()
+    }
+
+    fn provider(&self) -> OAuthProvider {
+        let entry = json!({
+            "key": "acme",
+            "client_id": "app",
+            "issuer": "https://as.acme.example",
+            "allow_http": true,
+            "api": {
+                "hosts": [format!("http://api.acme.example:{}/v1", self.port)],
+                "path_prefixes": ["/files"],
+                "allow_networks": ["127.0.0.1"],
+            },
+        });
+        resolved(entry, Arc::new(Names::default())).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
+    }
+}
+
+impl Drop for Guide {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn head_of(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+fn following() -> Wanted {
+    Wanted { path: "/files/a".into(), follow_redirects: true, ..get() }
+}
+
+#[tokio::test]
+async fn no_redirect_of_the_corpus_leads_elsewhere() {
+    let (_, outside, _) = Server::pair().await;
+    let guide = Guide::start().await;
+    let provider = guide.provider();
+    let ours = format!("http://api.acme.example:{}/", guide.port);
+    let (mut refused, mut followed) = (0, 0);
+    for case in &Corpus::read().redirect {
+        let location = case.input.stretched(case.long);
+        if location.bytes().any(|b| b.is_ascii_control()) {
+            // That would be another head, and not a place.
+            continue;
+        }
+        let places = case.after.iter().chain([&location]);
+        guide.lead(places.map(|place| place.replace("https://api.acme.example/", &ours)));
+        let method = case.method.clone().unwrap_or_else(|| "GET".to_owned());
+        // A field of a head that is not ASCII says nothing to anybody.
+        let follows = ["GET", "HEAD"].contains(&method.as_str()) && location.is_ascii();
+        match call(&provider, &Wanted { method, ..following() }).await {
+            Ok(status) => {
+                assert_eq!(status, if follows { 200 } else { 302 }, "{case:?}");
+                followed += usize::from(follows);
+            }
+            Err(Error::RequestRefused(_)) => refused += 1,
+            Err(other) => panic!("{case:?}: {other:?}"),
+        }
+        let targets = guide.targets();
+        assert!((1..=4).contains(&targets.len()), "{case:?}: {targets:?}");
+        assert!(targets.iter().all(|target| target.starts_with("/v1/files/")), "{case:?}: {targets:?}");
+    }
+    assert!(refused > 50 && followed > 5, "{refused} refused, {followed} followed");
+    assert_eq!(outside.count(), 0);
+}
+
+#[tokio::test]
+async fn three_redirects_are_followed_and_a_fourth_is_refused() {
+    let guide = Guide::start().await;
+    let provider = guide.provider();
+    let hops = |count: usize| (1..=count).map(|hop| format!("/v1/files/{hop}?hop={hop}"));
+
+    guide.lead(hops(3));
+    assert_eq!(call(&provider, &following()).await.unwrap(), 200);
+    let led = ["/v1/files/a", "/v1/files/1?hop=1", "/v1/files/2?hop=2", "/v1/files/3?hop=3"];
+    assert_eq!(guide.targets(), led);
+
+    guide.lead(hops(4));
+    match call(&provider, &following()).await {
+        Err(Error::RequestRefused(refusal)) => assert_eq!(refusal.rule(), Rule::RedirectHops),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(guide.targets(), led, "the fourth was not sent");
+
+    guide.lead(hops(1));
+    assert_eq!(call(&provider, &Wanted { follow_redirects: false, ..following() }).await.unwrap(), 302);
+    assert_eq!(guide.targets().len(), 1, "nobody asked to follow it");
+}
+
+#[tokio::test]
+async fn the_address_is_looked_at_again_at_each_hop() {
+    let guide = Guide::start().await;
+    let (_, outside, _) = Server::pair().await;
+    let names = Arc::new(Names::default());
+    names.lead("rebound.acme.example", &["127.0.0.1", "127.0.0.2"]);
+    let entry = json!({
+        "key": "acme",
+        "client_id": "app",
+        "issuer": "https://as.acme.example",
+        "allow_http": true,
+        "api": {
+            "hosts": [format!("http://rebound.acme.example:{}", guide.port)],
+            "allow_networks": ["127.0.0.1"],
+        },
+    });
+    let provider = resolved(entry, names).unwrap();
+    guide.lead(["/files/b".to_owned()]);
+    match call(&provider, &following()).await {
+        Err(Error::RequestRefused(refusal)) => assert_eq!(refusal.rule(), Rule::Address),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((guide.targets().len(), outside.count()), (1, 0));
+}
