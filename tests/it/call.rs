@@ -1,6 +1,7 @@
 //! Calls at a provider's API, over gRPC, by a whole broker beside a sandbox.
 
 mod decompression;
+mod http2;
 mod limits;
 mod stream;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use token_broker::clock::{Clock as _, SystemClock};
+use token_broker::config::Override;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
@@ -36,8 +38,13 @@ impl Desk {
 
     /// The same, with more lines in the provider's entry (YAML, flow style, with a comma before).
     pub(crate) async fn with(entry: &str) -> Self {
+        Self::over(entry, &[]).await
+    }
+
+    /// The same, with other keys of the configuration as if given on the command line.
+    pub(crate) async fn over(entry: &str, over: &[Override]) -> Self {
         let whole = Whole::new();
-        let bound = whole.build_with(entry).await;
+        let bound = whole.build_over(entry, over).await;
         let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
         let mut ready = bound.readiness.subscribe();
         let (stop, stopped) = oneshot::channel::<()>();

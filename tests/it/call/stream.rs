@@ -28,7 +28,7 @@ mod tokio_stream_of {
     }
 }
 
-fn head(method: &str, path: &str) -> v1::CallHead {
+pub(super) fn head(method: &str, path: &str) -> v1::CallHead {
     v1::CallHead {
         provider: "sandbox".into(),
         connection: "user-42".into(),
@@ -38,25 +38,25 @@ fn head(method: &str, path: &str) -> v1::CallHead {
     }
 }
 
-fn message(part: Sent) -> v1::StreamProviderCallRequest {
+pub(super) fn message(part: Sent) -> v1::StreamProviderCallRequest {
     v1::StreamProviderCallRequest { part: Some(part) }
 }
 
-fn chunk(data: impl Into<Bytes>, end: bool) -> v1::StreamProviderCallRequest {
+pub(super) fn chunk(data: impl Into<Bytes>, end: bool) -> v1::StreamProviderCallRequest {
     message(Sent::Chunk(v1::BodyChunk { data: data.into(), end }))
 }
 
 /// What came back.
 #[derive(Debug, Default)]
-struct Answer {
-    head: v1::AnswerHead,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) head: v1::AnswerHead,
+    pub(super) body: Vec<u8>,
     has_ended: bool,
-    trailers: Vec<v1::Header>,
+    pub(super) trailers: Vec<v1::Header>,
     largest: usize,
 }
 
-async fn called(desk: &Desk, sent: Vec<v1::StreamProviderCallRequest>) -> Result<Answer, Status> {
+pub(super) async fn called(desk: &Desk, sent: Vec<v1::StreamProviderCallRequest>) -> Result<Answer, Status> {
     let sent = futures_util::stream::iter(sent);
     let mut came = desk.client().stream_provider_call(sent).await?.into_inner();
     let mut answer = Answer::default();
@@ -126,6 +126,30 @@ async fn a_dead_token_costs_a_small_stream_one_more_attempt_and_a_long_one_its_a
         .await;
     let answer = called(&desk, long()).await.unwrap();
     assert!(answer.head.status == 200 || answer.head.status == 401);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn many_streams_with_a_dead_token_cost_one_refresh_and_only_whole_ones_are_made_once_more() {
+    let desk = Desk::new().await;
+    desk.call(super::get("/warm")).await.unwrap();
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let mut hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Echo);
+    let whole = vec![message(Sent::Head(head("POST", "/whole"))), chunk("all of it", true)];
+    let long = vec![message(Sent::Head(head("POST", "/long"))), chunk("one", false), chunk("two", true)];
+    let calls = (0..60).map(|n| called(&desk, if n % 2 == 0 { whole.clone() } else { long.clone() }));
+    // All of them are under way with the old token before the first is answered.
+    let release = async {
+        hold.reached(60).await;
+        hold.release();
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(calls), release);
+    for (n, answer) in answers.into_iter().enumerate() {
+        let head = answer.unwrap().head;
+        let expected = if n % 2 == 0 { (200, 2) } else { (401, 1) };
+        assert_eq!((head.status, head.attempts), expected, "stream {n}");
+    }
+    assert_eq!(desk.whole.sandbox.log().counts().refresh_requests, 1);
     desk.stop().await;
 }
 

@@ -1,0 +1,165 @@
+//! Calls at an API that speaks HTTP/2 over TLS, settled by ALPN: chunks, trailers, streams that are reset, and how many
+//! connections all that takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use token_broker::config::Override;
+use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::stream::{called, chunk, head, message};
+use super::{Desk, get, post, reason};
+
+/// An API of which every answer says by the path what it is to be like.
+struct Api {
+    port: u16,
+    certificate: String,
+    connections: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Api {
+    async fn start() -> Self {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(socket) = acceptor.accept(socket).await else { continue };
+                assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is settled on");
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(answer(request, respond));
+                    }
+                });
+            }
+        });
+        Self { port, certificate: cert.pem(), connections, task }
+    }
+
+    /// A broker of whose provider this is the API.
+    async fn desk(&self) -> Desk {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, &self.certificate).unwrap();
+        let entry = format!(", api: {{hosts: ['https://localhost:{}']}}", self.port);
+        let over = [Override::new("--ca", "http.ca_file", file.display().to_string())];
+        Desk::over(&entry, &over).await
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let (head, mut body) = request.into_parts();
+    assert!(head.headers["authorization"].to_str().unwrap().starts_with("Bearer "));
+    let mut received = 0;
+    while let Some(Ok(data)) = body.data().await {
+        received += data.len();
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    let response = http::Response::builder().header("x-received", received).body(()).unwrap();
+    match head.uri.path() {
+        "/reset" => {
+            let mut stream = respond.send_response(response, false).unwrap();
+            send(&mut stream, Bytes::from_static(&[b'x'; 1000])).await;
+            stream.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+        "/large" => {
+            let mut stream = respond.send_response(response, false).unwrap();
+            for _ in 0..64 {
+                send(&mut stream, Bytes::from_static(&[b'x'; 64 * 1024])).await;
+            }
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-check", "sum".parse().unwrap());
+            trailers.insert("set-cookie", "a=b".parse().unwrap());
+            stream.send_trailers(trailers).unwrap();
+        }
+        _ => drop(respond.send_response(response, true).unwrap()),
+    }
+}
+
+/// Sends all of it, as the other side makes room.
+async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes) {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+        let piece = data.split_to(room.min(data.len()));
+        if stream.send_data(piece, false).is_err() {
+            return;
+        }
+    }
+}
+
+fn received(headers: &[v1::Header]) -> &str {
+    &headers.iter().find(|field| field.name == "x-received").unwrap().value
+}
+
+#[tokio::test]
+async fn many_calls_share_one_connection() {
+    let api = Api::start().await;
+    let desk = api.desk().await;
+    let first = desk.call(post("/echo", &[b'a'; 3000])).await.unwrap();
+    assert_eq!((first.status, received(&first.headers)), (200, "3000"));
+    let calls = (0..40).map(|n| desk.call(get(&format!("/n/{n}"))));
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_body_goes_and_comes_with_its_trailers() {
+    let api = Api::start().await;
+    let desk = api.desk().await;
+    let mut sent = vec![message(Sent::Head(head("POST", "/large")))];
+    sent.extend((0..40).map(|_| chunk(vec![b'y'; 64 * 1024], false)));
+    sent.push(chunk("", true));
+    let answer = called(&desk, sent).await.unwrap();
+    assert_eq!((answer.head.status, received(&answer.head.headers)), (200, "2621440"));
+    assert_eq!(answer.body.len(), 64 * 64 * 1024);
+    let trailers: Vec<_> =
+        answer.trailers.iter().map(|field| (field.name.as_str(), field.value.as_str())).collect();
+    assert_eq!(trailers, [("x-check", "sum")], "trailers come, cookies among them do not");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_in_the_middle_is_told_and_the_connection_goes_on() {
+    let api = Api::start().await;
+    let desk = api.desk().await;
+    let status = called(&desk, vec![message(Sent::Head(head("POST", "/reset"))), chunk("a", true)]).await;
+    assert_eq!(reason(&status.unwrap_err()), "PROVIDER_UNAVAILABLE");
+    assert_eq!(desk.call(get("/echo")).await.unwrap().status, 200);
+    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+    desk.stop().await;
+}
