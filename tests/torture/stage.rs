@@ -288,6 +288,15 @@ impl Stage {
         tokio::spawn(async move { Ok(tokens.get_access_token(renewal).await?.into_inner()) })
     }
 
+    /// Whether the successor of this grant's access token is served as durable. Costs no refresh once there is one. What
+    /// the log of points says is less: a commit whose sync failed may be found done when the store is open again.
+    pub(crate) async fn has_durable_successor(&self, grant: &Grant) -> bool {
+        let answer = self.tokens().get_access_token(renewal(grant)).await.map(tonic::Response::into_inner);
+        answer.is_ok_and(|token| {
+            token.access_token != grant.current && token.durability() == v1::Durability::Durable
+        })
+    }
+
     /// How many refreshes were committed.
     pub(crate) fn committed(&self) -> usize {
         self.home.passed().iter().filter(|passed| passed.point == "refresh.commit.after").count()

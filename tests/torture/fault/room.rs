@@ -60,10 +60,9 @@ pub(super) async fn full_after(row: &mut Row, rounds: u64) {
         let Some(mut stage) = stage(row, false).await else { return };
         let (mut grant, answer) = rotated_and_full(&mut stage).await;
         let full = Instant::now();
-        let before = stage.committed();
         let told = answer.await;
         row.expect(!is_reauth(&told), || format!("{what}: the caller is told {told:?}"));
-        let is_rescued = until(|| stage.committed() > before).await;
+        let is_rescued = until(async || stage.has_durable_successor(&grant).await).await;
         row.expect(is_rescued, || format!("{what}: not durable in the room that was kept"));
         rescues.push(u64::try_from(full.elapsed().as_millis()).unwrap());
         restart(row, &mut stage, &what).await;
@@ -102,10 +101,10 @@ pub(super) async fn second_place(row: &mut Row, rounds: u64) {
         } else {
             rotated_and_failing(&mut stage, if is_failing { "EIO" } else { "ENOSPC" }).await
         };
-        let before = stage.committed();
-        let is_aside = until(|| stage.home.set_aside() > 0 || stage.committed() > before).await;
-        row.expect(is_aside, || format!("{what}: in neither place"));
-        aside += u64::from(stage.committed() == before);
+        let is_safe = async || stage.home.set_aside() > 0 || stage.has_durable_successor(&grant).await;
+        let is_somewhere = until(is_safe).await;
+        row.expect(is_somewhere, || format!("{what}: in neither place"));
+        aside += u64::from(stage.home.set_aside() > 0);
         stage.kill().await;
         let told = answer.await;
         row.expect(!is_reauth(&told), || format!("{what}: the caller is told {told:?}"));
@@ -189,9 +188,9 @@ async fn fill(stage: &mut Stage) {
 }
 
 /// Waits for what must be so soon; answers whether it was.
-async fn until(is_so: impl Fn() -> bool) -> bool {
+async fn until(is_so: impl AsyncFn() -> bool) -> bool {
     let waiting = async {
-        while !is_so() {
+        while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -9,10 +9,10 @@ use crate::stall::Failing;
 use crate::tally::{Promise, Row};
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::patient(Home::new(), row.profile).await;
     let mut tally = Tally::default();
     for round in 0..rounds {
-        stage.restart().await;
+        // Of its own, so that every commit is of this one grant.
+        let mut stage = Stage::patient(Home::new(), row.profile).await;
         let mut grant = stage.connected().await;
         let _ = stage.ask(&mut grant).await;
         match round % 3 {
@@ -85,7 +85,7 @@ async fn after_the_rotation(
     row.expect(stage.committed() == before, || format!("round {round}: committed on a failing device"));
     failing.end(stage).await;
     let durable = async {
-        while stage.committed() == before {
+        while !stage.has_durable_successor(grant).await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
