@@ -8,6 +8,7 @@ mod repeat;
 mod retry;
 mod shape;
 mod source;
+mod timed;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,6 +112,7 @@ impl Broker {
         let mut way = self.way(call, false)?;
         let (answer, source) = self.answered(&mut way).await?;
         let CallAnswer { status, headers, body, says: _ } = answer;
+        let body = timed::until(body, way.ends_at, &way.id.provider);
         Ok(StreamedAnswer { status, headers, body, attempts: way.attempts, source })
     }
 
@@ -159,7 +161,10 @@ impl Broker {
         let policy = provider.call_policy();
         let body = Body::new(call.body);
         let next = body.lend().ok_or(Error::Internal("a new body was read"))?;
-        let by_policy = Instant::now() + policy.timeout;
+        let now = Instant::now();
+        let by_policy = now + policy.timeout;
+        let ends_at = if is_unary { Some(by_policy) } else { policy.stream_timeout.map(|span| now + span) };
+        let patience = ends_at.map_or(by_policy, |ends_at| ends_at.min(by_policy));
         self.calls.budget(&call.id.provider, RetryBudget::earn);
         Ok(Way {
             prepared,
@@ -168,8 +173,8 @@ impl Broker {
             scopes: call.scopes,
             retry: call.retry,
             policy,
-            waits_until: call.deadline.map_or(by_policy, |deadline| deadline.min(by_policy)),
-            ends_at: is_unary.then_some(by_policy),
+            waits_until: call.deadline.map_or(patience, |deadline| deadline.min(patience)),
+            ends_at,
             id: call.id,
             attempts: 0,
             repeats: 0,

@@ -80,6 +80,7 @@ impl ProviderApi {
         };
         let policy = CallPolicy {
             timeout: limits.timeout.duration(),
+            stream_timeout: limits.stream_timeout.map(Into::into),
             attempts: limits.retry.attempts(),
             pause: limits.retry.pause().duration(),
         };

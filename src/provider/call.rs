@@ -114,6 +114,8 @@ pub struct Repeatability {
 pub struct CallPolicy {
     /// How long a unary call may take in all, its waits included.
     pub timeout: Duration,
+    /// The same of a streamed call; `None`: as long as it takes.
+    pub stream_timeout: Option<Duration>,
     /// Attempts in all.
     pub attempts: u32,
     /// The longest first pause before another attempt; it doubles with each.
@@ -122,7 +124,8 @@ pub struct CallPolicy {
 
 impl Default for CallPolicy {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(60), attempts: 3, pause: Duration::from_millis(200) }
+        let (timeout, pause) = (Duration::from_secs(60), Duration::from_millis(200));
+        Self { timeout, stream_timeout: None, attempts: 3, pause }
     }
 }
 

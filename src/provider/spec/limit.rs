@@ -13,6 +13,10 @@ use super::span::Span;
 pub struct CallLimits {
     /// How long a unary call may take in all, with its waits and repetitions. A caller's shorter deadline goes before it.
     pub timeout: Span,
+    /// How long a streamed call may take in all, its waits included; as long as it takes, if nothing is said. A caller's
+    /// shorter deadline goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_timeout: Option<Span>,
     /// From the last byte of a request to the head of its answer.
     pub head_timeout: Span,
     /// Between two pieces of an answer.
@@ -79,6 +83,7 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             timeout: Span::from_secs(60),
+            stream_timeout: None,
             head_timeout: Span::from_secs(10),
             idle_timeout: Span::from_secs(30),
             min_bytes_per_second: 64,

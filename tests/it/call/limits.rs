@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use token_broker::sandbox::{Endpoint, Fault};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
+use super::stream::{called, chunk, head, message};
 use super::{Desk, get, json, post, reason};
 
 /// Every way to ask for a minute's pause.
@@ -35,6 +37,18 @@ fn throttled() -> Vec<(&'static str, Fault)> {
 const RATE: &str = ", rate: {throttled: [{status: [403], header: {name: x-left, value: '0'}}, \
      {status: [400], path: /error/code, matches: slow_down}], \
      wait: [{header: x-reset, unit: epoch_seconds}, {header: x-reset-ms, unit: epoch_milliseconds}]}";
+
+#[tokio::test]
+async fn a_stream_has_the_time_that_the_entry_gives_it_and_no_more() {
+    let desk = Desk::with(", api: {limits: {stream_timeout: 300ms}}").await;
+    let hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Echo);
+    let sent = vec![message(Sent::Head(head("POST", "/slow"))), chunk("a", true)];
+    let status = called(&desk, sent).await.unwrap_err();
+    assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE");
+    assert_eq!(desk.calls().len(), 1, "what may have been done is not done again");
+    hold.release();
+    desk.stop().await;
+}
 
 #[tokio::test]
 async fn a_pause_that_is_longer_than_the_caller_can_wait_is_told() {
