@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod memory;
 mod record;
 pub mod redb;
+pub mod remedy;
 mod seal;
 pub mod sled;
 mod table;

@@ -136,6 +136,7 @@ impl Report for Effective {
 mod tests {
     use super::super::console::tests::Desk;
     use super::super::exit::Exit;
+    use super::super::next::tests::caller;
     use super::*;
 
     fn checked(text: &str, is_json: bool) -> (Result<(), Failure>, String) {
@@ -156,7 +157,7 @@ mod tests {
         let places: Vec<_> = failure.mistakes.iter().map(|flaw| (&*flaw.place, &*flaw.field)).collect();
         assert!(places.contains(&("2:10", "server.drain")), "{places:?}");
         assert!(failure.mistakes.iter().any(|flaw| flaw.message.contains("providers")), "{places:?}");
-        assert!(failure.text("token-broker", false).contains("next: token-broker check-config --config "));
+        assert!(failure.text(&caller(), false).contains("next: token-broker check-config --config "));
     }
 
     #[test]

@@ -214,7 +214,7 @@ fn nobody_answers(failed: &[(Endpoint, io::Error)], is_named: bool) -> Failure {
             refusals.next_back().map_or_else(Default::default, |(e, why)| (e.to_string(), why));
         return Failure::new(Cause::NoBroker, format!("no broker answers at {endpoint}"))
             .because(why)
-            .then(Next::Status.with("looks in the usual places"));
+            .then(Next::Look.with("looks in the usual places"));
     }
     let tried: Vec<String> = refusals.map(|(endpoint, why)| format!("{endpoint}: {why}")).collect();
     let socket = endpoint::SYSTEM_SOCKET;
@@ -226,6 +226,7 @@ fn nobody_answers(failed: &[(Endpoint, io::Error)], is_named: bool) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::next::tests::caller;
     use super::*;
 
     #[tokio::test]
@@ -258,7 +259,7 @@ mod tests {
             let connect = Next::Connect { name: name.clone(), scopes: vec![], allow_account_change: false };
             let mut failure = Failure::new(Cause::Broker(Reason::ReauthRequired), "x").then(connect);
             add_state(&mut failure, &found, &name, now);
-            (failure.next[0].command.command("token-broker"), failure.why.clone())
+            (failure.next[0].command.command(&caller()), failure.why.clone())
         };
         let (next, why) = told(ConnectionStatus::ReauthRequired);
         assert_eq!((next.as_str(), why.as_str()), ("token-broker connect p c", "consent is 60 min old"));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::next::Caller;
 use super::page::{Page, Report};
 use crate::clock::{Clock, Timestamp};
 
@@ -26,8 +27,8 @@ pub(crate) struct Console {
     pub(crate) interrupt: CancellationToken,
     /// Opens a URL in the person's browser.
     pub(crate) browser: fn(&str) -> io::Result<()>,
-    /// The word or path that starts this program again in the same directory.
-    pub(crate) program: String,
+    /// How this program is called once more.
+    pub(crate) caller: Caller,
 }
 
 /// Standard output and standard error: the result, and everything else.
@@ -168,7 +169,7 @@ impl Console {
         let text = if self.output.is_json {
             json(report)?
         } else {
-            let page = Page::new(&self.output.stdout, self.clock.now(), &self.program);
+            let page = Page::new(&self.output.stdout, self.clock.now(), &self.caller);
             report.text(&page)
         };
         self.output.stdout.write(&text)
@@ -179,7 +180,7 @@ impl Console {
         let text = if self.output.is_json {
             serde_json::to_string(report).map_err(io::Error::other)? + "\n"
         } else {
-            report.text(&Page::new(&self.output.stdout, self.clock.now(), &self.program))
+            report.text(&Page::new(&self.output.stdout, self.clock.now(), &self.caller))
         };
         self.output.stdout.write(&text)
     }
@@ -199,6 +200,7 @@ pub(crate) mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::cli::next::tests::caller;
     use crate::clock::ManualClock;
 
     /// What was written to one stream.
@@ -253,7 +255,7 @@ pub(crate) mod tests {
                 clock: Arc::new(clock),
                 interrupt: CancellationToken::new(),
                 browser: |_| Ok(()),
-                program: "token-broker".to_owned(),
+                caller: caller(),
             };
             Self { console, stdout, stderr }
         }

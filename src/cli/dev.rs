@@ -23,7 +23,7 @@ use super::connections::{ConnectionView, held};
 use super::console::Console;
 use super::endpoint::{self, Endpoint};
 use super::failure::{Cause, Failure};
-use super::next::Name;
+use super::next::{Caller, Name};
 use super::pointer::{self, Pointer};
 use super::{loopback, serve};
 use crate::app::{self, Bound, Ports, StartError};
@@ -130,11 +130,11 @@ impl Dev {
             Door::new("sandbox", sandbox.issuer().to_owned(), &sandbox_port),
         ];
         let own: Vec<&Endpoint> = socket.iter().chain([&tcp]).collect();
-        let named = (!endpoint::finds_first(&own, &console.environment)).then(|| tcp.clone());
+        let endpoint = (!endpoint::finds_first(&own, &console.environment)).then(|| tcp.clone());
+        let caller = Caller { endpoint, ..console.caller.clone() };
         let data = place.dir().to_owned();
         let consent_url = format!("http://{pages_address}/connect");
-        let banner =
-            Banner::new(&console.program, &data, place.is_kept(), doors, connected, named, consent_url);
+        let banner = Banner::new(&caller, &data, place.is_kept(), doors, connected, consent_url);
         console.report(&banner)?;
         let level = console.environment.get(LOG_VARIABLE).unwrap_or("info").to_owned();
         serve::log(&level, LogFormat::Auto, console.clock.clone(), hardening)?;

@@ -15,7 +15,7 @@ pub(crate) use refusal::Refusal;
 use super::console::Stream;
 use super::escape::escaped;
 use super::exit::{self, Exit};
-use super::next::Step;
+use super::next::{Caller, Step};
 use super::page::{Tone, toned};
 use crate::error::{Fault, Reason};
 use crate::process::Stop;
@@ -120,6 +120,8 @@ pub(crate) struct Facts {
     pub(crate) why: String,
     /// Single mistakes, each with its place.
     pub(crate) mistakes: Vec<Flaw>,
+    /// What to change where no command does it; empty if nothing.
+    pub(crate) fix: String,
     /// What to run next.
     pub(crate) next: Vec<Step>,
     /// When it is worth trying again.
@@ -141,6 +143,7 @@ impl Failure {
             place: String::new(),
             why: String::new(),
             mistakes: Vec::new(),
+            fix: String::new(),
             next: Vec::new(),
             retry_after: None,
             request_id: None,
@@ -156,6 +159,13 @@ impl Failure {
         self
     }
 
+    /// Says what to change where no command does it.
+    #[must_use]
+    pub(crate) fn fixed_by(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+
     /// Says what to run next.
     #[must_use]
     pub(crate) fn then(mut self, step: impl Into<Step>) -> Self {
@@ -164,7 +174,7 @@ impl Failure {
     }
 
     /// The failure as text.
-    pub(crate) fn text(&self, program: &str, has_colour: bool) -> String {
+    pub(crate) fn text(&self, caller: &Caller, has_colour: bool) -> String {
         if let Some(ready_made) = &self.ready_made {
             return ready_made.clone();
         }
@@ -183,7 +193,7 @@ impl Failure {
             text.push_str(line.trim_end());
             text.push('\n');
         }
-        for (name, value) in [("where:", &self.place), ("why:", &self.why)] {
+        for (name, value) in [("where:", &self.place), ("why:", &self.why), ("fix:", &self.fix)] {
             if !value.is_empty() {
                 text.push_str(&format!("  {name:5} {}\n", escaped(value)));
             }
@@ -192,7 +202,7 @@ impl Failure {
             text.push_str(&format!("  request {}\n", escaped(id)));
         }
         for step in &self.next {
-            let command = step.command.command(program);
+            let command = step.command.command(caller);
             let remark =
                 if step.remark.is_empty() { String::new() } else { format!("      ({})", step.remark) };
             text.push_str(&format!("  next: {}{}\n", escaped(&command), escaped(&remark)));
@@ -201,13 +211,12 @@ impl Failure {
     }
 
     /// The failure as one JSON object.
-    pub(crate) fn json(&self, program: &str) -> Value {
+    pub(crate) fn json(&self, caller: &Caller) -> Value {
         let mut details = self.details.clone();
-        if !self.place.is_empty() {
-            details.insert("where".to_owned(), self.place.clone().into());
-        }
-        if !self.why.is_empty() {
-            details.insert("why".to_owned(), self.why.clone().into());
+        for (name, value) in [("where", &self.place), ("why", &self.why), ("fix", &self.fix)] {
+            if !value.is_empty() {
+                details.insert(name.to_owned(), value.clone().into());
+            }
         }
         if !self.mistakes.is_empty() {
             let flaw = |f: &Flaw| json!({"place": f.place, "field": f.field, "message": f.message});
@@ -218,7 +227,7 @@ impl Failure {
             "reason": self.cause.as_str(),
             "fault": self.cause.fault().map(Fault::as_str),
             "message": self.what,
-            "next": self.next.iter().map(|step| step.command.command(program)).collect::<Vec<_>>(),
+            "next": self.next.iter().map(|step| step.command.command(caller)).collect::<Vec<_>>(),
             "retry_after_seconds": self.retry_after.map(|span| span.as_secs_f64()),
             "request_id": self.request_id,
             "details": details,
@@ -226,12 +235,12 @@ impl Failure {
     }
 
     /// Tells it on `stream`.
-    pub(crate) fn tell(&self, stream: &mut Stream, is_json: bool, program: &str) -> io::Result<()> {
+    pub(crate) fn tell(&self, stream: &mut Stream, is_json: bool, caller: &Caller) -> io::Result<()> {
         let has_colour = stream.has_colour;
         if is_json {
-            stream.write(&format!("{}\n", self.json(program)))
+            stream.write(&format!("{}\n", self.json(caller)))
         } else {
-            stream.write(&self.text(program, has_colour))
+            stream.write(&self.text(caller, has_colour))
         }
     }
 }
@@ -259,6 +268,7 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::next::tests::caller;
     use super::super::next::{Name, Next};
     use super::*;
 
@@ -273,7 +283,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_why_and_what_to_run_next() {
         assert_eq!(
-            needs_consent().text("token-broker", false),
+            needs_consent().text(&caller(), false),
             "error: google user-42 needs its owner's consent again (REAUTH_REQUIRED)\n  \
              why:  invalid_grant; consent is 7 days old\n  \
              next: token-broker connect google user-42      (same connection)\n"
@@ -290,14 +300,14 @@ mod tests {
         };
         failure.mistakes = vec![flaw("12:5", "a", "unknown key"), flaw("18:14", "drain", "\u{7}")];
         assert_eq!(
-            failure.text("token-broker", false),
+            failure.text(&caller(), false),
             "error: 2 mistakes in config.yaml, nothing was started\n  12:5  a      unknown key\n  18:14 drain  \\u{7}\n"
         );
     }
 
     #[test]
     fn a_failure_is_one_json_object_with_the_promised_names() {
-        let json = needs_consent().json("token-broker");
+        let json = needs_consent().json(&caller());
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let mut promised =
             ["reason", "fault", "message", "next", "retry_after_seconds", "request_id", "details"];

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::console::Console;
+use super::escape::escaped;
 use super::failure::{Cause, Failure};
-use super::next::quoted;
 
 /// Write the manual pages into a directory
 #[derive(Args, Debug)]
@@ -24,8 +24,7 @@ impl Man {
             Failure::new(Cause::Machine, format!("{} cannot be written", self.dir.display()))
                 .because(error.to_string())
         })?;
-        let page = self.dir.join("token-broker.1");
-        Ok(console.note(&format!("man {} shows the first page", quoted(&page.to_string_lossy())))?)
+        Ok(console.note(&format!("manual pages written to {}", escaped(&self.dir.to_string_lossy())))?)
     }
 }
 

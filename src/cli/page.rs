@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::console::Stream;
 use super::escape::escaped;
+use super::next::Caller;
 use super::times;
 use crate::clock::Timestamp;
 
@@ -27,8 +28,8 @@ pub(crate) struct Page<'a> {
     pub(crate) has_colour: bool,
     /// Whether a person reads along.
     pub(crate) is_terminal: bool,
-    /// The word that starts this program.
-    pub(crate) program: &'a str,
+    /// How this program is called once more.
+    pub(crate) caller: &'a Caller,
 }
 
 /// What a piece of text is to stand out as.
@@ -63,9 +64,9 @@ pub(crate) fn toned(text: &str, tone: Tone, has_colour: bool) -> String {
 
 impl<'a> Page<'a> {
     /// What a result on `stream` is written for.
-    pub(crate) fn new(stream: &Stream, now: Timestamp, program: &'a str) -> Self {
+    pub(crate) fn new(stream: &Stream, now: Timestamp, caller: &'a Caller) -> Self {
         let (is_terminal, has_colour) = (stream.is_terminal, stream.has_colour);
-        Self { now, width: stream.width, has_colour, is_terminal, program }
+        Self { now, width: stream.width, has_colour, is_terminal, caller }
     }
 
     /// `text` in `tone`.
@@ -119,11 +120,12 @@ impl<'a> Page<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::next::tests::caller;
     use super::*;
 
-    fn page() -> Page<'static> {
+    fn page(caller: &Caller) -> Page<'_> {
         let now = Timestamp::from_millis(1_790_000_000_000);
-        Page { now, width: None, has_colour: false, is_terminal: false, program: "token-broker" }
+        Page { now, width: None, has_colour: false, is_terminal: false, caller }
     }
 
     #[test]
@@ -133,14 +135,14 @@ mod tests {
             vec!["github".into(), String::new(), "a\x1b[2J".into()],
         ];
         let expected = "PROVIDER  CONNECTION\ngoogle    user-42\ngithub    a\\u{1b}[2J\n";
-        assert_eq!(page().table(&["PROVIDER", "TENANT", "CONNECTION"], &rows), expected);
+        assert_eq!(page(&caller()).table(&["PROVIDER", "TENANT", "CONNECTION"], &rows), expected);
     }
 
     #[test]
     fn fields_align_and_those_without_a_value_are_left_out() {
         let fields =
             [("status", "ACTIVE".to_owned()), ("email", String::new()), ("account", "1\n2".to_owned())];
-        assert_eq!(page().fields(&fields), "  status   ACTIVE\n  account  1\\u{a}2\n");
+        assert_eq!(page(&caller()).fields(&fields), "  status   ACTIVE\n  account  1\\u{a}2\n");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::console::{Console, Environment, Input, Output, Stream};
 use super::exit::Exit;
 use super::failure::{Cause, Failure};
+use super::next::Caller;
 use super::{Cli, Command, Other, Typed, completions};
 use crate::clock::SystemClock;
 
@@ -32,7 +33,7 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Done,
         Err(failure) => {
             // Where even standard error is gone, the exit code still says it.
-            let _ = failure.tell(&mut console.output.stderr, console.output.is_json, &console.program);
+            let _ = failure.tell(&mut console.output.stderr, console.output.is_json, &console.caller);
             failure.cause.exit()
         }
     };
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli, console: &mut Console) -> Result<(), Failure> {
+    console.caller.endpoint.clone_from(&cli.global.endpoint);
     let command = match cli.command {
         Some(Command::Serve(serve)) => return serve.run(console),
         Some(Command::Other(command)) => Some(command),
@@ -86,7 +88,7 @@ fn of_process(words: &[OsString]) -> Console {
             is_json: words.iter().any(|word| word == "--json"),
         },
         input: Input::new(io::stdin(), io::stdin().is_terminal()),
-        program: program(&environment),
+        caller: Caller { program: program(&environment), endpoint: None },
         environment,
         clock: Arc::new(SystemClock),
         interrupt: CancellationToken::new(),

@@ -15,6 +15,7 @@ use crate::app::{self, Ports, StartError};
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat, Override};
 use crate::process::{self, Hardening, Signals};
+use crate::store::remedy::{Remedy, look_at};
 use crate::telemetry::{self, Filter, Format, Logging};
 
 /// Run a broker
@@ -97,27 +98,35 @@ pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
         }
         StartError::Key(_) => Failure::new(Cause::Key, what),
         StartError::Store(error) => {
-            let next = match error.is_wrong_key() {
-                true => {
-                    Next::ListKeys(key_file).with("shows what it holds; name the other one in seal.key_file")
-                }
-                false => Next::Other(error.next()).into(),
-            };
-            Failure::new(Cause::Key, what).because(error.why()).then(next)
+            let failure = Failure::new(Cause::Key, what).because(error.why());
+            if error.is_wrong_key() {
+                let holds = Next::ListKeys(key_file).with("shows what it holds");
+                return remedied(failure, error.remedy()).then(holds);
+            }
+            remedied(failure, error.remedy())
         }
         StartError::Listen { source, .. } => Failure::new(Cause::Machine, what).because(source.to_string()),
         StartError::Bind(_) => Failure::new(Cause::Machine, what),
         StartError::Tls(_) => Failure::new(Cause::Config, what),
         StartError::SecondPlace { path, why } => Failure::new(Cause::Machine, what)
             .because(why)
-            .then(Next::Other(format!("ls -ld {}", path.display())).with("as the user that runs the broker")),
+            .then(Next::System(look_at(&path)).with("as the user that runs the broker")),
         StartError::Serve(_) => Failure::new(Cause::Bug, what),
+    }
+}
+
+/// A failure of the store with what helps against it.
+pub(super) fn remedied(failure: Failure, remedy: Remedy) -> Failure {
+    match remedy {
+        Remedy::Run { words, remark } => failure.then(Next::System(words).with(remark)),
+        Remedy::Change(fix) => failure.fixed_by(fix),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::exit::Exit;
+    use super::super::next::tests::caller;
     use super::*;
 
     #[test]
@@ -126,7 +135,7 @@ mod tests {
         let failure = not_started(StartError::SecondPlace { path, why }, PathBuf::new());
         assert_eq!(failure.cause.exit(), Exit::Operator);
         assert_eq!(
-            failure.text("token-broker", false),
+            failure.text(&caller(), false),
             "error: the tokens in /mnt/second cannot be taken up\n  why:  /mnt/second: Input/output error\n  \
              next: ls -ld /mnt/second      (as the user that runs the broker)\n"
         );

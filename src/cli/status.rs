@@ -71,7 +71,7 @@ pub(crate) fn first_steps() -> [(Next, &'static str); 4] {
     [
         (Next::Dev, "try it: a broker with a sandbox provider, for this terminal's time"),
         (Next::ShowProvider("google".to_owned()), "set up a real provider"),
-        (Next::Serve("config.yaml".into()), "run a broker"),
+        (Next::Help("serve".to_owned()), "run a broker"),
         (Next::Help("environment".to_owned()), "where a broker is looked for"),
     ]
 }
@@ -81,7 +81,7 @@ impl Report for Status {
         let Some(endpoint) = &self.endpoint else {
             let head = "No broker answers here. What you can do:\n".to_owned();
             let steps = first_steps();
-            let lines: Vec<_> = steps.iter().map(|(next, what)| (next.command(page.program), what)).collect();
+            let lines: Vec<_> = steps.iter().map(|(next, what)| (next.command(page.caller), what)).collect();
             let widest = lines.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
             return lines
                 .iter()

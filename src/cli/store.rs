@@ -17,7 +17,7 @@ use super::console::Console;
 use super::failure::{Cause, Failure};
 use super::next::Next;
 use super::page::{Page, Report};
-use super::serve::not_started;
+use super::serve::{not_started, remedied};
 use crate::app::offline::{self, ExportError, Exported, Imported, OfflineError, Opened, Taking};
 use crate::config::{Config, Override};
 
@@ -152,6 +152,16 @@ impl Store {
 }
 
 impl Which {
+    /// The flags that name the same store.
+    fn words(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        [("--config", path(&self.config)), ("--engine", self.engine.clone()), ("--path", path(&self.path))]
+            .into_iter()
+            .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
+            .flatten()
+            .collect()
+    }
+
     fn config(self, console: &Console) -> Result<Config, Failure> {
         let path = self.path.map(|path| path.to_string_lossy().into_owned());
         let named =
@@ -167,6 +177,7 @@ impl Which {
 
 impl Export {
     fn run(self, console: &mut Console) -> Result<(), Failure> {
+        let which = self.which.words();
         let config = self.which.config(console)?;
         let key_file = self.export_key_file.as_deref();
         let now = console.now();
@@ -174,12 +185,12 @@ impl Export {
             let stdout = &mut console.output.stdout;
             if stdout.is_terminal {
                 let failure = Failure::new(Cause::Usage, "an export is not written to a terminal");
-                return Err(failure.then(Next::Other("token-broker store export FILE".to_owned())));
+                return Err(failure.then(Next::ExportStore("connections.export".into(), which)));
             }
-            offline::export(&config, key_file, stdout, now).map_err(|error| failed(error, &config))?
+            offline::export(&config, key_file, stdout, now).map_err(|error| failed(error, &config, &which))?
         } else {
             into_file(&self.file, |file| {
-                offline::export(&config, key_file, file, now).map_err(|error| failed(error, &config))
+                offline::export(&config, key_file, file, now).map_err(|error| failed(error, &config, &which))
             })?
         };
         let view = ExportView::new(&self.file, &exported);
@@ -194,12 +205,13 @@ impl Export {
             return Ok(());
         }
         let what = "the export is written, and the store that it was made from is not whole";
-        Err(Failure::new(Cause::Key, what).because(flaws).then(verify_next()))
+        Err(Failure::new(Cause::Key, what).because(flaws).then(Next::VerifyStore(which)))
     }
 }
 
 impl Import {
     async fn run(self, console: &mut Console) -> Result<(), Failure> {
+        let which = self.which.words();
         let config = self.which.config(console)?;
         let taking = Taking { is_merged: self.merge, is_backup: self.backup };
         let stream = if is_stream(&self.file) {
@@ -208,15 +220,16 @@ impl Import {
             fs::File::open(&self.file).map_err(|error| unusable(&self.file, &error))?
         };
         let imported = offline::import(&config, self.export_key_file.as_deref(), stream, taking).await;
-        let imported = imported.map_err(|error| failed(error, &config))?;
+        let imported = imported.map_err(|error| failed(error, &config, &which))?;
         Ok(console.report(&ImportView::new(&config, &imported))?)
     }
 }
 
 impl Verify {
     fn run(self, console: &mut Console) -> Result<(), Failure> {
+        let which = self.which.words();
         let config = self.which.config(console)?;
-        let opened = offline::verify(&config).map_err(|error| failed(error, &config))?;
+        let opened = offline::verify(&config).map_err(|error| failed(error, &config, &which))?;
         let view = VerifyView::new(&config, &opened);
         console.report(&view)?;
         let flaws = flaws(view.missing, view.unreadable, view.rollback.as_deref());
@@ -224,8 +237,8 @@ impl Verify {
             return Ok(());
         }
         let what = format!("the store at {} is not whole", config.store.path.display());
-        let next = "put the newest backup in its place, or start the broker: what is well is served, and refresh tokens that may be spent are not sent";
-        Err(Failure::new(Cause::Key, what).because(flaws).then(Next::Other(next.to_owned())))
+        let fix = "put the newest backup in its place, or start the broker: what is well is served, and refresh tokens that may be spent are not sent";
+        Err(Failure::new(Cause::Key, what).because(flaws).fixed_by(fix))
     }
 }
 
@@ -265,11 +278,8 @@ fn unusable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Cause::Machine, format!("{} cannot be used", path.display())).because(error.to_string())
 }
 
-fn verify_next() -> Next {
-    Next::Other("token-broker store verify".to_owned())
-}
-
-fn failed(error: OfflineError, config: &Config) -> Failure {
+/// Why it failed; `which`: the flags that name the store.
+fn failed(error: OfflineError, config: &Config, which: &[String]) -> Failure {
     let what = error.to_string();
     match error {
         OfflineError::Start(error) => not_started(error, config.seal.key_file.clone()),
@@ -280,9 +290,9 @@ fn failed(error: OfflineError, config: &Config) -> Failure {
                 .because("a broker makes one when it starts")
                 .then(next.with("shows which directory holds"))
         }
-        OfflineError::InMemory => Failure::new(Cause::Usage, what).because("store.engine is memory").then(
-            Next::Other("name a durable engine with --engine, and its directory with --path".to_owned()),
-        ),
+        OfflineError::InMemory => Failure::new(Cause::Usage, what)
+            .because("store.engine is memory")
+            .fixed_by("name a durable engine with --engine, and its directory with --path"),
         OfflineError::Export(error) => {
             let cause = match &error {
                 ExportError::NotEmpty { .. } | ExportError::NotNew => Cause::Usage,
@@ -293,7 +303,11 @@ fn failed(error: OfflineError, config: &Config) -> Failure {
                 | ExportError::Damaged { .. }
                 | ExportError::Io(_) => Cause::Machine,
             };
-            Failure::new(cause, what).because(error.why()).then(Next::Other(error.next().to_owned()))
+            let failure = Failure::new(cause, what).because(error.why());
+            match error.remedy() {
+                Some(remedy) => remedied(failure, remedy),
+                None => failure.then(Next::VerifyStore(which.to_vec())),
+            }
         }
     }
 }

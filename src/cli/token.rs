@@ -158,7 +158,7 @@ impl Report for TokenView {
         let head = format!("{}\n", escape::escaped(&name.to_string()));
         head + &page.fields(&[
             ("token", "not shown on a terminal".to_owned()),
-            ("to see it", show.command(page.program)),
+            ("to see it", show.command(page.caller)),
             ("type", self.token_type.clone()),
             ("expires", page.time(times::of_wire(self.expires_at), "never")),
             ("scopes", self.scopes.join(" ")),
@@ -171,6 +171,7 @@ impl Report for TokenView {
 #[cfg(test)]
 mod tests {
     use super::super::console::tests::Desk;
+    use super::super::next::tests::caller;
     use super::*;
 
     fn view(may_show: bool) -> TokenView {
@@ -210,7 +211,7 @@ mod tests {
         let mut failure = Failure::new(Cause::Broker(Reason::ProviderCircuitOpen), "google is resting");
         failure.retry_after = Some(Duration::from_secs(42));
         let offered = offer_stale(failure, &name, false);
-        let text = offered.text("token-broker", false);
+        let text = offered.text(&caller(), false);
         assert!(
             text.contains("next: token-broker token google user-42 --allow-stale      (or wait 42 s)\n"),
             "{text}"

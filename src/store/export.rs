@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub(crate) use stream::{Reader, Writer};
 
 use super::keyring::{KeyId, KeyRing};
+use super::remedy::Remedy;
 use crate::clock::Timestamp;
 use crate::entropy::Entropy;
 use crate::error::StoreError;
@@ -133,10 +134,10 @@ impl ExportError {
         }
     }
 
-    /// What to do next.
-    pub fn next(&self) -> &'static str {
-        match self {
-            Self::NotAnExport => "token-broker help store import",
+    /// What helps; `None` where a look at the whole store tells.
+    pub fn remedy(&self) -> Option<Remedy> {
+        let fix = match self {
+            Self::NotAnExport => "name a file that `store export` wrote",
             Self::UnknownForm(_) => "run the version of token-broker that wrote it",
             Self::WrongKey { .. } => "name the file of that key with --export-key-file",
             Self::CutOff { .. } | Self::Damaged { .. } => "make the export again, or take another copy of it",
@@ -144,8 +145,9 @@ impl ExportError {
                 "add --merge to add what the store lacks, or name an empty directory with --path"
             }
             Self::NotNew => "name an empty directory with --path",
-            Self::Store(_) | Self::Io(_) => "token-broker store verify",
-        }
+            Self::Store(_) | Self::Io(_) => return None,
+        };
+        Some(Remedy::Change(fix.to_owned()))
     }
 
     /// Whether another key than the one at hand is wanted.

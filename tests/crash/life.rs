@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use token_broker::store::guard::OpenError;
+use token_broker::store::remedy::Remedy;
 
 use super::child::{Acks, Engine, Role, Task, opening};
 use super::points::require_strace;
@@ -42,7 +43,8 @@ fn a_second_opener_waits_and_is_refused_by_name_and_never_opens(engine: Engine) 
         second.lock_patience = Duration::from_millis(patience);
         let error = engine.open(second).err().expect("never opened twice");
         assert_eq!(error, OpenError::Locked { path: folder.join("data"), holder: Some(holder.id()) });
-        assert!(error.next().contains(&holder.id().to_string()), "{}", error.next());
+        let Remedy::Run { words, .. } = error.remedy() else { panic!("{:?}", error.remedy()) };
+        assert_eq!(words, ["ps".to_owned(), "-p".to_owned(), holder.id().to_string()]);
         refused += 1;
     }
     assert!(before == fs::read(folder.join("data").join(engine.file())).unwrap());

@@ -4,6 +4,7 @@ mod browser;
 mod connect;
 mod desk;
 mod docs;
+mod printed;
 mod store;
 
 use std::io::{BufRead as _, BufReader};

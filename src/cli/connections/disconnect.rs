@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use crate::cli::console::tests::Desk;
     use crate::cli::exit::Exit;
+    use crate::cli::next::tests::caller;
 
     fn name() -> Name {
         Name { provider: "google".into(), connection: "user-42".into(), tenant: String::new() }
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn with_nobody_at_the_keyboard_it_fails_at_once_and_names_the_flag() {
         let failure = confirm(&mut Desk::piped().console, &name()).unwrap_err();
-        let command = failure.next[0].command.command("token-broker");
+        let command = failure.next[0].command.command(&caller());
         assert_eq!(command, "token-broker connections disconnect --yes google user-42");
     }
 }

@@ -7,9 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::connections::ConnectionView;
-use super::super::endpoint::Endpoint;
 use super::super::escape::escaped;
-use super::super::next::{Name, Next, quoted};
+use super::super::next::{Caller, Name, Next};
 use super::super::page::{Page, Report, Tone};
 use super::port::Port;
 use super::{CONNECTED, PROVIDER, TO_CONNECT};
@@ -51,22 +50,18 @@ impl Door {
 }
 
 impl Banner {
-    /// `endpoint` is what commands must name, where they would not find this broker by themselves.
+    /// `caller` names the broker where commands would not find this one by themselves.
     pub(super) fn new(
-        program: &str,
+        caller: &Caller,
         data: &Path,
         kept: bool,
         doors: Vec<Door>,
         connection: ConnectionView,
-        endpoint: Option<Endpoint>,
         consent_url: String,
     ) -> Self {
         let name =
             Name { provider: PROVIDER.to_owned(), connection: CONNECTED.to_owned(), tenant: String::new() };
-        let mut command = Next::Token { name, allow_stale: false, show: true }.command(program);
-        if let Some(endpoint) = endpoint {
-            command.push_str(&format!(" --endpoint {}", quoted(&endpoint.to_string())));
-        }
+        let command = Next::Token { name, allow_stale: false, show: true }.command(caller);
         let tcp = doors.iter().find_map(|door| door.address.strip_prefix("tcp://")).unwrap_or_default();
         let body = format!("{{\"provider\":\"{PROVIDER}\",\"connection\":\"{CONNECTED}\"}}");
         let grpcurl = format!(
@@ -147,8 +142,8 @@ mod tests {
             Door::new("sandbox", "http://127.0.0.1:45681".into(), &taken),
         ];
         let url = "http://127.0.0.1:45682/connect".to_owned();
-        let banner =
-            Banner::new("target/release/token-broker", data, false, doors, connection.into(), None, url);
+        let caller = Caller { program: "target/release/token-broker".into(), endpoint: None };
+        let banner = Banner::new(&caller, data, false, doors, connection.into(), url);
         let mut desk = Desk::terminal("");
         desk.console.report(&banner).unwrap();
         let text = desk.stdout.text();

@@ -221,6 +221,7 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
+    use crate::cli::next::tests::caller;
 
     fn refused(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Refusal {
         let pairs = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -280,7 +281,7 @@ mod tests {
         let failure =
             refused(Code::FailedPrecondition, "SCOPE_NOT_GRANTED", &metadata).failure(Some(&name()));
         assert_eq!(
-            failure.next[0].command.command("token-broker"),
+            failure.next[0].command.command(&caller()),
             "token-broker connect google user-42 --scope drive --scope mail"
         );
     }

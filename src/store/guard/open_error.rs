@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::clock::Timestamp;
 use crate::store::keyring::KeyId;
+use crate::store::remedy::{Remedy, look_at};
 
-/// Why a store cannot be opened. `Display` says what; [`OpenError::why`] and [`OpenError::next`] the rest.
+/// Why a store cannot be opened. `Display` says what; [`OpenError::why`] and [`OpenError::remedy`] the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
@@ -114,34 +115,41 @@ impl OpenError {
         }
     }
 
-    /// What to do next: a command that runs, or a setting.
-    pub fn next(&self) -> String {
+    /// What helps.
+    pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Locked { holder: Some(holder), .. } => format!("ps -p {holder}"),
-            Self::Locked { path, holder: None } => format!("fuser {}", path.join("lock").display()),
-            Self::WrongKey { wants, .. } => {
-                format!("token-broker keys list        (then point seal.key_file to {wants})")
+            Self::Locked { holder: Some(holder), .. } => {
+                Remedy::run(["ps", "-p", &holder.to_string()], "shows which process that is")
             }
-            Self::UnknownFormat { .. } => "run the version of token-broker that wrote it".to_owned(),
-            Self::OtherEngine { found, .. } => format!(
-                "set store.engine to {found}        (or move it: token-broker store export FILE, then store import FILE)"
-            ),
+            Self::Locked { holder: None, .. } => {
+                Remedy::Change("end the process that has it open; one broker owns a store".to_owned())
+            }
+            Self::WrongKey { wants, .. } => {
+                Remedy::Change(format!("point seal.key_file to the file that holds {wants}"))
+            }
+            Self::UnknownFormat { .. } => {
+                Remedy::Change("run the version of token-broker that wrote it".to_owned())
+            }
+            Self::OtherEngine { found, .. } => Remedy::Change(format!(
+                "set store.engine to {found}, or move it: `store export` with that engine, `store import` with the new one"
+            )),
             Self::Unopenable { path, .. } => {
-                let store = path.join("store");
-                let (store, aside) = (store.display(), path.join("store.aside"));
-                format!(
-                    "mv {store} {}        (keeps it for repair; the next start makes a new one)",
-                    aside.display()
+                let (store, aside) = (path.join("store"), path.join("store.aside"));
+                Remedy::run(
+                    ["mv", &store.to_string_lossy(), &aside.to_string_lossy()],
+                    "keeps it for repair; the next start makes a new one",
                 )
             }
-            Self::Throwaway { .. } => {
-                "set store.path to a persistent volume, or store.ephemeral to true if you mean it".to_owned()
-            }
-            Self::OtherPlace { note, .. } => format!(
-                "mount its volume, or point store.escrow_path to it        (if it is lost for good, rm {}: spent tokens may then be presented)",
-                note.display()
+            Self::Throwaway { .. } => Remedy::Change(
+                "set store.path to a persistent volume, or store.ephemeral to true if you mean it".to_owned(),
             ),
-            Self::Io { path, .. } => format!("ls -ld {}", path.display()),
+            Self::OtherPlace { note, .. } => Remedy::Change(format!(
+                "mount its volume, or point store.escrow_path to it; if it is lost for good, remove {}: spent tokens may then be presented",
+                note.display()
+            )),
+            Self::Io { path, .. } => {
+                Remedy::Run { words: look_at(path), remark: "as the user that runs the broker".to_owned() }
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::store::conformance::{connection, id};
 use crate::store::engine::Found;
 use crate::store::index::{Key, Kind};
 use crate::store::memory::MemoryEngine;
+use crate::store::remedy::Remedy;
 
 /// What the engine does at a call, and what it is asked.
 #[derive(Default)]
@@ -369,7 +370,8 @@ fn a_store_that_was_left_half_made_is_made_anew_and_a_made_one_never_is() {
         fs::rename(data.join("store").join(lost), data.join("lost")).unwrap();
         let error = open(folder.path(), &script).err().unwrap();
         assert_eq!(error, OpenError::Unopenable { path: data.clone(), why: why.to_owned() });
-        assert!(error.next().starts_with("mv "));
+        let Remedy::Run { words, .. } = error.remedy() else { panic!("{:?}", error.remedy()) };
+        assert_eq!(words[..2], ["mv".to_owned(), data.join("store").display().to_string()]);
         assert!(!data.join("store").join(lost).exists(), "not made again in silence");
         fs::rename(data.join("lost"), data.join("store").join(lost)).unwrap();
     }

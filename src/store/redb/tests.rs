@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::store::conformance::{Durable, conformance, connection, id};
+use crate::store::remedy::Remedy;
 use crate::store::{Expected, TokenStore};
 
 fn fresh() -> Durable {
@@ -71,8 +72,9 @@ async fn a_store_of_the_other_engine_is_refused_by_name() {
             matches!(&error, OpenError::OtherEngine { found, asked, .. } if found == own && *asked == other)
         );
         assert_eq!(error.why(), format!("the configuration asks for {other}"));
-        assert!(error.next().contains(&format!("store.engine to {own}")), "{}", error.next());
-        assert!(error.next().contains("store export"), "{}", error.next());
+        let Remedy::Change(fix) = error.remedy() else { panic!("{:?}", error.remedy()) };
+        assert!(fix.contains(&format!("store.engine to {own}")), "{fix}");
+        assert!(fix.contains("store export"), "{fix}");
         assert_eq!(before, fs::read_dir(folder.path().join("data/store")).unwrap().count());
         make(Durable::opening(folder.path())).unwrap();
     }

@@ -8,6 +8,7 @@ use crate::entropy::SeededEntropy;
 use crate::secret::Secret;
 use crate::store::index::Index;
 use crate::store::keyring::KeyRing;
+use crate::store::remedy::Remedy;
 use crate::store::seal::Sealer;
 
 /// The second place of store `number` in `path`.
@@ -182,9 +183,10 @@ async fn a_place_that_was_given_up_is_begun_anew_by_what_the_sentence_says() {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path(), 1);
     fs::remove_dir_all(folder.path().join("second")).unwrap();
-    let next = opened(folder.path(), 1).err().expect("it is refused").next();
+    let remedy = opened(folder.path(), 1).err().expect("it is refused").remedy();
     let note = folder.path().join("second-place");
-    assert!(next.contains(&format!("rm {}", note.display())), "{next}");
+    let Remedy::Change(fix) = remedy else { panic!("{remedy:?}") };
+    assert!(fix.contains(&format!("remove {}", note.display())), "{fix}");
     fs::remove_file(note).unwrap();
     place(folder.path(), 1);
     assert_eq!(place(folder.path(), 1).list().await.unwrap().unreadable.len(), 0);
