@@ -44,7 +44,7 @@ missing_tools() {
         done
     done
     for tool in "${!wanted_by[@]}"; do
-        printf '%s is missing: install %s\n    cannot run without it:%s\n' "$tool" "${INSTALL[$tool]}" "${wanted_by[$tool]}"
+        printf '%s is missing or too old: install %s\n    cannot run without it:%s\n' "$tool" "${INSTALL[$tool]}" "${wanted_by[$tool]}"
     done
     [[ ${#wanted_by[@]} -eq 0 ]]
 }

@@ -250,6 +250,8 @@ pub(crate) mod tests {
             Next::ExportStore("connections.export".into(), which),
             Next::HelpReason("REAUTH_REQUIRED".into()),
             Next::Help("exit-codes".into()),
+            Next::Help("environment".into()),
+            Next::Help("serve".into()),
             Next::System(["ls", "-ld", "it's a key.txt"].map(str::to_owned).to_vec()),
         ]
     }

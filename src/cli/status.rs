@@ -101,3 +101,25 @@ impl Report for Status {
         text + &providers::list::table(&self.providers, page)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::tests::Desk;
+    use super::super::next::tests::caller;
+    use super::*;
+
+    #[test]
+    fn where_no_broker_answers_five_lines_say_what_to_do() {
+        let mut desk = Desk::piped();
+        nobody(&mut desk.console).unwrap();
+        let text = desk.stdout.text();
+        assert_eq!(text.lines().count(), 5, "{text}");
+        let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/cli/next.txt");
+        let run = std::fs::read_to_string(run).unwrap();
+        for (step, _) in first_steps() {
+            let line = step.command(&caller());
+            assert!(text.contains(&line), "{text}");
+            assert!(run.lines().any(|known| known == line), "{line} is not among the commands that are run");
+        }
+    }
+}

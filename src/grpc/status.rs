@@ -148,12 +148,12 @@ impl Answer {
                 Code::InvalidArgument
             }
             Error::Store(StoreError::Conflict) => {
-                self.tell("connection", about.connection);
+                self.tell_asked(about);
                 Code::Aborted
             }
             Error::Store(StoreError::Unavailable(_)) => Code::Unavailable,
             Error::Store(StoreError::Unreadable(_)) => {
-                self.tell("connection", about.connection);
+                self.tell_asked(about);
                 Code::DataLoss
             }
             Error::ShuttingDown => Code::Unavailable,
@@ -166,7 +166,7 @@ impl Answer {
         self.tell_oauth_error(error.oauth_code());
         match error {
             ProviderError::Denied(_) => {
-                self.tell("connection", about.connection);
+                self.tell_asked(about);
                 let subject = format!("{provider} {}", about.connection);
                 self.precondition("CONSENT", subject.trim_end(), CONSENT_HELPS);
                 Code::FailedPrecondition
@@ -208,6 +208,12 @@ impl Answer {
         self.tell("provider", id.provider.as_str());
         self.tell("connection", id.name.as_str());
         self.tell("tenant", id.tenant.as_str());
+    }
+
+    /// The connection that the request named, where the failure does not know it.
+    fn tell_asked(&mut self, about: About<'_>) {
+        self.tell("connection", about.connection);
+        self.tell("tenant", about.tenant);
     }
 
     fn tell_oauth_error(&mut self, code: Option<&OAuthCode>) {

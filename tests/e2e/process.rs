@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     said: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
+    lines: Receiver<String>,
 }
 
 impl Running {
@@ -31,9 +32,9 @@ impl Running {
             read(child.stdout.take().unwrap(), &said, sender.clone()),
             read(child.stderr.take().unwrap(), &said, sender),
         ];
-        let mut running = Self { child, said, readers };
+        let mut running = Self { child, said, readers, lines };
         loop {
-            match lines.recv_timeout(PATIENCE) {
+            match running.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
                     if let Some(found) = ready(&line) {
                         return (running, found);
@@ -52,8 +53,16 @@ impl Running {
         self.said.lock().unwrap().join("\n")
     }
 
-    /// Waits for the child's end and returns all it has said.
+    /// Waits for the child's end and returns all it has said. One that does not end fails the test: both its streams
+    /// stay open longer than anything here takes.
     pub(crate) fn ended(&mut self) -> (ExitStatus, String) {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("process {} does not end", self.child.id()),
+            }
+        }
         let status = self.child.wait().unwrap();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();

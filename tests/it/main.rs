@@ -13,6 +13,8 @@ mod config;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod disabled;
+#[cfg(test)]
 mod exploration;
 #[cfg(test)]
 mod failpoint;
@@ -34,6 +36,8 @@ mod refresh;
 mod reuse;
 #[cfg(test)]
 mod rooms;
+#[cfg(test)]
+mod runner;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
-use token_broker::error::{Reason, Rule};
+use token_broker::error::{Fault, Reason, Rule};
 use token_broker::grpc::proto::{FOR_APPS, FOR_OPERATORS, admin_v1, v1};
 
 const CANARY: &str = "canary-7f3a";
@@ -19,6 +19,18 @@ fn files() -> Vec<FileDescriptorProto> {
         .collect();
     assert_eq!(files.len(), 5, "a file was added: does every test here see it?");
     files
+}
+
+/// Every method of ours with the full name of its service.
+pub(crate) fn methods() -> Vec<(String, String)> {
+    let of = |file: FileDescriptorProto| {
+        let package = file.package().to_owned();
+        file.service.into_iter().flat_map(move |service| {
+            let name = format!("{package}.{}", service.name());
+            service.method.into_iter().map(move |method| (method.name().to_owned(), name.clone()))
+        })
+    };
+    files().into_iter().flat_map(of).collect()
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -84,6 +96,33 @@ fn the_pages_for_people_name_every_reason_and_no_other() {
         assert_eq!(listed, Vec::from_iter(reasons()), "the table of {page} lists each reason once");
         let named = in_backticks(&text).filter(|word| Reason::parse(word).is_some());
         assert_eq!(BTreeSet::from_iter(named), reasons(), "{page}");
+    }
+}
+
+#[test]
+fn the_pages_for_people_say_whose_move_it_is() {
+    let readme = read("README.md");
+    let rows = readme[readme.find("| whose move |").unwrap()..].lines().skip(2);
+    for row in rows.map_while(|row| row.strip_prefix("| ")) {
+        let (whose, words) = row.split_once(" | ").unwrap();
+        let fault = match whose.split(':').next().unwrap() {
+            "the caller" => Fault::Caller,
+            "the account's owner" => Fault::Owner,
+            "the provider" => Fault::Provider,
+            "whoever runs the broker" => Fault::Operator,
+            "the broker" => Fault::Broker,
+            other => panic!("{other}"),
+        };
+        for word in in_backticks(words) {
+            assert_eq!(Reason::parse(word).unwrap().fault(), fault, "README.md: {word}");
+        }
+    }
+    let page = read("docs/errors.md");
+    let rows = page[page.find("| reason |").unwrap()..].lines().skip(2);
+    for row in rows.map_while(|row| row.strip_prefix("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let reason = Reason::parse(cells[0].trim_end_matches('`')).unwrap();
+        assert_eq!(cells[2], reason.fault().as_str(), "docs/errors.md: {reason}");
     }
 }
 

@@ -27,8 +27,31 @@ declare -rA INSTALL=(
     [cc]="a C compiler (gcc and libc6-dev): the crash suite compiles a library that records writes"
 )
 
+# The oldest version that INSTALL names, and how the tool says its own.
+declare -rA OLDEST=([cargo]=1.95 [go]=1.25 [node]=20 [npm]=10 [python3]=3.10)
+version_of() {
+    case $1 in
+        go) go version ;;
+        *) "$1" --version ;;
+    esac 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)*' | head -n 1
+}
+
+# is_at_least VERSION OLDEST: by its numbers, one after the other.
+is_at_least() {
+    local -a has wants
+    IFS=. read -ra has <<<"$1"
+    IFS=. read -ra wants <<<"$2"
+    local at
+    for at in "${!wants[@]}"; do
+        if ((${has[at]:-0} != wants[at])); then ((${has[at]:-0} > wants[at])); return; fi
+    done
+}
+
 has_tool() {
     case $1 in
+        cargo | go | node | npm | python3)
+            command -v "$1" >/dev/null && is_at_least "$(version_of "$1")" "${OLDEST[$1]}"
+            ;;
         rustfmt) cargo fmt --version >/dev/null 2>&1 ;;
         clippy) cargo clippy --version >/dev/null 2>&1 ;;
         strace | nginx) command -v "$1" >/dev/null || can_apt ;;

@@ -82,7 +82,7 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             provider(ProviderError::Denied(invalid_grant.clone())),
             Code::FailedPrecondition,
             &["PreconditionFailure"],
-            &["connection", "oauthError", "provider"],
+            &["connection", "oauthError", "provider", "tenant"],
         ),
         (
             provider(ProviderError::Misconfigured(OAuthCode::new("invalid_client"))),
@@ -124,9 +124,9 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             &[],
             &["rule"],
         ),
-        (Error::Store(StoreError::Conflict), Code::Aborted, &["RetryInfo"], &["connection"]),
+        (Error::Store(StoreError::Conflict), Code::Aborted, &["RetryInfo"], &["connection", "tenant"]),
         (Error::Store(StoreError::Unavailable("disk".into())), Code::Unavailable, &["RetryInfo"], &[]),
-        (Error::Store(StoreError::Unreadable("seal")), Code::DataLoss, &[], &["connection"]),
+        (Error::Store(StoreError::Unreadable("seal")), Code::DataLoss, &[], &["connection", "tenant"]),
         (Error::ShuttingDown, Code::Unavailable, &["RetryInfo"], &[]),
         (Error::Internal("bug"), Code::Internal, &[], &[]),
     ]
