@@ -7,6 +7,7 @@ mod api;
 mod authorization;
 mod breaker;
 mod budget;
+mod cache;
 pub mod call;
 pub mod catalogue;
 mod client_auth;
@@ -123,6 +124,9 @@ pub trait ProviderClient: Send + Sync {
     fn call_policy(&self) -> CallPolicy {
         CallPolicy::default()
     }
+
+    /// Forgets every answer of its API that is remembered for a connection: the grant behind it ended, or is another's.
+    fn forget_answers(&self, _id: &ConnectionId) {}
 
     /// Checks a call at its API by every rule. Nothing is sent.
     ///

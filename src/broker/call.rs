@@ -26,7 +26,7 @@ use super::{Broker, Source, TokenRequest};
 use crate::connection::{ConnectionId, Credential, ProviderKey};
 use crate::error::{AmbiguousCause, Error, ProviderError};
 use crate::provider::call::{
-    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says,
+    AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
 };
 
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
@@ -111,9 +111,9 @@ impl Broker {
     pub async fn call_streamed(self: &Arc<Self>, call: ProviderCall) -> Result<StreamedAnswer, Error> {
         let mut way = self.way(call, false)?;
         let (answer, source) = self.answered(&mut way).await?;
-        let CallAnswer { status, headers, body, says: _ } = answer;
+        let CallAnswer { status, headers, body, says: _, origin } = answer;
         let body = timed::until(body, way.ends_at, &way.id.provider);
-        Ok(StreamedAnswer { status, headers, body, attempts: way.attempts, source })
+        Ok(StreamedAnswer { status, headers, body, attempts: way.attempts, source, origin })
     }
 
     /// Makes a call and reads its answer, up to `limit` bytes of body. With a `request_id`, the same call asked again
@@ -155,6 +155,14 @@ impl Broker {
         }
     }
 
+    /// Forgets the answers that are remembered for a connection. To be called once its new token is published or its old
+    /// one withdrawn, and before anybody is told: a call that is begun later finds and leaves only what is the new grant's.
+    pub(super) fn forget_answers(&self, id: &ConnectionId) {
+        if let Ok(provider) = self.configured_provider(id.provider.as_str()) {
+            provider.forget_answers(id);
+        }
+    }
+
     fn way(&self, call: ProviderCall, is_unary: bool) -> Result<Way, Error> {
         let provider = self.enabled_provider(call.id.provider.as_str())?;
         let prepared = provider.prepare_call(&call.id, &call.wanted)?;
@@ -186,10 +194,11 @@ impl Broker {
     async fn read(self: &Arc<Self>, way: &mut Way, limit: u64) -> Result<WholeAnswer, Error> {
         loop {
             let (answer, source) = self.answered(way).await?;
-            let CallAnswer { status, headers, body, says: _ } = answer;
+            let CallAnswer { status, headers, body, says: _, origin } = answer;
             match in_time(way.ends_at, &way.id, collected(body, limit)).await {
                 Ok(body) => {
-                    return Ok(WholeAnswer { status, headers, body, attempts: way.attempts, source });
+                    let attempts = way.attempts;
+                    return Ok(WholeAnswer { status, headers, body, attempts, source, origin });
                 }
                 Err(error) => self.repeat(way, error).await?,
             }
@@ -214,6 +223,9 @@ impl Broker {
                     continue;
                 }
             };
+            if answer.origin == Origin::Cache {
+                way.attempts -= 1;
+            }
             match answer.says {
                 Says::Nothing => return Ok((answer, token.source)),
                 Says::TokenRefused => {

@@ -272,6 +272,7 @@ impl Broker {
         self.commit(&turn, &connection, expected).await?;
         let profile = connection.profile.clone();
         turn.publish(self.served(connection)?);
+        self.forget_answers(id);
         tracing::info!(connection = %id, "connected");
         Ok(profile)
     }

@@ -154,6 +154,7 @@ impl Broker {
             self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
         turn.withdraw();
+        self.forget_answers(id);
         Ok(connection.profile)
     }
 

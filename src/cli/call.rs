@@ -99,6 +99,8 @@ pub(crate) struct CallView {
     attempts: u32,
     /// CACHE, STORE, REFRESHED, SHARED_REFRESH or STALE.
     token_source: String,
+    /// PROVIDER, CACHE or REVALIDATED.
+    answer_source: String,
 }
 
 /// One header field.
@@ -254,6 +256,7 @@ async fn collected(console: &mut Console, mut answer: Answer) -> Result<(), Brok
         }
     }
     let token_source = head.token_source().as_str_name().trim_start_matches("TOKEN_SOURCE_").to_owned();
+    let answer_source = head.answer_source().as_str_name().trim_start_matches("ANSWER_SOURCE_").to_owned();
     let (body, body_base64) = match String::from_utf8(body) {
         Ok(text) => (Some(text), None),
         Err(bytes) => (None, Some(STANDARD.encode(bytes.into_bytes()))),
@@ -266,6 +269,7 @@ async fn collected(console: &mut Console, mut answer: Answer) -> Result<(), Brok
         trailers: trailers.into_iter().map(HeaderView::from).collect(),
         attempts: head.attempts,
         token_source,
+        answer_source,
     })?)
 }
 

@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::status::{About, REQUEST_ID, status};
 use crate::broker::Source;
 use crate::error::{Error, Fault};
+use crate::provider::call::Origin;
 
 /// Longest id that a caller may give its request.
 const LONGEST_ID: usize = 128;
@@ -33,6 +34,7 @@ pub(super) struct Told<'a> {
     pub(super) status: u16,
     pub(super) attempts: u32,
     pub(super) source: Source,
+    pub(super) origin: Origin,
     pub(super) sent: u64,
     pub(super) received: u64,
 }
@@ -136,6 +138,7 @@ impl<'a> Call<'a> {
             tenant = said(about.tenant),
             caller = self.caller.map(tracing::field::display),
             source = told.source.as_str(),
+            answer_source = told.origin.as_str(),
             method = told.method,
             status = told.status,
             attempts = told.attempts,

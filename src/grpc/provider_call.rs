@@ -15,7 +15,7 @@ use super::proto::v1;
 use super::wire::{Mistakes, given, token_source};
 use crate::broker::{Broker, ProviderCall, Retry, RetryMode, WholeAnswer};
 use crate::error::Error;
-use crate::provider::call::{CallBody, Wanted};
+use crate::provider::call::{CallBody, Origin, Wanted};
 
 /// The largest body of a unary answer: with its head it stays below the 4 MiB that gRPC clients take by default.
 pub(super) const LARGEST_ANSWER: u64 = 4 * 1024 * 1024 - 128 * 1024;
@@ -117,6 +117,15 @@ pub(super) fn answer(answer: &Arc<WholeAnswer>) -> v1::CallProviderResponse {
         body: answer.body.clone(),
         attempts: answer.attempts,
         token_source: token_source(answer.source).into(),
+        answer_source: answer_source(answer.origin).into(),
+    }
+}
+
+pub(super) fn answer_source(origin: Origin) -> v1::AnswerSource {
+    match origin {
+        Origin::Provider => v1::AnswerSource::Provider,
+        Origin::Cache => v1::AnswerSource::Cache,
+        Origin::Revalidated => v1::AnswerSource::Revalidated,
     }
 }
 

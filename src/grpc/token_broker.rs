@@ -101,6 +101,7 @@ impl TokenBrokerService for TokenBroker {
                     status: answer.status,
                     attempts: answer.attempts,
                     source: answer.source,
+                    origin: answer.origin,
                     sent,
                     received: answer.body.len() as u64,
                 };
@@ -147,6 +148,7 @@ impl TokenBrokerService for TokenBroker {
             status: answer.status,
             attempts: answer.attempts,
             source: answer.source,
+            origin: answer.origin,
             began,
             sent,
             received: 0,

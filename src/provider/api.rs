@@ -5,6 +5,7 @@
 //! whatever is sent went through [`Target::authorize`].
 
 mod held;
+mod recall;
 mod turn;
 
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
 use self::held::{Held, peeked};
+use self::recall::{Recall, Remembered};
 use self::turn::{Leave, Turns, Verdict};
+use super::cache::{Answers, Visit};
 use super::call::{
-    AnswerStream, CallAnswer, CallBody, CallPolicy, PreparedCall, Repeatability, Says, Wanted,
+    AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says, Wanted,
 };
 use super::coding::{self, Bounds};
 use super::field;
@@ -26,7 +29,7 @@ use super::health::ApiHealth;
 use super::http::HttpClient;
 use super::http::api::{ApiClient, ApiRequest, Patience};
 use super::spec::ProviderSpec;
-use super::target::{self, Draft, Target};
+use super::target::{self, AuthorizedTarget, Draft, Target};
 use super::throttle::{Reply, Signals};
 use crate::clock::Clock;
 use crate::connection::{ConnectionId, Credential, ProviderKey, Values};
@@ -51,6 +54,7 @@ struct Shared {
     turns: Turns,
     policy: CallPolicy,
     bounds: Bounds,
+    answers: Option<Answers>,
     idempotency_header: Option<HeaderName>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -93,6 +97,7 @@ impl ProviderApi {
             api,
             policy,
             bounds: Bounds { bytes: limits.max_decompressed_bytes, ratio: limits.max_decompression_ratio },
+            answers: spec.api.cache.as_ref().map(|cache| Answers::new(provider, cache, metrics.clone())),
             idempotency_header: idempotency_header
                 .and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
             clock,
@@ -112,6 +117,13 @@ impl ProviderApi {
     /// Closes the API's breaker by hand.
     pub(in crate::provider) fn close_breaker(&self) {
         self.0.turns.close();
+    }
+
+    /// Forgets the answers that are remembered for a connection.
+    pub(in crate::provider) fn forget(&self, id: &ConnectionId) {
+        if let Some(answers) = &self.0.answers {
+            answers.forget(id);
+        }
     }
 
     /// Holds a call against every rule.
@@ -149,8 +161,12 @@ impl ProviderApi {
             has_key: shared.idempotency_header.as_ref().is_some_and(|name| headers.contains_key(name)),
         };
         let follows = wanted.follow_redirects && [Method::GET, Method::HEAD].contains(&method);
+        // Begun before the call's token is taken: one that is of an earlier grant by then leaves nothing behind.
+        let answers = shared.answers.as_ref().filter(|_| method == Method::GET);
+        let visit = answers.map(|answers| answers.visit(id));
         Ok(Box::new(Prepared {
             shared: shared.clone(),
+            visit,
             place,
             headers,
             repeatability,
@@ -179,6 +195,8 @@ impl Place {
 
 struct Prepared {
     shared: Arc<Shared>,
+    /// `None`: its answer is neither remembered nor taken from memory.
+    visit: Option<Visit>,
     place: Place,
     /// The caller's.
     headers: HeaderMap,
@@ -199,7 +217,7 @@ impl PreparedCall for Prepared {
         body: CallBody,
         patience: Duration,
     ) -> Result<CallAnswer, Error> {
-        let Shared { provider, turns, client, .. } = &*self.shared;
+        let Shared { provider, turns, client, clock, .. } = &*self.shared;
         let target = match &self.place {
             Place::Fixed(target) => target.clone(),
             Place::OfConnection(draft) => draft.target(credential.values())?,
@@ -210,26 +228,51 @@ impl PreparedCall for Prepared {
             fields.insert(ACCEPT_ENCODING, coding::ACCEPTED);
         }
         let mut authorized = target.authorize(&credential)?;
+        let visit = self.visit.as_ref().filter(|_| matches!(body, CallBody::Empty));
+        let ticket =
+            visit.and_then(|visit| visit.ticket(authorized.target().address(), self.decompresses, &fields));
+        let mut recall = ticket.map(|ticket| Recall::new(ticket, &authorized));
+        if let Some(remembered) = recall.as_mut().and_then(|recall| recall.found(clock.now())) {
+            self.shared.metrics.call_cached(provider.as_str(), "hit");
+            return Ok(self.given(remembered));
+        }
         let leave = turns.enter(credential.of(), patience).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;
         loop {
             let mut headers = fields.clone();
+            if let Some(recall) = &mut recall {
+                recall.ask(&mut headers, clock.now());
+            }
             authorized.sign(&mut headers);
             let (method, url) = (authorized.method().clone(), authorized.url().clone());
-            let response = match client.send(ApiRequest { method, url, headers, body }).await {
+            let sent = client.send(ApiRequest { method, url, headers, body }).await;
+            self.note_writing(&authorized);
+            let response = match sent {
                 Ok(response) => response,
                 Err(error) => {
                     leave.settle(verdict(&error));
                     return Err(error);
                 }
             };
-            match location(&response).filter(|_| self.follows) {
-                Some(location) => {
-                    authorized = authorized.target().redirected(location)?.authorize(&credential)?
+            if let Some(location) = location(&response).filter(|_| self.follows) {
+                authorized = authorized.target().redirected(location)?.authorize(&credential)?;
+                // What comes now is another address's.
+                recall = None;
+            } else if let Some(recall) = recall.as_mut().filter(|recall| recall.is_answered_by(&response)) {
+                leave.learn(self.shared.signals.quota(response.headers()));
+                if let Some(remembered) = recall.renewed(&response, credential.token(), clock.now()) {
+                    leave.answered(response.status().as_u16());
+                    leave.settle(Verdict::Works);
+                    self.shared.metrics.call_cached(provider.as_str(), "revalidated");
+                    return Ok(self.given(remembered));
                 }
-                None => return self.read(response, credential, leave).await,
+            } else {
+                if recall.is_some() {
+                    self.shared.metrics.call_cached(provider.as_str(), "miss");
+                }
+                return self.read(response, credential, leave, recall).await;
             }
             body = CallBody::Empty;
         }
@@ -237,20 +280,46 @@ impl PreparedCall for Prepared {
 }
 
 impl Prepared {
+    /// Whatever became of a call that may change something: what is remembered of its address is of old.
+    fn note_writing(&self, authorized: &AuthorizedTarget) {
+        let answers = self.shared.answers.as_ref().filter(|_| !authorized.method().is_safe());
+        if let Some(answers) = answers {
+            answers.written(authorized.target().connection(), authorized.target().address());
+        }
+    }
+
+    /// An answer from memory.
+    fn given(&self, remembered: Remembered) -> CallAnswer {
+        let Remembered { mut head, body, origin } = remembered;
+        let body = http_body_util::Full::new(body).map_err(|never| match never {});
+        let body = self.undone(&mut head, AnswerStream::new(body));
+        let (status, headers) = (head.status.as_u16(), head.headers);
+        CallAnswer { status, headers, body, says: Says::Nothing, origin }
+    }
+
+    /// A body as it was before it was coded, where the caller asked for that.
+    fn undone(&self, head: &mut http::response::Parts, body: AnswerStream) -> AnswerStream {
+        if self.decompresses && *self.place.method() != Method::HEAD {
+            coding::decoded(head, body, self.shared.bounds, &self.shared.provider)
+        } else {
+            body
+        }
+    }
+
     /// What an answer says to us, and what is left of it for the caller.
     async fn read(
         &self,
         response: http::Response<AnswerStream>,
         credential: Credential<'_>,
         mut leave: Leave,
+        mut recall: Option<Recall>,
     ) -> Result<CallAnswer, Error> {
         let shared = &self.shared;
-        let (mut head, body) = response.into_parts();
-        let body = if self.decompresses && *self.place.method() != Method::HEAD {
-            coding::decoded(&mut head, body, shared.bounds, &shared.provider)
-        } else {
-            body
-        };
+        let (mut head, mut body) = response.into_parts();
+        if let Some(recall) = &mut recall {
+            body = recall.watch(&head, body, shared.clock.now());
+        }
+        let body = self.undone(&mut head, body);
         let status = head.status.as_u16();
         leave.answered(status);
         let (beginning, body) = if shared.signals.reads_body_of(status) {
@@ -278,12 +347,16 @@ impl Prepared {
             _ => Verdict::Works,
         });
         let token = credential.token().copy();
+        if let Some(recall) = recall {
+            recall.settle(&token, status, says == Says::Nothing);
+        }
         let headers = field::incoming(&head.headers, &token);
         let body = body.map_frame(move |frame| match frame.into_trailers() {
             Ok(trailers) => http_body::Frame::trailers(field::incoming(&trailers, &token)),
             Err(frame) => frame,
         });
-        Ok(CallAnswer { status, headers, body: AnswerStream::new(Held::new(body, leave)), says })
+        let (body, origin) = (AnswerStream::new(Held::new(body, leave)), Origin::Provider);
+        Ok(CallAnswer { status, headers, body, says, origin })
     }
 }
 

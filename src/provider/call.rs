@@ -70,6 +70,30 @@ pub struct CallAnswer {
     pub body: AnswerStream,
     /// What it means to us.
     pub says: Says,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The provider, in answer to this call.
+    Provider,
+    /// The broker's memory; nothing was sent.
+    Cache,
+    /// The broker's memory, and the provider said that nothing has changed.
+    Revalidated,
+}
+
+impl Origin {
+    /// The word on the wire, in the log and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Cache => "cache",
+            Self::Revalidated => "revalidated",
+        }
+    }
 }
 
 impl std::fmt::Debug for CallAnswer {

@@ -364,6 +364,12 @@ impl ProviderClient for OAuthProvider {
         self.api.as_ref().map_or_else(CallPolicy::default, ProviderApi::policy)
     }
 
+    fn forget_answers(&self, id: &ConnectionId) {
+        if let Some(api) = &self.api {
+            api.forget(id);
+        }
+    }
+
     fn prepare_call(&self, id: &ConnectionId, wanted: &Wanted) -> Result<Box<dyn PreparedCall>, Error> {
         match &self.api {
             Some(api) => api.prepared(id, wanted),

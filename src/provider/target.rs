@@ -275,6 +275,11 @@ impl Target {
         self.url.path()
     }
 
+    /// The whole URL as text, by which what is remembered of it is found. To be sent to takes more: a token.
+    pub fn address(&self) -> &str {
+        self.url.as_str()
+    }
+
     /// For which connection it was made out.
     pub fn connection(&self) -> &ConnectionId {
         &self.connection

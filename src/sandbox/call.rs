@@ -147,7 +147,7 @@ impl Reply {
     }
 }
 
-/// Every answer says that nothing of it may be kept or guessed at.
+/// Every answer says that nothing of it may be kept or guessed at, unless a script has it say otherwise.
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body).into_response();
@@ -156,8 +156,10 @@ impl IntoResponse for Reply {
         for (name, value) in self.headers {
             headers.append(name, value);
         }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("pragma", HeaderValue::from_static("no-cache"));
+        if !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert("pragma", HeaderValue::from_static("no-cache"));
+        }
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
         response

@@ -51,6 +51,9 @@ pub struct Metrics {
     breaker_state: Family<BreakerLabels, Gauge>,
     call_duration: Family<ProviderLabel, Histogram, fn() -> Histogram>,
     call_bytes: Family<BytesLabels, Count>,
+    call_cache: Family<OutcomeLabels, Count>,
+    call_cache_entries: Family<ProviderLabel, Gauge>,
+    call_cache_bytes: Family<ProviderLabel, Gauge>,
     api_breaker_state: Family<BreakerLabels, Gauge>,
     refreshes_ahead: Family<ProviderLabel, Count>,
     refreshes_due: Family<ProviderLabel, Gauge>,
@@ -109,6 +112,24 @@ impl Default for Metrics {
                 registry,
                 "call_bytes",
                 "Bytes of bodies in provider calls, by direction",
+                Family::default(),
+            ),
+            call_cache: register(
+                registry,
+                "call_cache",
+                "Provider calls that might be answered from memory: hit, revalidated or miss",
+                Family::default(),
+            ),
+            call_cache_entries: register(
+                registry,
+                "call_cache_entries",
+                "Answers of a provider's API in memory",
+                Family::default(),
+            ),
+            call_cache_bytes: register(
+                registry,
+                "call_cache_bytes",
+                "Bytes of answers of a provider's API in memory",
                 Family::default(),
             ),
             api_breaker_state: register(
@@ -255,6 +276,18 @@ impl Metrics {
         }
     }
 
+    /// Counts a call at the API of `provider` that might be answered from memory: `hit`, `revalidated` or `miss`.
+    pub fn call_cached(&self, provider: &str, outcome: &'static str) {
+        self.call_cache.get_or_create(&OutcomeLabels { provider: provider.to_owned(), outcome }).inc();
+    }
+
+    /// How many answers of `provider` are remembered, and how many bytes that takes.
+    pub fn set_call_cache(&self, provider: &str, entries: usize, bytes: u64) {
+        let label = ProviderLabel { provider: provider.to_owned() };
+        self.call_cache_entries.get_or_create(&label).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.call_cache_bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -314,6 +347,8 @@ mod tests {
         metrics.provider_requested("google", "token", None);
         metrics.set_breaker_state("google", "closed");
         metrics.set_breaker_state("google", "open");
+        metrics.call_cached("google", "hit");
+        metrics.set_call_cache("google", 2, 2048);
         metrics.store_commit_took(Duration::from_micros(300));
         metrics.set_store_blob_files(2);
         metrics.set_store_full(true);
@@ -330,6 +365,9 @@ mod tests {
             "token_broker_refreshes_due{provider=\"google\"} 7",
             "token_broker_refresh_lateness_seconds_bucket{le=\"0.1\",provider=\"google\"} 1",
             "token_broker_grants_ending_total{provider=\"google\"} 1",
+            "token_broker_call_cache_total{provider=\"google\",outcome=\"hit\"} 1",
+            "token_broker_call_cache_entries{provider=\"google\"} 2",
+            "token_broker_call_cache_bytes{provider=\"google\"} 2048",
             "token_broker_connections{provider=\"google\",status=\"ACTIVE\"} 3",
             "token_broker_soonest_grant_expiry_timestamp_seconds{provider=\"google\"} 1790000000.5",
             "token_broker_provider_requests_total{provider=\"google\",kind=\"token\",status_class=\"2xx\"} 1",

@@ -1,6 +1,7 @@
 //! `CallProvider` and `StreamProviderCall` at web servers that other people wrote: what they say comes back as they said
 //! it, whatever its size and its shape.
 
+mod memory;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -35,13 +36,18 @@ impl Desk {
     }
 
     async fn with(upstream: &Upstream, limits: Value) -> Self {
+        Self::of(json!({ "hosts": [upstream.base], "limits": limits })).await
+    }
+
+    /// With that API.
+    async fn of(api: Value) -> Self {
         let home = Home::of(&json!({
             "key": PROVIDER,
             "kind": "oidc",
             "issuer": "http://127.0.0.1:9",
             "client_id": "nobody",
             "client_auth": "none",
-            "api": { "hosts": [upstream.base], "limits": limits },
+            "api": api,
         }));
         let broker = home.start();
         broker.import("user-42", TOKEN).await;
@@ -294,6 +300,46 @@ async fn what_is_compressed_stays_so() {
     let grown = desk.broker.peak_memory() - before;
     println!("a bomb of 64 MiB in {length} bytes: {grown} KiB");
     assert!(grown < 8 * 1024, "{grown} KiB");
+}
+
+#[tokio::test]
+async fn what_is_compressed_is_undone_where_asked() {
+    let upstream = Upstream::nginx();
+    let desk = Desk::at(&upstream).await;
+    let asking = v1::CallProviderRequest { decompress: true, ..request("GET", "/zipped") };
+    let undone = desk.call(asking).await.unwrap();
+    assert_eq!(&undone.body[..], b"a small file\n");
+    assert_eq!(values(&undone.headers, "content-encoding"), [""; 0]);
+    assert_eq!(values(&undone.headers, "vary"), [""; 0]);
+    // Trailers come after what was undone, too.
+    let asking = v1::CallHead { decompress: true, ..head("GET", "/trailers") };
+    let mut body = Vec::new();
+    let (_, trailers) = desk.stream(asking, no_body(), |piece| body.extend_from_slice(&piece)).await.unwrap();
+    assert_eq!((&body[..], values(&trailers, "x-sum")), (&b"a small file\n"[..], vec!["1234", "5678"]));
+}
+
+#[tokio::test]
+async fn a_bomb_is_refused_by_ratio_and_by_size_in_flat_memory() {
+    let upstream = Upstream::nginx();
+    let by_ratio = json!({});
+    let by_size = json!({ "max_decompression_ratio": 2000, "max_decompressed_bytes": 32 << 20 });
+    for (limits, limit, longest) in [
+        (by_ratio, "api.limits.max_decompression_ratio", 2 << 20),
+        (by_size, "api.limits.max_decompressed_bytes", 32 << 20),
+    ] {
+        let desk = Desk::with(&upstream, limits).await;
+        desk.stream(head("GET", "/small.txt"), no_body(), |_| {}).await.unwrap();
+        let before = desk.broker.peak_memory();
+        let asking = v1::CallHead { decompress: true, ..head("GET", "/bomb") };
+        let mut length = 0;
+        let error = desk.stream(asking, no_body(), |piece| length += piece.len()).await.unwrap_err();
+        let grown = desk.broker.peak_memory() - before;
+        println!("a bomb of 64 MiB: {error}; {length} bytes came, {grown} KiB of memory");
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+        assert!(error.message().contains(limit), "{error}");
+        assert!(length <= longest, "{length}");
+        assert!(grown < 8 * 1024, "{grown} KiB");
+    }
 }
 
 #[tokio::test]

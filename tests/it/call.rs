@@ -1,5 +1,6 @@
 //! Calls at a provider's API, over gRPC, by a whole broker beside a sandbox.
 
+mod cache;
 mod decompression;
 mod http2;
 mod limits;

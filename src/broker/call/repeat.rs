@@ -167,6 +167,7 @@ mod tests {
 
     use super::super::super::Source;
     use super::*;
+    use crate::provider::call::Origin;
 
     fn key(request_id: &str) -> Key {
         let id = ConnectionId::parse(String::new(), "p".into(), "c".into()).unwrap();
@@ -180,6 +181,7 @@ mod tests {
             body: Bytes::from(vec![0; bytes]),
             attempts: 1,
             source: Source::Cache,
+            origin: Origin::Provider,
         }))
     }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::Source;
 use crate::connection::ConnectionId;
-use crate::provider::call::{AnswerStream, CallBody, Wanted};
+use crate::provider::call::{AnswerStream, CallBody, Origin, Wanted};
 
 /// What `CallProvider` asks for.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct StreamedAnswer {
     pub attempts: u32,
     /// Where the token of the last attempt came from.
     pub source: Source,
+    /// Where the answer comes from.
+    pub origin: Origin,
 }
 
 /// The same, read to its end.
@@ -73,4 +75,6 @@ pub struct WholeAnswer {
     pub attempts: u32,
     /// Where the token of the last attempt came from.
     pub source: Source,
+    /// Where the answer comes from.
+    pub origin: Origin,
 }

@@ -80,6 +80,7 @@ impl Broker {
         let connection = before.imported(tokens, scopes, now).knowing(import.variables);
         self.commit(&turn, &connection, expected).await?;
         turn.withdraw();
+        self.forget_answers(turn.id());
         Ok(())
     }
 

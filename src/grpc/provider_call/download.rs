@@ -14,9 +14,9 @@ use super::super::proto::v1;
 use super::super::proto::v1::stream_provider_call_response::Part;
 use super::super::watch::Answers;
 use super::super::wire::token_source;
-use super::headers;
 use super::ledger::Ledger;
 use super::upload::LARGEST_CHUNK;
+use super::{answer_source, headers};
 use crate::broker::StreamedAnswer;
 use crate::error::Error;
 use crate::provider::call::AnswerStream;
@@ -49,6 +49,7 @@ pub(in crate::grpc) fn messages(
         headers: headers(&answer.headers),
         attempts: answer.attempts,
         token_source: token_source(answer.source).into(),
+        answer_source: answer_source(answer.origin).into(),
     };
     let download = Download {
         body: answer.body,

@@ -15,6 +15,7 @@ use super::super::status::About;
 use crate::broker::Source;
 use crate::connection::ConnectionId;
 use crate::error::Error;
+use crate::provider::call::Origin;
 
 /// A streamed call, from its head to its end.
 pub(in crate::grpc) struct Ledger {
@@ -26,6 +27,7 @@ pub(in crate::grpc) struct Ledger {
     pub(in crate::grpc) status: u16,
     pub(in crate::grpc) attempts: u32,
     pub(in crate::grpc) source: Source,
+    pub(in crate::grpc) origin: Origin,
     pub(in crate::grpc) began: Instant,
     pub(in crate::grpc) sent: Arc<AtomicU64>,
     pub(in crate::grpc) received: u64,
@@ -80,6 +82,7 @@ impl Ledger {
             status: self.status,
             attempts: self.attempts,
             source: self.source,
+            origin: self.origin,
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received,
         }

@@ -261,7 +261,7 @@ async fn no_more_than_the_budget_is_ever_sent_and_nobody_stands_in_line_for_long
         }
     }
     for from in &sent {
-        let within = sent.iter().filter(|at| (*from..*from + SECOND * 2).contains(at)).count();
+        let within = sent.iter().filter(|at| (*from..*from + SECOND * 2).contains(*at)).count();
         assert!(within <= 10, "{within} from {from:?}");
     }
     assert_eq!((sent.len(), refused), (30, 70), "three windows begin within five seconds");

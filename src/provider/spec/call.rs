@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::limit::CallLimits;
+use super::limit::{AnswerCache, CallLimits};
 use super::span::Span;
 use super::value::{Pattern, Pointer, Template};
 
@@ -34,6 +34,9 @@ pub struct Api {
     pub idempotency_header: Option<String>,
     /// What a call may cost.
     pub limits: CallLimits,
+    /// How much is remembered of answers to GET. Nothing where this is not written; `{}` is enough to have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<AnswerCache>,
 }
 
 impl Default for Api {
@@ -47,6 +50,7 @@ impl Default for Api {
             headers: BTreeMap::new(),
             idempotency_header: None,
             limits: CallLimits::default(),
+            cache: None,
         }
     }
 }

@@ -44,6 +44,24 @@ pub struct CallLimits {
     pub retry: RetryPreset,
 }
 
+/// How much is remembered of answers to GET, all connections together, in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerCache {
+    /// Answers at most.
+    pub max_entries: u32,
+    /// Bytes at most: bodies, fields and addresses. The answers used longest ago go first.
+    pub max_bytes: u64,
+    /// Bytes of one body at most; a larger one is not kept.
+    pub max_body_bytes: u64,
+}
+
+impl Default for AnswerCache {
+    fn default() -> Self {
+        Self { max_entries: 1000, max_bytes: 16 * 1024 * 1024, max_body_bytes: 1024 * 1024 }
+    }
+}
+
 /// How often a call is tried, by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -93,6 +93,13 @@ impl Upstream {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join("www").join(name)
     }
+
+    /// What nginx says of the requests that it logs, one line each. A line is there once the answer to a later request of
+    /// the same connection is.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.directory.path().join("access.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
 }
 
 fn nginx_config(directory: &Path, port: u16) -> String {
@@ -106,6 +113,7 @@ error_log stderr notice;
 events {{ worker_connections 512; }}
 http {{
   access_log off;
+  log_format asked escape=none '$request_method $uri $status [$http_if_none_match]';
   default_type application/octet-stream;
   client_max_body_size 2g;
   client_body_temp_path {place}/body;
@@ -125,6 +133,9 @@ http {{
     location = /trickle {{ limit_rate 4096; try_files /large =404; }}
     location = /gone {{ return 444; }}
     location = /fields {{ include {place}/many.conf; return 200 "many"; }}
+    location /kept/ {{ alias {place}/www/; add_header Cache-Control "max-age=60"; access_log {place}/access.log asked; }}
+    location /doubted/ {{ alias {place}/www/; add_header Cache-Control "no-cache"; gzip on; gzip_types *; gzip_min_length 1; access_log {place}/access.log asked; }}
+    location /cookie/ {{ alias {place}/www/; add_header Cache-Control "max-age=60"; add_header Set-Cookie "a=b"; access_log {place}/access.log asked; }}
     location = /moved {{ return 302 http://198.51.100.1/elsewhere; }}
   }}
 }}

@@ -163,6 +163,11 @@ pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("getrandom", &["entropy"], "randomness comes in by one door"),
     ("reqwest", &["provider::http"], "there is one HTTP client, and it is hardened"),
     ("serde_saphyr", &["config", "provider::catalogue"], "YAML is read where its mistakes are reported"),
+    (
+        "http_cache_semantics",
+        &["provider::cache"],
+        "it is given only what it reads rightly, and only its decisions are used",
+    ),
     ("redb", &["store::redb"], "the engine stays behind its guard layer"),
     ("sled", &["store::sled"], "the engine stays behind its guard layer"),
 ];

@@ -257,6 +257,18 @@ impl ProviderSpec {
             "api.limits.max_decompression_ratio",
             "lets no answer through; it is at least 1, and deflate reaches 1032",
         );
+        if let Some(cache) = &self.api.cache {
+            found.refuse(
+                cache.max_entries == 0,
+                "api.cache.max_entries",
+                "keeps nothing; leave cache out, or write at least 1",
+            );
+            found.refuse(
+                cache.max_body_bytes > cache.max_bytes,
+                "api.cache.max_body_bytes",
+                "is more than max_bytes, so that such a body would never be kept",
+            );
+        }
         for (index, wait) in self.rate.wait.iter().enumerate() {
             found.refuse(
                 wait.header.is_none() && wait.path.is_none() && wait.matches.is_none(),
