@@ -1,6 +1,8 @@
 //! A whole broker in memory: a provider that does what a test says, a store that can be made to fail, a clock that
 //! stands still. No sockets, no time of its own.
 
+mod store;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,18 +21,20 @@ use token_broker::connection::{
     TokenSet,
 };
 use token_broker::entropy::SeededEntropy;
-use token_broker::error::{Error, Mistake, ProviderError, StoreError};
+use token_broker::error::{Error, Mistake, ProviderError};
 use token_broker::provider::health::Health;
 use token_broker::provider::{
     Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
 };
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
-use token_broker::store::{EscrowStore, Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
+use token_broker::store::{EscrowStore, Expected, TokenStore};
 use token_broker::telemetry::Metrics;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use url::Url;
+
+pub(crate) use store::FaultyStore;
 
 pub(crate) const LIFE: Duration = Duration::from_secs(3600);
 
@@ -429,86 +433,5 @@ impl ProviderClient for FakeProvider {
 
     async fn account(&self, _access: &AccessToken) -> Result<Option<Account>, ProviderError> {
         self.account.lock().unwrap().clone()
-    }
-}
-
-/// The memory store, with a switch that makes writes fail.
-pub(crate) struct FaultyStore {
-    inner: Arc<dyn TokenStore>,
-    successes_left: AtomicUsize,
-    failures_left: AtomicUsize,
-    takes_rescues: AtomicBool,
-    pub(crate) puts: AtomicUsize,
-    pub(crate) gets: AtomicUsize,
-    /// Whether reads fail.
-    pub(crate) is_deaf: AtomicBool,
-}
-
-impl FaultyStore {
-    fn new(inner: Arc<dyn TokenStore>) -> Self {
-        Self {
-            inner,
-            successes_left: AtomicUsize::new(0),
-            failures_left: AtomicUsize::new(0),
-            takes_rescues: AtomicBool::new(false),
-            puts: AtomicUsize::new(0),
-            gets: AtomicUsize::new(0),
-            is_deaf: AtomicBool::new(false),
-        }
-    }
-
-    /// After the next `successes` writes, the next `count` fail as a full disk does.
-    pub(crate) fn fail_writes_after(&self, successes: usize, count: usize) {
-        self.successes_left.store(successes, Ordering::SeqCst);
-        self.failures_left.store(count, Ordering::SeqCst);
-    }
-
-    /// After the next `successes` writes it is full, and has room left for what must not be lost.
-    pub(crate) fn fill_after(&self, successes: usize) {
-        self.fail_writes_after(successes, usize::MAX);
-        self.takes_rescues.store(true, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl TokenStore for FaultyStore {
-    async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError> {
-        self.gets.fetch_add(1, Ordering::SeqCst);
-        if self.is_deaf.load(Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("the disk does not answer".into()));
-        }
-        self.inner.get(id).await
-    }
-
-    async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
-        let take = |left: &AtomicUsize| {
-            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-        };
-        if !take(&self.successes_left) && take(&self.failures_left) {
-            return Err(StoreError::Unavailable("no space left".into()));
-        }
-        self.puts.fetch_add(1, Ordering::SeqCst);
-        self.inner.put(connection, expected).await
-    }
-
-    async fn rescue(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
-        if !self.takes_rescues.load(Ordering::SeqCst) {
-            return self.put(connection, expected).await;
-        }
-        self.puts.fetch_add(1, Ordering::SeqCst);
-        TokenStore::put(&*self.inner, connection, expected).await
-    }
-
-    async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError> {
-        self.inner.remove(id, expected).await
-    }
-
-    async fn list(
-        &self,
-        selection: &Selection,
-        after: Option<&PageToken>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        self.inner.list(selection, after, limit).await
     }
 }
