@@ -93,6 +93,7 @@ pub struct Broker {
     cache: cache::Cache,
     calls: call::Calls,
     escrow: escrow::Escrow,
+    recovering: recovery::Recovering,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
     /// Tells what this run has written from what others have.
@@ -126,6 +127,7 @@ impl Broker {
             cache: cache::Cache::default(),
             calls: call::Calls::default(),
             escrow: escrow::Escrow::new(deps.escrow),
+            recovering: recovery::Recovering::default(),
             revocations: Mutex::default(),
             roll: Mutex::default(),
             schedule: Mutex::default(),

@@ -82,6 +82,7 @@ impl Broker {
     }
 
     async fn drive(self: &Arc<Self>) {
+        self.tried_what_was_unfinished().await;
         while let Err(error) = self.survey().await {
             tracing::warn!(%error, reason = %error.reason(), "connections cannot be read yet; trying again");
             tokio::time::sleep(STORE_RETRY).await;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Broker;
 use super::access_token::Demand;
 use super::keep::Weight;
@@ -37,6 +39,26 @@ pub struct Recovery {
     pub unfinished: usize,
     /// Grants that were marked AMBIGUOUS because the store was put back.
     pub marked: usize,
+}
+
+/// How many refreshes that an earlier run left unfinished are being tried for the first time.
+#[derive(Debug, Default)]
+pub(super) struct Recovering(watch::Sender<usize>);
+
+/// One of them.
+struct FirstTry(watch::Sender<usize>);
+
+impl Recovering {
+    fn begin(&self) -> FirstTry {
+        self.0.send_modify(|count| *count += 1);
+        FirstTry(self.0.clone())
+    }
+}
+
+impl Drop for FirstTry {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Broker {
@@ -80,11 +102,11 @@ impl Broker {
         unfinished.sort_by_key(|(deadline, _)| *deadline);
         recovery.unfinished = unfinished.len();
         for (_, profile) in unfinished {
-            let broker = self.clone();
+            let (broker, first) = (self.clone(), self.recovering.begin());
             self.tasks.spawn(async move {
                 let draining = broker.draining.clone();
                 tokio::select! {
-                    () = broker.find_out(profile) => {}
+                    () = broker.find_out(profile, first) => {}
                     () = draining.cancelled() => {}
                 }
             });
@@ -117,8 +139,17 @@ impl Broker {
         self.connection(&id).await
     }
 
-    /// Tries until the outcome is known, or until it is clear that it will not be known for a while.
-    async fn find_out(self: &Arc<Self>, profile: Profile) {
+    /// Returns when each refresh that an earlier run left unfinished was tried once or must wait for longer: what is
+    /// refreshed ahead of expiry comes after. A provider that hangs holds nobody up for long.
+    pub(super) async fn tried_what_was_unfinished(&self) {
+        let mut under_way = self.recovering.0.subscribe();
+        let _ = tokio::time::timeout(HORIZON, under_way.wait_for(|count| *count == 0)).await;
+    }
+
+    /// Tries until the outcome is known, or until it is clear that it will not be known for a while. `first` ends with
+    /// the first try.
+    async fn find_out(self: &Arc<Self>, profile: Profile, first: FirstTry) {
+        let mut first = Some(first);
         let id = profile.id;
         let Ok(provider) = self.enabled_provider(id.provider.as_str()).cloned() else { return };
         let demand = Demand { newer_than: Some(profile.generation), ..Demand::default() };
@@ -135,11 +166,13 @@ impl Broker {
                 return;
             }
             if !pause.is_zero() {
+                drop(first.take());
                 tokio::time::sleep(pause.max(SHORTEST)).await;
             }
             if let Err(error) = self.fetch(&provider, &id, &demand).await {
                 tracing::info!(connection = %id, reason = %error.reason(), "not found out yet");
             }
+            drop(first.take());
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(LONGEST);
         }

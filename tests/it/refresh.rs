@@ -6,7 +6,7 @@ mod second_place;
 
 use std::time::Duration;
 
-use token_broker::broker::{Durability, Recovery, Source, TokenRequest, Trust};
+use token_broker::broker::{Ahead, Durability, Recovery, Source, TokenRequest, Trust};
 use token_broker::clock::Clock as _;
 use token_broker::connection::history::Happening;
 use token_broker::connection::reuse::{Reuse, ReuseProfile};
@@ -15,6 +15,7 @@ use token_broker::error::{AmbiguousCause, Error, OAuthCode, ProviderError, Reaso
 use token_broker::provider::Revocation;
 use token_broker::store::TokenStore as _;
 
+use crate::ahead::Hand;
 use crate::kit::{LIFE, Stage, issued, request};
 
 fn lost() -> ProviderError {
@@ -154,6 +155,28 @@ async fn a_strict_provider_is_asked_exactly_once_more_and_late() {
     let answer = stage.broker.access_token(demanding).await.unwrap();
     assert_eq!(answer.token.access.value.expose(), "at-1");
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_left_unfinished_is_tried_before_anything_is_refreshed_ahead() {
+    let stage = stage(Reuse::Reusable);
+    let (left, due) = (stage.expired("user-42").await, stage.expired("user-43").await);
+    stage.provider.hold();
+    let lost = stage.asking(&left);
+    stage.provider.requests_reach(1).await;
+    let stage = stage.restarted();
+    lost.abort();
+    let _hand = Hand::of(&stage.clock);
+    let found = stage.broker.recover(Trust::Sound).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
+    stage.broker.start_ahead(Ahead::default());
+    stage.provider.requests_reach(2).await;
+    // Time moves on only when nobody has anything else to do.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.provider.presented().len(), 2);
+    assert_eq!(stage.broker.connection(&due).await.unwrap().generation, 1);
+    stage.provider.release();
+    stage.provider.requests_reach(3).await;
 }
 
 #[tokio::test]

@@ -143,6 +143,7 @@ pub(super) const RULES: &[Rule] = &[
             "readiness",
             "sandbox",
             "store::keyring",
+            "store::remedy",
             "telemetry",
         ],
         crates: Crates::AllBut(&["aes_gcm", "axum", "redb", "reqwest", "sled"]),
