@@ -154,6 +154,27 @@ impl Broker {
         let mut tokens = contents.tokens;
         // Of several of one connection the newest: what stayed there by mistake is then found to be of the past.
         tokens.sort_by_key(|held| std::cmp::Reverse(held.attempt.generation));
+        let mut trust = trust;
+        if trust == Trust::Sound
+            && let Some(id) = self.is_behind(&tokens).await?
+        {
+            tracing::error!(connection = %id, "the second place is ahead of the store: the store was put back");
+            // A copy of all that lies at the store's path shows no rollback by itself. What is ahead of it stays here until
+            // all is marked, so that the next start finds it again. What came of a record as it is comes before: it says
+            // of its grant more than the mark.
+            let mut later = Vec::new();
+            for held in tokens {
+                match self.tokens.get(&held.id).await {
+                    Ok(Some(stored)) if stored.value.profile.generation >= held.attempt.generation => {
+                        kept += usize::from(!self.take_up(held, trust).await?);
+                    }
+                    _ => later.push(held),
+                }
+            }
+            tokens = later;
+            trust = Trust::RolledBack;
+            self.recover(trust).await?;
+        }
         for held in tokens {
             kept += usize::from(!self.take_up(held, trust).await?);
         }
@@ -162,6 +183,20 @@ impl Broker {
             tracing::warn!(found, kept, "tokens that the store had not taken were found in the second place");
         }
         Ok(found)
+    }
+
+    /// A connection whose record is of a time before that of tokens found here; `None` where the store lacks nothing.
+    async fn is_behind(&self, tokens: &[EscrowedTokens]) -> Result<Option<ConnectionId>, Error> {
+        for held in tokens {
+            match self.tokens.get(&held.id).await {
+                Ok(Some(stored)) if stored.value.is_before(&held.attempt) => {
+                    return Ok(Some(held.id.clone()));
+                }
+                Ok(_) | Err(StoreError::Unreadable(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Answers whether the tokens were seen to; else they stay where they are.
@@ -188,7 +223,7 @@ impl Broker {
             Err(error) => return Err(error.into()),
         };
         if begun.profile.generation < attempt.generation {
-            return match self.put_forward(&*provider, &id, &attempt, &issued, trust).await? {
+            return match self.put_forward(&*provider, &id, &attempt, &issued).await? {
                 true => {
                     self.drop_aside(&id, &attempt).await;
                     Ok(true)
@@ -214,18 +249,8 @@ impl Broker {
         id: &ConnectionId,
         attempt: &Intent,
         issued: &IssuedTokens,
-        trust: Trust,
     ) -> Result<bool, Error> {
         let reuse = provider.reuse_profile();
-        if let Some(stored) = self.tokens.get(id).await?
-            && stored.value.is_before(attempt)
-            && trust == Trust::Sound
-        {
-            // A copy of all that lies at the store's path shows no rollback by itself. While these tokens are here the
-            // next start finds it again, so the marks come first.
-            tracing::error!(connection = %id, "the second place is ahead of the store: the store was put back");
-            self.recover(Trust::RolledBack).await?;
-        }
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
         let Some(restored) = stored.value.restored(attempt, issued, &self.moment(&reuse)) else {

@@ -8,8 +8,9 @@ use token_broker::app::StartError;
 use token_broker::broker::{Broker, Durability, Escrowed, Trust};
 use token_broker::clock::Timestamp;
 use token_broker::config::Override;
+use token_broker::connection::history::Happening;
 use token_broker::connection::reuse::Reuse;
-use token_broker::connection::{Holder, Intent, Status};
+use token_broker::connection::{ConnectionId, Holder, Intent, Status};
 use token_broker::entropy::OsEntropy;
 use token_broker::error::Reason;
 use token_broker::store::guard::{DurableStore, Opening};
@@ -127,8 +128,19 @@ async fn left_behind_as(
     refresh: &str,
 ) {
     let id = crate::kit::id("user-42");
+    left_behind_of(stage, escrow, &id, attempt_id, generation, refresh).await;
+}
+
+async fn left_behind_of(
+    stage: &Stage,
+    escrow: &dyn EscrowStore,
+    id: &ConnectionId,
+    attempt_id: u64,
+    generation: u64,
+    refresh: &str,
+) {
     let now = token_broker::clock::Clock::now(&*stage.clock);
-    let held = stage.store.get(&id).await.unwrap().unwrap().value;
+    let held = stage.store.get(id).await.unwrap().unwrap().value;
     let attempt = Intent {
         attempt_id,
         holder: Holder(1),
@@ -140,7 +152,7 @@ async fn left_behind_as(
         tries: 1,
         fingerprint: held.tokens.unwrap().refresh.unwrap().fingerprint(),
     };
-    escrow.put(&id, &attempt, &issued("at-late", Some(refresh))).await.unwrap();
+    escrow.put(id, &attempt, &issued("at-late", Some(refresh))).await.unwrap();
 }
 
 async fn taken_up(broker: &Arc<Broker>) -> usize {
@@ -220,6 +232,34 @@ async fn tokens_of_a_connection_that_is_gone_are_revoked_unless_the_store_was_pu
         stage.broker.drain().await;
         assert_eq!(files(folder.path()), files_left);
         assert_eq!(*stage.provider.ended.lock().unwrap(), ended);
+    }
+}
+
+#[tokio::test]
+async fn where_the_second_place_alone_shows_that_a_store_was_put_back_no_grant_that_it_lacks_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    // Three whose records are older than what came for them, and one that the store lacks altogether.
+    let lacking = stage.imported("user-1").await;
+    left_behind_of(&stage, &*escrow, &lacking, 1, 1, "rt-of-one-that-lives").await;
+    let revision = stage.store.get(&lacking).await.unwrap().unwrap().revision;
+    stage.store.remove(&lacking, token_broker::store::Expected::At(revision)).await.unwrap();
+    let mut older = Vec::new();
+    for (name, attempt) in [("user-2", 2), ("user-3", 3), ("user-4", 4)] {
+        let id = stage.imported(name).await;
+        left_behind_of(&stage, &*escrow, &id, attempt, 5, &format!("rt-5-{name}")).await;
+        older.push(id);
+    }
+    taken_up(&stage.broker).await;
+    stage.broker.drain().await;
+    assert!(stage.provider.ended.lock().unwrap().is_empty(), "nothing is revoked");
+    assert_eq!(files(folder.path()), 1, "and the tokens of the one that the store lacks are kept");
+    for id in older {
+        let history = stage.broker.history(&id).await.unwrap();
+        let marks = history.events().iter().filter(|event| event.what == Happening::RolledBack).count();
+        assert_eq!(marks, 1, "{id}: marked once, whatever number of files there is");
+        assert_eq!(stage.broker.connection(&id).await.unwrap().generation, 6);
     }
 }
 
