@@ -16,10 +16,10 @@ use super::keep::Weight;
 use super::{AuthorizationResponse, BeginConnect, Broker, ConnectBegun};
 use crate::connection::{
     CodeWait, ConnectSession, Connection, ConnectionId, Consent, FinishWait, Phase, Profile, SESSION_TTL,
-    Scopes, Status, Told,
+    Scopes, Status, Told, Values,
 };
 use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw};
-use crate::provider::{AuthorizationRequest, CodeGrant, ProviderClient};
+use crate::provider::{AuthorizationRequest, CodeGrant, Occasion, ProviderClient};
 use crate::secret::Secret;
 use crate::store::{Expected, SessionKey};
 
@@ -30,8 +30,19 @@ impl Broker {
     /// `INVALID_REQUEST` with every mistake, the provider's (discovery) or the store's.
     pub async fn begin_connect(&self, request: BeginConnect) -> Result<ConnectBegun, Error> {
         let provider = self.enabled_provider(request.id.provider.as_str())?;
-        let held = self.tokens.get(&request.id).await?.map(|stored| stored.value.profile.variables);
-        request.check(provider.as_ref(), &self.settings, &held.unwrap_or_default())?;
+        let stored = self.tokens.get(&request.id).await?.map(|stored| stored.value.profile);
+        let held = stored.as_ref().map(|profile| profile.variables.clone()).unwrap_or_default();
+        request.check(provider.as_ref(), &self.settings, &held)?;
+        let mut variables = request.variables;
+        // Where no account is known a consent keeps nothing by itself; what the app said of this connection it says still.
+        if stored.is_some_and(|profile| profile.account.is_none()) {
+            for (name, value) in &held {
+                let alone = Values::from([(name.clone(), value.clone())]);
+                if provider.check_variables(Occasion::Connect, &alone, &held).is_ok() {
+                    variables.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
         let scopes: Scopes = match request.scopes.is_empty() {
             true => provider.default_scopes().clone(),
             false => request.scopes.into_iter().collect(),
@@ -63,7 +74,7 @@ impl Broker {
                 redirect_uri: redirect_uri.clone(),
                 return_url: request.return_url,
                 scopes,
-                variables: request.variables,
+                variables,
             }),
         };
         self.sessions.put(key_of(&authorization.state), &begun).await?;

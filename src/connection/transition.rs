@@ -106,8 +106,10 @@ impl Connection {
         let kept = self.tokens.and_then(|tokens| tokens.refresh).filter(|_| !is_other_account);
         let mut tokens = consent.tokens;
         tokens.refresh = tokens.refresh.or(kept);
-        // Nor may a call with its token go where the other's things are.
-        let mut variables = if is_other_account { Values::new() } else { self.profile.variables };
+        // Nor may a call with its token go where the other's things are: what is known stays with an account that is
+        // known to be the same.
+        let is_same_account = before.is_some() && before == after;
+        let mut variables = if is_same_account { self.profile.variables } else { Values::new() };
         variable::learn(&mut variables, consent.variables);
         let profile = Profile {
             account: consent.account,
@@ -384,8 +386,19 @@ mod tests {
         assert_eq!(alice.profile.variables["org"], "a", "nobody said otherwise");
         let bob = connection(consent(None, "bob"), Told::new())(alice.copy());
         assert!(bob.profile.variables.is_empty());
-        let unfit = connection(consent(None, "alice"), told(None))(alice);
+        let unfit = connection(consent(None, "alice"), told(None))(alice.copy());
         assert!(unfit.profile.variables.is_empty());
+        // Whoever it was before, and whoever it is now: nobody knows that it is the same.
+        for now_known in [false, true] {
+            let mut somebody = alice.copy();
+            somebody.profile.account = None;
+            let mut again = consent(None, "bob");
+            if !now_known {
+                again.account = None;
+            }
+            let somebody = connection(again, Told::new())(somebody);
+            assert!(somebody.profile.variables.is_empty(), "now known: {now_known}");
+        }
     }
 
     #[test]
