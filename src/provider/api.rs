@@ -205,6 +205,15 @@ struct Prepared {
     decompresses: bool,
 }
 
+/// A request under way. When it ends, whatever way, what is remembered of an address it may have written to is of old.
+struct Writing<'a>(&'a Prepared, &'a AuthorizedTarget);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.note_writing(self.1);
+    }
+}
+
 #[async_trait]
 impl PreparedCall for Prepared {
     fn repeatability(&self) -> Repeatability {
@@ -247,8 +256,11 @@ impl PreparedCall for Prepared {
             }
             authorized.sign(&mut headers);
             let (method, url) = (authorized.method().clone(), authorized.url().clone());
-            let sent = client.send(ApiRequest { method, url, headers, body }).await;
-            self.note_writing(&authorized);
+            let sent = {
+                // Also where the caller leaves meanwhile: the provider may do it all the same.
+                let _writing = Writing(self, &authorized);
+                client.send(ApiRequest { method, url, headers, body }).await
+            };
             let response = match sent {
                 Ok(response) => response,
                 Err(error) => {

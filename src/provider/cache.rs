@@ -16,6 +16,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use sha2::{Digest as _, Sha256};
 
 pub(in crate::provider) use self::fill::Fill;
 use self::freshness::{Freshness, Look, has_directive};
@@ -31,6 +32,10 @@ const OVERHEAD: u64 = 512;
 const OF_THE_CALLER: [HeaderName; 6] =
     [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
 
+/// Fields that are about the memory, or differ from try to try.
+const OF_THE_TRY: [&str; 7] =
+    ["cache-control", "pragma", "traceparent", "tracestate", "baggage", "x-request-id", "x-correlation-id"];
+
 /// Fields of a stored answer that a 304 does not change: they are about the body, which stays (RFC 9111 section 3.2).
 const OF_THE_BODY: [HeaderName; 3] = [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE];
 
@@ -45,11 +50,13 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// Whose answer, from where, and whether it was asked for compressed.
+/// Whose answer, from where, to which fields, and whether it was asked for compressed. Many an API has a field that selects
+/// an account and names none of its fields in `Vary`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     connection: ConnectionId,
     url: String,
+    fields: [u8; 32],
     is_decoded: bool,
 }
 
@@ -235,10 +242,12 @@ impl Visit {
     ) -> Option<Arc<Ticket>> {
         if OF_THE_CALLER.iter().any(|name| headers.contains_key(name))
             || has_directive(headers.get_all(CACHE_CONTROL), "no-store")
+            || freshness::says_too_much(headers)
         {
             return None;
         }
-        let key = Key { connection: self.connection.clone(), url: url.to_owned(), is_decoded };
+        let fields = print(headers);
+        let key = Key { connection: self.connection.clone(), url: url.to_owned(), fields, is_decoded };
         let mut state = self.answers.state();
         if !state.visits.contains_key(&self.number) {
             return None;
@@ -347,9 +356,12 @@ impl Ticket {
     }
 
     fn cost(&self, headers: &HeaderMap, body: usize) -> u64 {
-        let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let fields = |headers: &HeaderMap| -> usize {
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+        };
         let address = self.key.url.len() + self.key.connection.to_string().len();
-        OVERHEAD + (fields + 2 * address + body) as u64
+        // Those asked for are kept beside it, for `Vary`.
+        OVERHEAD + (fields(headers) + fields(&self.headers) + 2 * address + body) as u64
     }
 }
 
@@ -402,6 +414,25 @@ impl Stored {
         };
         same(ETAG) && (headers.contains_key(ETAG) || same(LAST_MODIFIED))
     }
+}
+
+/// What a request's fields are, but for those that say nothing of what is wanted.
+fn print(headers: &HeaderMap) -> [u8; 32] {
+    let mut names: Vec<&HeaderName> =
+        headers.keys().filter(|name| !OF_THE_TRY.contains(&name.as_str())).collect();
+    names.sort_unstable_by_key(|name| name.as_str());
+    let mut digest = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    };
+    for name in names {
+        for value in headers.get_all(name) {
+            part(name.as_str().as_bytes());
+            part(value.as_bytes());
+        }
+    }
+    digest.finalize().into()
 }
 
 fn has_validator(headers: &HeaderMap) -> bool {

@@ -33,6 +33,15 @@ const OLDEST: u64 = 1 << 31;
 /// The last second of year 9999, beyond which dates cannot be written.
 const LAST_MILLIS: i64 = 253_402_300_799_000;
 
+/// How many bytes they may have in all. Each directive becomes an entry of a map, which nobody counts.
+const MOST_TELLING: usize = 4096;
+
+/// Whether the fields that say whether and how long are longer than any provider's or caller's that means it.
+pub(super) fn says_too_much(headers: &HeaderMap) -> bool {
+    let values = TELLING.iter().flat_map(|name| headers.get_all(name));
+    values.map(HeaderValue::len).sum::<usize>() > MOST_TELLING
+}
+
 /// When and for which requests an answer is good.
 pub(super) struct Freshness {
     policy: CachePolicy,
@@ -52,7 +61,7 @@ pub(super) enum Look {
 impl Freshness {
     /// Of an answer to a GET; `None` where it must not be kept.
     pub(super) fn of(url: &str, asked: &HeaderMap, credential: &HeaderMap, head: &Head<'_>) -> Option<Self> {
-        if head.headers.contains_key(SET_COOKIE) {
+        if head.headers.contains_key(SET_COOKIE) || says_too_much(head.headers) {
             return None;
         }
         let mut response = Response::new(());

@@ -135,17 +135,43 @@ async fn what_the_caller_says_goes_before() {
 }
 
 #[tokio::test]
-async fn an_answer_is_given_to_requests_that_it_varies_not_from() {
+async fn an_answer_is_given_to_requests_like_its_own() {
     let answers = memory(AnswerCache::default());
     let asked = [("accept", "a"), ("accept", "b"), ("x-other", "1")];
     let told = [("cache-control", "max-age=60"), ("vary", "Accept"), ("vary", "authorization")];
     answered(&ask(&answers, "user-42", &asked).unwrap(), &told, b"", at(0)).await;
-    assert_eq!(look(&answers, "user-42", &[("accept", "a"), ("accept", "b")], at(1)), "1");
+    assert_eq!(look(&answers, "user-42", &asked, at(1)), "1");
     assert_eq!(look(&answers, "user-42", &[("accept", "a"), ("accept", "c")], at(1)), "nothing");
     assert_eq!(look(&answers, "user-42", &[], at(1)), "nothing");
     let ticket = ask(&answers, "user-42", &asked).unwrap();
     assert!(matches!(ticket.look(&token("Bearer b"), at(1)), Found::Nothing), "another token");
     assert_eq!(after(&[("cache-control", "max-age=60"), ("vary", "*")], 0).await, "nothing");
+}
+
+#[tokio::test]
+async fn a_field_that_selects_an_account_selects_its_answers_though_no_vary_names_it() {
+    let answers = memory(AnswerCache::default());
+    let of = |account: &'static str| [("x-account", account)];
+    answered(&ask(&answers, "user-42", &of("1")).unwrap(), &[("cache-control", "max-age=60")], b"1", at(0))
+        .await;
+    assert_eq!(look(&answers, "user-42", &of("1"), at(1)), "1");
+    assert_eq!(look(&answers, "user-42", &of("2"), at(1)), "nothing");
+    assert_eq!(look(&answers, "user-42", &[], at(1)), "nothing");
+    let traced = [("x-account", "1"), ("x-request-id", "7")];
+    assert_eq!(
+        look(&answers, "user-42", &traced, at(1)),
+        "1",
+        "what differs from try to try selects nothing"
+    );
+}
+
+#[tokio::test]
+async fn fields_of_thousands_of_directives_are_not_kept() {
+    let many: String = (0..2000).map(|n| format!("d{n},")).collect();
+    assert_eq!(after(&[("cache-control", &format!("{many}max-age=60"))], 1).await, "nothing");
+    assert_eq!(after(&[("vary", &many), ("cache-control", "max-age=60")], 1).await, "nothing");
+    let answers = memory(AnswerCache::default());
+    assert!(ask(&answers, "user-42", &[("cache-control", &many)]).is_none());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Answers that are given again: to whom, and when no more.
 
+use std::time::Duration;
+
 use http::header::{AGE, CACHE_CONTROL, ETAG, SET_COOKIE, VARY};
 use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::grpc::proto::v1;
@@ -114,6 +116,29 @@ async fn what_is_written_to_an_address_is_read_from_it_next() {
     script.next(Endpoint::Echo, fresh("old"));
     asked(&desk, get("/x")).await;
     asked(&desk, v1::CallProviderRequest { method: "DELETE".into(), ..get("/x") }).await;
+    script.next(Endpoint::Echo, fresh("new"));
+    assert_eq!(asked(&desk, get("/x")).await, (Provider, 1, "new".into()));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_have_been_written_by_a_call_whose_caller_left_is_read_anew() {
+    let desk = Desk::with(ENTRY).await;
+    let script = desk.whole.sandbox.script();
+    script.next(Endpoint::Echo, fresh("old"));
+    asked(&desk, get("/x")).await;
+    let mut hold = script.hold_answer(Endpoint::Echo);
+    let writing = tokio::spawn({
+        let mut client = desk.client();
+        let call = v1::CallProviderRequest { method: "DELETE".into(), ..get("/x") };
+        let mut call = tonic::Request::new(call);
+        call.set_timeout(Duration::from_millis(300));
+        async move { client.call_provider(call).await }
+    });
+    hold.reached(1).await;
+    writing.await.unwrap().unwrap_err();
+    hold.release();
+    script.clear();
     script.next(Endpoint::Echo, fresh("new"));
     assert_eq!(asked(&desk, get("/x")).await, (Provider, 1, "new".into()));
     desk.stop().await;
