@@ -158,6 +158,7 @@ impl Broker {
     /// Forgets the answers that are remembered for a connection. To be called once its new token is published or its old
     /// one withdrawn, and before anybody is told: a call that is begun later finds and leaves only what is the new grant's.
     pub(super) fn forget_answers(&self, id: &ConnectionId) {
+        self.calls.repeats.forget(id);
         if let Ok(provider) = self.configured_provider(id.provider.as_str()) {
             provider.forget_answers(id);
         }

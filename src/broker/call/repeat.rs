@@ -66,7 +66,8 @@ struct State {
 }
 
 struct Entry {
-    print: Print,
+    /// `None`: the connection changed hands since, and whoever it belongs to now is told nothing of what came.
+    print: Option<Print>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -94,11 +95,25 @@ impl Repeats {
         let mut state = lock(&self.0);
         state.forget(Instant::now());
         if let Some(entry) = state.entries.get(&key) {
-            return if entry.print == print { Joined::Again(entry.outcome.clone()) } else { Joined::Taken };
+            return if entry.print == Some(print) {
+                Joined::Again(entry.outcome.clone())
+            } else {
+                Joined::Taken
+            };
         }
         let (sender, outcome) = watch::channel(None);
-        state.entries.insert(key.clone(), Entry { print, outcome });
+        state.entries.insert(key.clone(), Entry { print: Some(print), outcome });
         Joined::First(Ticket { state: self.0.clone(), key, sender, is_kept: false })
+    }
+}
+
+impl Repeats {
+    /// A connection ended or changed hands: what its ids stand for is told to nobody any more, and not done twice either.
+    pub(super) fn forget(&self, connection: &ConnectionId) {
+        let mut state = lock(&self.0);
+        for (_, entry) in state.entries.iter_mut().filter(|((of, _), _)| of == connection) {
+            entry.print = None;
+        }
     }
 }
 
@@ -194,6 +209,20 @@ mod tests {
 
     fn is_kept(repeats: &Repeats, request_id: &str) -> bool {
         matches!(repeats.join(key(request_id), [0; 32]), Joined::Again(_))
+    }
+
+    #[test]
+    fn what_an_id_stands_for_is_not_told_to_who_has_the_connection_next() {
+        let repeats = Repeats::default();
+        first(&repeats, "done").settle(answer(1), true);
+        let under_way = first(&repeats, "under way");
+        repeats.forget(&key("").0);
+        under_way.settle(answer(1), true);
+        for id in ["done", "under way"] {
+            assert!(matches!(repeats.join(key(id), [0; 32]), Joined::Taken), "{id}");
+        }
+        first(&repeats, "new").settle(answer(1), true);
+        assert!(is_kept(&repeats, "new"));
     }
 
     #[test]
