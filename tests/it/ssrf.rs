@@ -184,6 +184,9 @@ fn a_pattern_that_lets_any_host_through_is_a_mistake() {
         ("{v}acme.example", "[a-z]+"),
         ("https://{v}:8443/x", r"[a-z.]+"),
         ("{v}", r"[0-9.]+"),
+        ("{v}", r"[a-z0-9-]+\.com"),
+        ("{v}", r"https://[a-z0-9.-]+\.com"),
+        ("https://{v}", r"[a-z0-9-]+\.(io|dev)"),
     ] {
         let spec = json!({
             "variables": {"v": {"from": "token", "pattern": pattern}},

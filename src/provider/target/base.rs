@@ -13,9 +13,28 @@ use crate::error::{Refusal, Rule};
 use crate::provider::spec::value::{Pattern, Template};
 use crate::provider::url::PlainHttp;
 
-/// Hosts that no pattern of a variable at the end of a host may let through.
-const ANYWHERE: &[&str] =
-    &["evil", "evil.example", "evil-1.example.com", "https://evil", "https://evil.example", "192.0.2.1"];
+/// Hosts that no pattern of a variable at the end of a host may let through: anybody's name, below what anybody can
+/// register under.
+fn anywhere() -> impl Iterator<Item = String> {
+    const NAMES: [&str; 4] = ["evil", "evil-1", "e7", "api.evil"];
+    const ENDS: [&str; 12] = [
+        "",
+        ".example",
+        ".example.com",
+        ".com",
+        ".net",
+        ".org",
+        ".io",
+        ".dev",
+        ".app",
+        ".co",
+        ".co.uk",
+        ".cloud",
+    ];
+    let names = NAMES.into_iter().flat_map(|name| ENDS.map(|end| format!("{name}{end}")));
+    let hosts = names.chain(["192.0.2.1".to_owned()]);
+    hosts.flat_map(|host| [host.clone(), format!("https://{host}")])
+}
 
 const NOT_A_HOST: &str = "is not a host; write api.example.com, *.example.com or https://api.example.com/v1";
 
@@ -173,7 +192,7 @@ impl Base {
             behind.split(['.', ':']).filter(|label| !label.starts_with(|c: char| c.is_ascii_digit())).count()
                 >= 3;
         let is_last = self.authority.names().last() == Some(name);
-        if is_last && !is_anchored && ANYWHERE.iter().any(|host| pattern.matches_all(host)) {
+        if is_last && !is_anchored && anywhere().any(|host| pattern.matches_all(&host)) {
             return Err(format!(
                 "ends with {{{name}}}, whose pattern lets any host through; write the provider's own domain into it"
             ));
