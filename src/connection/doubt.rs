@@ -73,7 +73,9 @@ impl Connection {
                 // Where it would have been taken again, the grant is dead. Else it is dead because it was spent, perhaps.
                 let is_word_on_the_grant = match moment.reuse.reuse {
                     Reuse::Reusable => true,
-                    Reuse::Grace { window, .. } => attempt.sent_at < attempt.first_sent_at + window,
+                    Reuse::Grace { window, max_uses, .. } => {
+                        attempt.sent_at < attempt.first_sent_at + window && intent.tries <= max_uses
+                    }
                     Reuse::Count { max_uses, .. } => intent.tries <= max_uses,
                     Reuse::Strict => false,
                 };
@@ -81,12 +83,14 @@ impl Connection {
                 self.profile.doubt = (!is_first && !is_word_on_the_grant).then_some(QUESTIONS);
                 self.profile.intent = None;
             }
-            // This request reached nobody.
+            // This request reached nobody who had heard the question.
             ProviderError::Unavailable { .. }
             | ProviderError::RateLimited { .. }
-            | ProviderError::Malformed
-            | ProviderError::Misconfigured(_)
-            | ProviderError::CircuitOpen { .. } => self.take_back(attempt),
+            | ProviderError::CircuitOpen { .. } => {
+                self.profile.doubt = self.profile.doubt.map(|asked| asked.saturating_sub(1));
+                self.take_back(attempt);
+            }
+            ProviderError::Malformed | ProviderError::Misconfigured(_) => self.take_back(attempt),
         }
         self.profile.updated_at = moment.now;
         Landed { connection: self, verdict: Verdict::Failed }

@@ -40,8 +40,12 @@ impl Broker {
                     Error::ConnectionAmbiguous { connection: id.clone(), retry_after: now.until(due) };
                 return Ok(Some(Unknown { error, until: Some(due) }));
             }
-            // A provider that refuses this client tells it nothing; what is held can be revoked all the same, perhaps.
-            let Ok(admission) = provider.admit(Urgency::Rescue).await else { return Ok(None) };
+            let admission = match provider.admit(Urgency::Rescue).await {
+                Ok(admission) => admission,
+                // Who refuses this client tells it nothing; what is held can be revoked all the same, perhaps.
+                Err(ProviderError::Misconfigured(_)) => return Ok(None),
+                Err(error) => return Ok(Some(self.not_asked(id, error))),
+            };
             let turn = self.cache.turn(id).await;
             if self.tokens.get(id).await?.is_none_or(|now| now.revision != stored.revision) {
                 continue;
@@ -76,12 +80,17 @@ impl Broker {
                         return Ok(Some(Unknown { error: error.into(), until: None }));
                     }
                     if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
-                        let pause = error.retry_after().unwrap_or(PAUSE);
-                        let error = Error::Provider { provider: id.provider.clone(), error };
-                        return Ok(Some(Unknown { error, until: Some(self.clock.now() + pause) }));
+                        return Ok(Some(self.not_asked(id, error)));
                     }
                 }
             }
         }
+    }
+
+    /// The provider could not be asked, and is when it may be.
+    fn not_asked(&self, id: &ConnectionId, error: ProviderError) -> Unknown {
+        let pause = error.retry_after().unwrap_or(PAUSE);
+        let error = Error::Provider { provider: id.provider.clone(), error };
+        Unknown { error, until: Some(self.clock.now() + pause) }
     }
 }

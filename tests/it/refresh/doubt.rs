@@ -94,6 +94,21 @@ async fn it_is_pending_while_the_lost_request_may_still_arrive_also_over_a_resta
 }
 
 #[tokio::test]
+async fn a_provider_that_is_away_for_long_uses_up_no_question() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    for _ in 0..6 {
+        stage.provider.next(Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }));
+        let answer = disconnected(&stage, &id).await;
+        assert!(matches!(answer, RevocationState::Pending { .. }), "{answer:?}");
+        stage.clock.advance(SETTLED);
+    }
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test]
 async fn a_provider_that_cannot_be_asked_is_asked_again_before_anything_is_revoked() {
     let stage = stage(Reuse::Strict);
     let id = in_doubt(&stage).await;
