@@ -16,7 +16,7 @@ use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::provider_service_client::ProviderServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
-use token_broker::sandbox::{Fault, Generation, On};
+use token_broker::sandbox::{Endpoint, Fault, Generation, On};
 use token_broker::telemetry::{Capture, Filter, Format, Logging};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -129,6 +129,33 @@ async fn connect(channel: &Channel, canaries: &mut Canaries) -> v1::Connection {
     connections.finish_connect(finish).await.unwrap().into_inner().connection.unwrap()
 }
 
+/// The same with a provider that fails on the way; returns what the browser and the app are told.
+async fn walked_into_a_fault(channel: &Channel, canaries: &mut Canaries, connection: &str) -> String {
+    let mut connections = ConnectionServiceClient::new(channel.clone());
+    let asked = v1::BeginConnectRequest {
+        provider: "sandbox".into(),
+        connection: connection.into(),
+        return_url: "http://127.0.0.1:9/done".into(),
+        ..Default::default()
+    };
+    let begun = connections.begin_connect(asked).await.unwrap().into_inner();
+    canaries.plant("session", &begun.session);
+    let authorization = Url::parse(&begun.authorization_url).unwrap();
+    canaries.plant("state", parameter(&authorization, "state"));
+    let callback = location(&get(&authorization).await);
+    canaries.plant("authorization code", parameter(&callback, "code"));
+    let page = get(&callback).await;
+    if !page.to_ascii_lowercase().contains("\nlocation:") {
+        return page;
+    }
+    let returned = location(&page);
+    let Some((_, code)) = returned.query_pairs().find(|(key, _)| key == "code") else { return page };
+    let code = canaries.plant("one-time code", code);
+    canaries.assert_absent_but("the return URL", returned.as_str(), "one-time code");
+    let finish = v1::FinishConnectRequest { session: begun.session, code };
+    format!("{:?}", connections.finish_connect(finish).await)
+}
+
 /// Calls at the provider with canaries in every place, answered and refused, both ways.
 async fn called(tokens: &mut TokenBrokerServiceClient<Channel>, canaries: &mut Canaries) -> String {
     let path = canaries.plant("a call's path", "path-canary-4711");
@@ -191,7 +218,7 @@ async fn planted_secrets_are_seen_nowhere() {
     canaries.plant_bytes("ring key", &whole.ring_key());
 
     let bound = whole.build().await;
-    let ops = bound.addresses.ops.unwrap();
+    let (ops, public) = (bound.addresses.ops.unwrap(), bound.addresses.public.unwrap());
     let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
     whole.sandbox.register_redirect_uri(whole.sandbox.client_id(), &bound.broker.redirect_uri("sandbox"));
     let (broker, mut ready) = (bound.broker.clone(), bound.readiness.subscribe());
@@ -236,17 +263,45 @@ async fn planted_secrets_are_seen_nowhere() {
     let body = canaries.plant("a provider's body", "body-canary-4711");
     let description = canaries.plant("error_description", "description-canary-4711");
     let json = format!("{{\"error\":\"invalid_scope\",\"error_description\":\"{description}\"}}");
-    let leaky = [
-        Fault::html(502).body("text/html", body.clone()),
-        Fault::status(200).body("application/json", format!("{{\"access_token\": \"{body}\"")),
-        Fault::status(400).body("application/json", json),
-        Fault::redirect(307, &format!("http://127.0.0.1:9/?x={body}")),
-        Fault::truncated(),
-        Fault::drop_answer(),
-        Fault::oauth_error("invalid_grant"),
-    ];
-    for fault in leaky {
-        whole.sandbox.script().next(On::refresh(), fault.without_processing());
+    let leaky = || {
+        [
+            Fault::html(502).body("text/html", body.clone()),
+            Fault::status(200).body("application/json", format!("{{\"access_token\": \"{body}\"")),
+            Fault::status(400).body("application/json", json.clone()),
+            Fault::redirect(307, &format!("http://127.0.0.1:9/?x={body}")),
+            Fault::truncated(),
+            Fault::drop_answer(),
+            Fault::oauth_error("invalid_grant"),
+        ]
+        .map(Fault::without_processing)
+    };
+    let script = whole.sandbox.script();
+    for fault in leaky() {
+        script.next(On::code_exchange(), fault);
+        seen += &walked_into_a_fault(&channel, &mut canaries, "no-tokens").await;
+    }
+    for fault in leaky() {
+        script.next(Endpoint::UserInfo, fault);
+        seen += &walked_into_a_fault(&channel, &mut canaries, "no-account").await;
+        script.clear();
+    }
+    for (n, fault) in leaky().into_iter().enumerate() {
+        let connection = format!("not-revoked-{n}");
+        let grant = whole.sandbox.grants().issue(&connection, &["openid"]);
+        let import = v1::ImportConnectionRequest {
+            provider: "sandbox".into(),
+            connection: connection.clone(),
+            refresh_token: canaries.plant("a refresh token", grant.refresh_token.unwrap().expose()),
+            ..Default::default()
+        };
+        connections.import_connection(import).await.unwrap();
+        script.next(Endpoint::Revoke, fault);
+        let ended = v1::DisconnectRequest { provider: "sandbox".into(), connection, ..Default::default() };
+        seen += &format!("{:?}", connections.disconnect(ended).await);
+        script.clear();
+    }
+    for fault in leaky() {
+        script.next(On::refresh(), fault);
         let asked = v1::RefreshConnectionRequest {
             provider: "sandbox".into(),
             connection: "imported".into(),
@@ -255,6 +310,9 @@ async fn planted_secrets_are_seen_nowhere() {
         let status = connections.refresh_connection(asked).await.unwrap_err();
         seen += &format!("{status:?} {status}");
     }
+    let made_up = "?state=state-canary-4711&code=code-canary-4711&error_description=description-canary-4711";
+    seen += &get(&Url::parse(&format!("http://{public}/callback/sandbox{made_up}")).unwrap()).await;
+    seen += &get(&Url::parse(&format!("http://{ops}/readyz?verbose")).unwrap()).await;
     let wrong = v1::CompleteConnectRequest {
         state: canaries.plant("a made-up state", "state-canary-4711"),
         code: canaries.plant("a made-up code", "code-canary-4711"),
@@ -284,7 +342,8 @@ async fn planted_secrets_are_seen_nowhere() {
     tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
 
     let grants = whole.sandbox.grants();
-    assert!(grants.list().iter().all(|grant| grant.newest > Some(Generation(1))), "{grants:?}: all rotated");
+    let rotated = grants.list().iter().filter(|grant| grant.newest > Some(Generation(1))).count();
+    assert!(rotated >= 2, "{grants:?}: what was to be refreshed was");
     for token in grants.tokens() {
         canaries.plant("a token of the sandbox", token.expose());
     }
