@@ -96,7 +96,8 @@ pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
         StartError::Key(_) if !key_file.exists() => {
             Failure::new(Cause::Key, what).then(Next::GenerateKey(key_file))
         }
-        StartError::Key(_) => Failure::new(Cause::Key, what),
+        StartError::Key(_) => Failure::new(Cause::Key, what)
+            .fixed_by("mend the file, or name another in seal.key_file; only the broker's user may read it"),
         StartError::Store(error) => {
             let failure = Failure::new(Cause::Key, what).because(error.why());
             if error.is_wrong_key() {
@@ -105,13 +106,18 @@ pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
             }
             remedied(failure, error.remedy())
         }
-        StartError::Listen { source, .. } => Failure::new(Cause::Machine, what).because(source.to_string()),
-        StartError::Bind(_) => Failure::new(Cause::Machine, what),
-        StartError::Tls(_) => Failure::new(Cause::Config, what),
+        StartError::Listen { key, source, .. } => Failure::new(Cause::Machine, what)
+            .because(source.to_string())
+            .fixed_by(format!("end what listens there, or set {key} to another address")),
+        StartError::Bind(_) => Failure::new(Cause::Machine, what).fixed_by(
+            "mend what stands in the way, or set server.grpc.socket or server.grpc.tcp to another place",
+        ),
+        StartError::Tls(_) => Failure::new(Cause::Config, what)
+            .fixed_by("point http.ca_file to certificates in PEM form, or leave it out"),
         StartError::SecondPlace { path, why } => Failure::new(Cause::Machine, what)
             .because(why)
             .then(Next::System(look_at(&path)).with("as the user that runs the broker")),
-        StartError::Serve(_) => Failure::new(Cause::Bug, what),
+        StartError::Serve(_) => Failure::new(Cause::Bug, what).then(Next::HelpReason("INTERNAL".to_owned())),
     }
 }
 
@@ -125,9 +131,13 @@ pub(super) fn remedied(failure: Failure, remedy: Remedy) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::super::exit::Exit;
     use super::super::next::tests::caller;
     use super::*;
+    use crate::grpc::BindError;
+    use crate::store::keyring;
 
     #[test]
     fn a_second_place_that_cannot_be_read_is_the_operators_move() {
@@ -139,5 +149,22 @@ mod tests {
             "error: the tokens in /mnt/second cannot be taken up\n  why:  /mnt/second: Input/output error\n  \
              next: ls -ld /mnt/second      (as the user that runs the broker)\n"
         );
+    }
+
+    #[test]
+    fn whatever_keeps_a_broker_from_starting_says_what_helps() {
+        let existing = tempfile::NamedTempFile::new().unwrap();
+        let refused = || io::Error::from(io::ErrorKind::AddrInUse);
+        let address = ([127, 0, 0, 1], 7452).into();
+        let at = "127.0.0.1:7450".to_owned();
+        for error in [
+            StartError::Key(keyring::KeyRing::load(existing.path()).unwrap_err()),
+            StartError::Bind(BindError::System { at, source: refused() }),
+            StartError::Listen { key: "server.ops.listen", address, source: refused() },
+            StartError::Serve("a door".to_owned()),
+        ] {
+            let failure = not_started(error, existing.path().to_owned());
+            assert!(!failure.fix.is_empty() || !failure.next.is_empty(), "{}", failure.what);
+        }
     }
 }

@@ -98,6 +98,10 @@ impl Refusal {
         };
         let mut failure = Failure::new(self.cause, what);
         failure.why = why;
+        if failure.cause == Cause::Unimplemented {
+            "run the version of token-broker that the broker runs, or a newer broker"
+                .clone_into(&mut failure.fix);
+        }
         failure.next = next;
         failure.mistakes = self.mistakes;
         failure.retry_after = self.retry_after;
