@@ -243,7 +243,7 @@ impl PreparedCall for Prepared {
         let mut recall = ticket.map(|ticket| Recall::new(ticket, &authorized));
         if let Some(remembered) = recall.as_mut().and_then(|recall| recall.found(clock.now())) {
             self.shared.metrics.call_cached(provider.as_str(), "hit");
-            return Ok(self.given(remembered));
+            return Ok(self.given(remembered, &authorized));
         }
         let leave = turns.enter(credential.of(), patience).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
@@ -278,13 +278,13 @@ impl PreparedCall for Prepared {
                     leave.answered(response.status().as_u16());
                     leave.settle(Verdict::Works);
                     self.shared.metrics.call_cached(provider.as_str(), "revalidated");
-                    return Ok(self.given(remembered));
+                    return Ok(self.given(remembered, &authorized));
                 }
             } else {
                 if recall.is_some() {
                     self.shared.metrics.call_cached(provider.as_str(), "miss");
                 }
-                return self.read(response, credential, leave, recall).await;
+                return self.read(response, credential, leave, recall, &authorized).await;
             }
             body = CallBody::Empty;
         }
@@ -301,21 +301,33 @@ impl Prepared {
     }
 
     /// An answer from memory.
-    fn given(&self, remembered: Remembered) -> CallAnswer {
+    fn given(&self, remembered: Remembered, authorized: &AuthorizedTarget) -> CallAnswer {
         let Remembered { mut head, body, origin } = remembered;
         let body = http_body_util::Full::new(body).map_err(|never| match never {});
-        let body = self.undone(&mut head, AnswerStream::new(body));
+        let body = self.undone(&mut head, AnswerStream::new(body), authorized);
         let (status, headers) = (head.status.as_u16(), head.headers);
         CallAnswer { status, headers, body, says: Says::Nothing, origin }
     }
 
-    /// A body as it was before it was coded, where the caller asked for that.
-    fn undone(&self, head: &mut http::response::Parts, body: AnswerStream) -> AnswerStream {
-        if self.decompresses && *self.place.method() != Method::HEAD {
-            coding::decoded(head, body, self.shared.bounds, &self.shared.provider)
-        } else {
-            body
+    /// A body as it was before it was coded, where the caller asked for that. One that cannot be undone is not remembered:
+    /// the next call would only be answered with it again.
+    fn undone(
+        &self,
+        head: &mut http::response::Parts,
+        body: AnswerStream,
+        authorized: &AuthorizedTarget,
+    ) -> AnswerStream {
+        if !self.decompresses || *self.place.method() == Method::HEAD {
+            return body;
         }
+        let body = coding::decoded(head, body, self.shared.bounds, &self.shared.provider);
+        let Some(answers) = self.shared.answers.clone() else { return body };
+        let target = authorized.target();
+        let (connection, url) = (target.connection().clone(), target.address().to_owned());
+        AnswerStream::new(body.map_err(move |error| {
+            answers.written(&connection, &url);
+            error
+        }))
     }
 
     /// What an answer says to us, and what is left of it for the caller.
@@ -325,13 +337,14 @@ impl Prepared {
         credential: Credential<'_>,
         mut leave: Leave,
         mut recall: Option<Recall>,
+        authorized: &AuthorizedTarget,
     ) -> Result<CallAnswer, Error> {
         let shared = &self.shared;
         let (mut head, mut body) = response.into_parts();
         if let Some(recall) = &mut recall {
             body = recall.watch(&head, body, shared.clock.now());
         }
-        let body = self.undone(&mut head, body);
+        let body = self.undone(&mut head, body, authorized);
         let status = head.status.as_u16();
         leave.answered(status);
         let (beginning, body) = if shared.signals.reads_body_of(status) {

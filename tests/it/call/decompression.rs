@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::CONTENT_ENCODING;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING};
 use token_broker::grpc::proto::v1;
 use token_broker::sandbox::{Endpoint, Fault};
 use tonic::Code;
@@ -49,6 +49,27 @@ async fn an_answer_is_decompressed_where_asked_and_nowhere_else() {
     let (head, streamed) = read(&desk, v1::CallHead { decompress: true, ..head() }).await.unwrap();
     assert_eq!(streamed, body);
     assert!(!has_field(&head.headers, "content-encoding"));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_undone_is_not_remembered() {
+    let desk = Desk::with(", api: {cache: {max_entries: 10}}").await;
+    let script = desk.whole.sandbox.script();
+    let remembered = |body: Vec<u8>| {
+        let fault = Fault::status(200).body("text/plain", body).header(CONTENT_ENCODING, "gzip");
+        fault.header(CACHE_CONTROL, "max-age=600")
+    };
+    let body = b"words, and words".repeat(100);
+    let whole = gzip(&body);
+    script.next(Endpoint::Echo, remembered(whole[..whole.len() - 6].to_vec()));
+    script.next(Endpoint::Echo, remembered(whole));
+    let answer = match desk.call(asking("/x")).await {
+        Ok(answer) => answer,
+        Err(_) => desk.call(asking("/x")).await.unwrap(),
+    };
+    assert_eq!(answer.body, body);
+    assert_eq!(answer.answer_source(), v1::AnswerSource::Provider);
     desk.stop().await;
 }
 
