@@ -153,7 +153,10 @@ impl Connection {
             || held.map(RefreshToken::fingerprint) == Some(attempt.fingerprint);
         let may_serve =
             matches!(self.profile.status, Status::Active | Status::Ambiguous | Status::ReauthRequired);
-        if !self.is_before(attempt) || !is_whole || !may_serve {
+        // A consent that the store has lost may have been another account's.
+        let known = (self.profile.account.as_ref(), issued.account.as_ref());
+        let is_anothers = matches!(known, (Some(ours), Some(theirs)) if ours.id != theirs.id);
+        if !self.is_before(attempt) || !is_whole || !may_serve || is_anothers {
             return None;
         }
         self.profile.generation = attempt.generation;

@@ -1,6 +1,7 @@
 //! Outcomes that come when somebody else has written meanwhile, or when the connection is on its way out.
 
 use super::*;
+use crate::connection::Account;
 
 #[test]
 fn tokens_of_one_who_was_fenced_are_saved_while_nobody_else_stored_any() {
@@ -102,5 +103,18 @@ fn who_lost_a_race_changes_nothing_and_calls_nobody_dead() {
         assert_eq!(landed.verdict, Verdict::Superseded);
         assert_eq!(landed.connection.profile, won.profile);
         assert_eq!(landed.connection.tokens, won.tokens);
+    }
+}
+
+#[test]
+fn tokens_of_another_account_are_not_given_to_a_record_of_old() {
+    let reuse = ReuseProfile::default();
+    let account = |id: &str| Some(Account { id: id.to_owned(), email: None });
+    let (mut of_old, attempt) = begun(active(), &at(T0, &reuse));
+    of_old.profile.account = account("alice");
+    let later = Intent { generation: attempt.generation + 4, ..attempt };
+    for (whose, is_taken) in [("alice", true), ("bob", false)] {
+        let came = IssuedTokens { account: account(whose), ..issued("at-5", Some("rt-5")) };
+        assert_eq!(of_old.copy().restored(&later, &came, &at(T0, &reuse)).is_some(), is_taken, "{whose}");
     }
 }
