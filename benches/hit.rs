@@ -75,6 +75,7 @@ async fn broker_with(connections: usize) -> Outcome<Arc<Broker>> {
         public_url: Url::parse("http://127.0.0.1/")?,
         return_urls: Default::default(),
         redirect_uris: Default::default(),
+        ended_histories: 0,
     };
     let broker = Broker::new(deps, settings);
     for number in 0..connections {

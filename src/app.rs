@@ -107,6 +107,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
             exact: public.redirect_uris.iter().map(|uri| uri.as_str().to_owned()).collect(),
             is_loopback_allowed,
         },
+        ended_histories: usize::try_from(config.store.ended_histories).unwrap_or(usize::MAX),
     };
     let ahead = config.refresh.ahead.then(|| Ahead {
         idle_after: config.refresh.idle_after.duration(),

@@ -12,6 +12,7 @@ mod disconnect;
 mod escrow;
 mod keep;
 mod listing;
+mod past;
 mod recovery;
 mod refresh;
 mod roll;
@@ -43,6 +44,7 @@ pub use watch::{TokenEvent, TokenWatch, WatchRequest};
 pub use watch_connections::{ConnectionEvent, ConnectionWatch};
 
 use crate::clock::{Clock, Timestamp};
+use crate::connection::history::Happening;
 use crate::connection::{ConnectionId, Holder, Profile, ProviderKey, Values};
 use crate::entropy::Entropy;
 use crate::error::Error;
@@ -78,6 +80,10 @@ pub struct Settings {
     pub return_urls: AllowedUrls,
     /// Callbacks of apps that forward the answer themselves: an allowlist, matched exactly.
     pub redirect_uris: AllowedUrls,
+    /// How many histories of connections that are no more are kept at most, each for [`REMEMBERED`]; the oldest go first.
+    ///
+    /// [`REMEMBERED`]: crate::connection::REMEMBERED
+    pub ended_histories: usize,
 }
 
 /// The broker: every door asks this one object.
@@ -317,6 +323,19 @@ pub enum RevocationState {
         /// When it is tried again; `None`: soon.
         next_attempt_at: Option<Timestamp>,
     },
+}
+
+impl RevocationState {
+    /// How the connection's history ends with it; `None` where that is yet to be seen.
+    fn end(&self) -> Option<Happening> {
+        match self {
+            Self::Revoked => Some(Happening::Revoked),
+            Self::Unconfirmed => Some(Happening::RevocationUnconfirmed),
+            Self::Unsupported => Some(Happening::RevocationNotSupported),
+            Self::NotNeeded => Some(Happening::RevocationNotNeeded),
+            Self::Pending { .. } => None,
+        }
+    }
 }
 
 /// A page of connections with the place where the next one starts.

@@ -24,7 +24,7 @@ pub use landing::{Landed, Verdict};
 pub use session::{CodeWait, ConnectSession, FinishWait, Phase, SESSION_TTL};
 pub use step::{LATE_PROBE, Moment, Others, Step, Waiting};
 pub use token::{AccessToken, Credential, IssuedTokens, RefreshToken, SURPLUS, Scopes, TokenSet};
-pub use transition::{Consent, QUARANTINE};
+pub use transition::{Consent, QUARANTINE, REMEMBERED};
 pub use variable::{Told, Values};
 
 use crate::clock::Timestamp;

@@ -48,7 +48,7 @@ pub enum Expected {
     At(Revision),
 }
 
-/// Which connections a listing is about. Empty selects all.
+/// Which connections a listing is about. Empty selects all that there are.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Only of this tenant.
@@ -59,12 +59,15 @@ pub struct Selection {
     pub status: Option<Status>,
     /// Only names that start with this.
     pub name_prefix: Option<String>,
+    /// Also what is remembered of those that are no more.
+    pub with_ended: bool,
 }
 
 impl Selection {
     /// Whether `profile` is selected.
     pub fn contains(&self, profile: &Profile) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| *tenant == profile.id.tenant)
+        (self.with_ended || !profile.id.is_ended())
+            && self.tenant.as_ref().is_none_or(|tenant| *tenant == profile.id.tenant)
             && self.provider.as_ref().is_none_or(|provider| *provider == profile.id.provider)
             && self.status.is_none_or(|status| status == profile.status)
             && self

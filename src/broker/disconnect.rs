@@ -192,6 +192,10 @@ impl Broker {
         revision: Revision,
         state: RevocationState,
     ) -> Result<(Profile, RevocationState), Error> {
+        if let Some(end) = state.end() {
+            // Before the record goes: after a crash between the two it is revoked once more, and its end told again.
+            self.remember(&connection, end).await?;
+        }
         match self.forget_record(&turn, Expected::At(revision)).await {
             // Another try was there first, and had the same tokens revoked.
             Err(StoreError::Conflict) if self.tokens.get(turn.id()).await?.is_none() => {}
@@ -199,6 +203,9 @@ impl Broker {
         }
         self.cache.retire(turn);
         let profile = Profile { status: Status::Revoked, updated_at: self.clock.now(), ..connection.profile };
+        if state == RevocationState::Unsupported {
+            tracing::warn!(connection = %profile.id, "the provider has no revocation; the owner must remove the app there");
+        }
         tracing::info!(connection = %profile.id, "disconnected");
         Ok((profile, state))
     }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::access_token::Demand;
 use super::{Broker, ConnectionPage};
-use crate::connection::{ConnectionId, History, Profile};
+use crate::connection::{ConnectionId, Profile};
 use crate::error::Error;
 use crate::provider::health::BreakerState;
 use crate::provider::{ProviderClient, ProviderInfo};
@@ -59,17 +59,6 @@ impl Broker {
     pub async fn connection(&self, id: &ConnectionId) -> Result<Profile, Error> {
         match self.tokens.get(id).await? {
             Some(stored) => Ok(stored.value.profile),
-            None => Err(Error::ConnectionNotFound(id.clone())),
-        }
-    }
-
-    /// What happened to a connection, oldest first.
-    ///
-    /// # Errors
-    /// `CONNECTION_NOT_FOUND`, or the store's.
-    pub async fn history(&self, id: &ConnectionId) -> Result<History, Error> {
-        match self.tokens.get(id).await? {
-            Some(stored) => Ok(stored.value.history),
             None => Err(Error::ConnectionNotFound(id.clone())),
         }
     }

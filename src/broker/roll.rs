@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::connection::{ConnectionId, Profile, ProviderKey, QUARANTINE, SESSION_TTL, Status};
+use crate::connection::{ConnectionId, Profile, ProviderKey, QUARANTINE, REMEMBERED, SESSION_TTL, Status};
 
 /// After so long all records are read again: a write whose outcome nobody was told of may have been done all the same.
 const AGES_AFTER: Duration = Duration::from_secs(3600);
@@ -24,6 +24,8 @@ pub(super) struct Roll {
     providers: Vec<ProviderKey>,
     /// Those for which something is to be done by itself, and when.
     perishable: HashMap<ConnectionId, Timestamp>,
+    /// Histories of connections that are no more, and since when each is kept.
+    past: HashMap<ConnectionId, Timestamp>,
     /// While a walk is under way: what changed since it began, of which it knows less.
     changed: Option<HashSet<u64>>,
     filled_at: Option<Instant>,
@@ -58,6 +60,7 @@ impl Roll {
     pub(super) fn begin(&mut self) {
         self.entries = HashMap::new();
         self.perishable = HashMap::new();
+        self.past = HashMap::new();
         self.changed = Some(HashSet::new());
     }
 
@@ -92,11 +95,22 @@ impl Roll {
         }
         self.entries.remove(&key);
         self.perishable.remove(id);
+        self.past.remove(id);
     }
 
     /// Those for which something is to be done now.
     pub(super) fn due(&self, now: Timestamp) -> Vec<ConnectionId> {
         self.perishable.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Those histories that were kept for long enough at `now`, and the oldest of those that are more than `most`.
+    pub(super) fn past(&self, now: Timestamp, most: usize) -> Vec<(ConnectionId, Timestamp)> {
+        let mut past: Vec<_> = self.past.iter().collect();
+        past.sort_unstable_by_key(|(_, since)| **since);
+        let excess = past.len().saturating_sub(most);
+        let is_over = |at: usize, since: Timestamp| at < excess || since + REMEMBERED <= now;
+        let over = past.into_iter().enumerate().filter(|(at, (_, since))| is_over(*at, **since));
+        over.map(|(_, (id, since))| (id.clone(), *since)).collect()
     }
 
     /// What is known of every provider that ever had a connection.
@@ -131,6 +145,10 @@ impl Roll {
     }
 
     fn enter(&mut self, key: u64, profile: &Profile) {
+        if profile.id.is_ended() {
+            self.past.insert(profile.id.clone(), profile.updated_at);
+            return;
+        }
         match perishes_at(profile) {
             Some(at) => {
                 self.perishable.insert(profile.id.clone(), at);
@@ -244,6 +262,29 @@ mod tests {
         assert_eq!(roll.twins(&profile("unknown", Status::Active)), Some(0));
         roll.note(&Profile { status: Status::ReauthRequired, ..first });
         assert_eq!(roll.twins(&second), Some(0), "it holds nothing that could die");
+    }
+
+    #[test]
+    fn histories_of_what_ended_are_no_connections_and_go_when_they_are_old_or_too_many() {
+        let mut roll = Roll::default();
+        let past = |name: &str, days: u32| {
+            let profile = profile(name, Status::Revoked);
+            let updated_at = NOW + Duration::from_secs(86_400) * days;
+            Profile { id: profile.id.ended(), updated_at, ..profile }
+        };
+        let [first, second, third] = [past("a", 0), past("b", 1), past("c", 2)];
+        for profile in [&third, &first, &second] {
+            roll.note(profile);
+        }
+        assert_eq!(count(&roll, Status::Revoked), 0);
+        let due = |roll: &Roll, at, most| -> Vec<ConnectionId> {
+            roll.past(at, most).into_iter().map(|(id, _)| id).collect()
+        };
+        assert_eq!(due(&roll, NOW, 3), []);
+        assert_eq!(due(&roll, NOW, 1), [first.id.clone(), second.id.clone()]);
+        assert_eq!(due(&roll, NOW + REMEMBERED, 3), std::slice::from_ref(&first.id));
+        roll.forget(&first.id);
+        assert_eq!(due(&roll, NOW + REMEMBERED, 3), []);
     }
 
     #[test]

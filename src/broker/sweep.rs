@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::store::{Expected, Selection};
 
 impl Broker {
-    /// Forgets consents that ran out of time, with the PENDING connections they leave, and counts the rest for the
+    /// Forgets consents that ran out of time, with the PENDING connections they leave, and histories of connections that
+    /// ended long ago or are too many, and counts the rest for the
     /// metrics. Answers how many records went. Meant to run about every minute.
     ///
     /// # Errors
@@ -25,6 +26,10 @@ impl Broker {
         for id in &due {
             swept += usize::from(self.clear(id).await?);
         }
+        let past = self.roll().past(self.clock.now(), self.settings.ended_histories);
+        for (id, since) in &past {
+            swept += usize::from(self.forget_past(id, *since).await?);
+        }
         self.publish_census();
         Ok(swept)
     }
@@ -36,9 +41,10 @@ impl Broker {
     /// The walk over all connections.
     async fn call_the_roll(&self) -> Result<(), Error> {
         self.roll().begin();
+        let all = Selection { with_ended: true, ..Selection::default() };
         let mut after = None;
         loop {
-            let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
+            let page = self.tokens.list(&all, after.as_ref(), 1000).await?;
             let mut roll = self.roll();
             page.profiles.iter().for_each(|profile| roll.met(profile));
             after = page.next;

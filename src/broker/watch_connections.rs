@@ -124,7 +124,7 @@ impl ConnectionWatch {
     }
 
     fn selects(&self, id: &ConnectionId) -> bool {
-        let Selection { tenant, provider, status: _, name_prefix } = &self.selection;
+        let Selection { tenant, provider, status: _, name_prefix, with_ended: _ } = &self.selection;
         tenant.as_ref().is_none_or(|tenant| *tenant == id.tenant)
             && provider.as_ref().is_none_or(|provider| *provider == id.provider)
             && name_prefix.as_ref().is_none_or(|prefix| id.name.as_str().starts_with(prefix.as_str()))

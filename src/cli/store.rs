@@ -88,7 +88,7 @@ pub(crate) struct Verify {
 pub(crate) struct ExportView {
     /// The file; `-` for standard output.
     file: String,
-    /// Connections in it.
+    /// Connections in it, and histories of disconnected ones.
     connections: u64,
     /// Connections that do not open and are not in it.
     unreadable: u64,
@@ -109,7 +109,7 @@ pub(crate) struct ImportView {
     path: String,
     /// Its engine.
     engine: String,
-    /// Connections taken in.
+    /// Connections taken in, and histories of disconnected ones.
     connections: u64,
     /// Connections that the store had already, and kept.
     kept: u64,
@@ -128,7 +128,7 @@ pub(crate) struct VerifyView {
     path: String,
     /// Its engine.
     engine: String,
-    /// Connections that are there.
+    /// Connections that are there, and histories of disconnected ones.
     connections: u64,
     /// Consents under way that are there.
     sessions: u64,

@@ -22,6 +22,8 @@ pub struct Store {
     pub escrow_path: Option<PathBuf>,
     /// Says that losing the store with the process or the pod is meant: every owner then has to consent again.
     pub ephemeral: bool,
+    /// How many disconnected connections have their history kept, at most; the oldest go first, and all after 30 days.
+    pub ended_histories: u32,
 }
 
 /// What keeps connections.
@@ -56,6 +58,7 @@ impl Default for Store {
             path: PathBuf::from("/var/lib/token-broker"),
             escrow_path: None,
             ephemeral: false,
+            ended_histories: 10_000,
         }
     }
 }

@@ -69,6 +69,14 @@ pub enum Happening {
     Surplus,
     /// The provider could not be asked to revoke it.
     RevocationFailed,
+    /// The provider has revoked it. The end.
+    Revoked,
+    /// What was held is revoked, and a token that never came may live on at the provider. The end.
+    RevocationUnconfirmed,
+    /// The provider has no way to revoke it: its owner must remove the app there. The end.
+    RevocationNotSupported,
+    /// It held nothing that could be revoked. The end.
+    RevocationNotNeeded,
     /// Another connection was found to be of the same account: at some providers the older grant then dies.
     SameAccount,
     /// The tokens of a dead grant were wiped.
@@ -77,7 +85,7 @@ pub enum Happening {
 
 impl Happening {
     /// Every kind of event.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Begun,
         Self::Connected,
         Self::Imported,
@@ -94,6 +102,10 @@ impl Happening {
         Self::Revoking,
         Self::Surplus,
         Self::RevocationFailed,
+        Self::Revoked,
+        Self::RevocationUnconfirmed,
+        Self::RevocationNotSupported,
+        Self::RevocationNotNeeded,
         Self::SameAccount,
         Self::Wiped,
     ];
@@ -117,6 +129,10 @@ impl Happening {
             Self::Revoking => "revoking",
             Self::Surplus => "surplus",
             Self::RevocationFailed => "revocation_failed",
+            Self::Revoked => "revoked",
+            Self::RevocationUnconfirmed => "revocation_unconfirmed",
+            Self::RevocationNotSupported => "revocation_not_supported",
+            Self::RevocationNotNeeded => "revocation_not_needed",
             Self::SameAccount => "same_account",
             Self::Wiped => "wiped",
         }
@@ -127,6 +143,12 @@ impl History {
     /// The events, oldest first.
     pub fn events(&self) -> &[Event] {
         &self.0
+    }
+
+    /// The same after the last event of an earlier life under the same name.
+    pub(super) fn after(mut self, earlier: &Self) -> Self {
+        self.0.splice(..0, earlier.0.last().cloned());
+        self
     }
 
     /// One more. Equal ones in a row count as one event, so that a year of refreshes hides nothing.

@@ -33,6 +33,8 @@ pub struct ConnectionId {
 }
 
 const NAME_RULE: &str = "must be 1 to 256 characters of A-Z a-z 0-9 . _ : @ / + -";
+/// How the names of what is remembered end. Not of the alphabet that a caller may use.
+const ENDED: &str = " ended";
 const KEY_RULE: &str = "must be 1 to 64 characters of a-z 0-9 -, starting with a letter";
 
 impl ConnectionId {
@@ -53,6 +55,16 @@ impl ConnectionId {
             return Err(mistakes);
         }
         Ok(Self { tenant: Tenant(tenant), provider: ProviderKey(provider), name: ConnectionName(name) })
+    }
+
+    /// Where the history of this connection lies once it is no more. No caller can say that name: it has a space.
+    pub fn ended(&self) -> Self {
+        Self { name: ConnectionName(format!("{}{ENDED}", self.name)), ..self.clone() }
+    }
+
+    /// Whether this is the name of such a history, and of no connection.
+    pub fn is_ended(&self) -> bool {
+        self.name.as_str().ends_with(ENDED)
     }
 }
 
@@ -153,6 +165,15 @@ mod tests {
         let id = parse("acme", "github-app", "org-7/user.42+x:y_z@h").unwrap();
         assert_eq!(id.to_string(), "github-app org-7/user.42+x:y_z@h [acme]");
         assert!(parse("", "a", &"x".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_connection_lies_where_no_caller_can_ask_for_it() {
+        let id = parse("acme", "google", &"x".repeat(256)).unwrap();
+        let ended = id.ended();
+        assert!(ended.is_ended() && !id.is_ended());
+        assert!(parse("acme", "google", ended.name.as_str()).is_err());
+        assert_eq!((&ended.tenant, &ended.provider), (&id.tenant, &id.provider));
     }
 
     #[test]

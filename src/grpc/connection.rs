@@ -296,6 +296,7 @@ fn selection(request: &v1::ListConnectionsRequest) -> Result<(Selection, usize),
         provider,
         status: status_filter(request.status()),
         name_prefix: given(request.connection_prefix.clone()),
+        with_ended: false,
     };
     mistakes.none_or(Some((selection, page_size.unwrap_or_default())))
 }

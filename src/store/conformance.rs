@@ -14,6 +14,7 @@ use super::guard::{DurableStore, OpenError, Opening};
 use super::keyring::{self, KeyRing};
 use super::{Expected, PageToken, Revision, Selection, SessionKey, SessionStore, TokenStore};
 use crate::clock::Timestamp;
+use crate::connection::history::Happening;
 use crate::connection::{
     AccessToken, CodeWait, ConnectSession, Connection, ConnectionId, Phase, ProviderKey, RefreshToken,
     Scopes, Status, Tenant, TokenSet,
@@ -96,6 +97,7 @@ macro_rules! conformance {
             equal_names_of_different_tenants_do_not_meet,
             a_listing_is_complete_stable_and_paged,
             a_listing_selects,
+            what_is_remembered_of_a_connection_lies_beside_it_and_is_listed_on_demand,
             a_dropped_write_is_wholly_done_or_wholly_undone,
             large_records_come_back_whole_and_shrink_again,
             of_many_takers_exactly_one_gets_the_session,
@@ -335,8 +337,34 @@ pub(crate) async fn a_listing_selects(subject: impl Subject) {
     assert_eq!(count(Selection { status: Some(Status::ReauthRequired), ..Default::default() }).await, 4);
     let name_prefix = Some("org-".to_owned());
     assert_eq!(count(Selection { name_prefix: name_prefix.clone(), ..Default::default() }).await, 8);
-    let narrow = Selection { provider, name_prefix, status: Some(Status::Active), tenant: None };
+    let narrow =
+        Selection { provider, name_prefix, status: Some(Status::Active), tenant: None, with_ended: false };
     assert_eq!(count(narrow).await, 2);
+}
+
+pub(crate) async fn what_is_remembered_of_a_connection_lies_beside_it_and_is_listed_on_demand(
+    subject: impl Subject,
+) {
+    let (store, at) = (subject.tokens(), T0 + Duration::from_secs(60));
+    let living = connection(id("acme", "google", "user-42"), "1");
+    store.put(&living, Expected::Absent).await.unwrap();
+    let past = living.ended(Happening::Revoked, at);
+    store.put(&past, Expected::Absent).await.unwrap();
+    let is_there = async |store: &dyn TokenStore| {
+        let found = store.get(&living.profile.id.ended()).await.unwrap().unwrap().value;
+        assert_eq!((&found.profile, &found.tokens, &found.history), (&past.profile, &None, &past.history));
+        assert_eq!(access(store, &living.profile.id).await.unwrap(), "access-1");
+        assert_eq!(names(store, &Selection::default(), 1).await, ["google user-42 [acme]"]);
+        let all = Selection { with_ended: true, ..Selection::default() };
+        assert_eq!(names(store, &all, 1).await.len(), 2);
+        let revoked = Selection { status: Some(Status::Revoked), ..Selection::default() };
+        assert!(names(store, &revoked, 1).await.is_empty(), "it is no connection");
+    };
+    is_there(&*store).await;
+    drop(store);
+    if let Some(subject) = subject.reopened() {
+        is_there(&*subject.tokens()).await;
+    }
 }
 
 pub(crate) async fn a_dropped_write_is_wholly_done_or_wholly_undone(subject: impl Subject) {

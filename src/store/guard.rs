@@ -127,7 +127,7 @@ pub struct DurableStore {
 pub struct Opened {
     /// Whether this opening made it.
     pub is_new: bool,
-    /// Connections that are there, readable or not.
+    /// Connections that are there, readable or not, and what is remembered of those that are no more.
     pub connections: u64,
     /// Consents under way that are there.
     pub sessions: u64,

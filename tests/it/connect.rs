@@ -1,5 +1,6 @@
 //! Consent, import and disconnect, as apps and owners see them.
 
+mod ended;
 mod twin;
 
 use base64::Engine as _;

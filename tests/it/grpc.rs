@@ -201,7 +201,11 @@ async fn a_connection_lives_from_consent_to_disconnection() {
         .into_inner();
     assert_eq!(gone.revocation(), v1::Revocation::Done);
     assert_eq!(gone.status(), v1::ConnectionStatus::Revoked);
-    assert_eq!(client.get_connection(named).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(client.get_connection(named.clone()).await.unwrap_err().code(), Code::NotFound);
+    let v1::GetConnectionRequest { provider, connection, tenant } = named;
+    let named = v1::GetConnectionHistoryRequest { provider, connection, tenant };
+    let life = client.get_connection_history(named).await.unwrap().into_inner().events;
+    assert_eq!(life.last().unwrap().event, "revoked");
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ impl Stage {
             public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
             return_urls: AllowedUrls { exact: vec![RETURN_URL.into()], is_loopback_allowed: false },
             redirect_uris: AllowedUrls { exact: vec![APP_CALLBACK.into()], is_loopback_allowed: false },
+            ended_histories: 3,
         };
         Self { broker: Broker::new(deps, settings), provider, clock, store, metrics, sessions, escrow, run }
     }

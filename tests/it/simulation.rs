@@ -283,6 +283,7 @@ fn start(
         public_url: url::Url::parse("http://127.0.0.1:7451").unwrap(),
         return_urls: AllowedUrls::default(),
         redirect_uris: AllowedUrls::default(),
+        ended_histories: 10,
     };
     (Broker::new(deps, settings), power)
 }

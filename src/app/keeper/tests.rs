@@ -62,7 +62,10 @@ async fn nobody_is_ready_before_it_is_known_what_an_earlier_run_left() {
         metrics: Arc::new(Metrics::default()),
     };
     let public_url = Url::parse("http://127.0.0.1:7451").unwrap();
-    let broker = Broker::new(deps, Settings { public_url, return_urls: none(), redirect_uris: none() });
+    let broker = Broker::new(
+        deps,
+        Settings { public_url, return_urls: none(), redirect_uris: none(), ended_histories: 0 },
+    );
     let readiness = Readiness::default();
     let closing = CancellationToken::new();
     let keeper = tokio::spawn(keep(broker, readiness.guard("recovery"), None, closing.clone()));

@@ -37,7 +37,8 @@ pub(crate) struct Timeline {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EventView {
     /// begun, connected, imported, refreshed, failed, ambiguous, resumed, recovered, salvaged, denied, reauth_required,
-    /// retried, rolled_back, revoking, surplus, revocation_failed or wiped; more may come.
+    /// retried, rolled_back, revoking, surplus, revocation_failed, same_account, wiped, or at its end revoked,
+    /// revocation_unconfirmed, revocation_not_supported or revocation_not_needed; more may come.
     event: String,
     /// When; of several in a row the first.
     time: Option<String>,

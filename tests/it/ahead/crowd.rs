@@ -187,6 +187,7 @@ impl Crowd {
             public_url: Url::parse("http://127.0.0.1:7451").unwrap(),
             return_urls: AllowedUrls { exact: Vec::new(), is_loopback_allowed: false },
             redirect_uris: AllowedUrls { exact: Vec::new(), is_loopback_allowed: false },
+            ended_histories: 0,
         };
         Self { broker: Broker::new(deps, settings), provider, store, clock, count }
     }

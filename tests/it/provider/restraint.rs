@@ -253,7 +253,7 @@ fn broker(provider: impl Into<Arc<OAuthProvider>>) -> Arc<Broker> {
         metrics: Arc::new(Metrics::default()),
     };
     let public_url = url::Url::parse("http://127.0.0.1:7451").unwrap();
-    Broker::new(deps, Settings { public_url, return_urls: none(), redirect_uris: none() })
+    Broker::new(deps, Settings { public_url, return_urls: none(), redirect_uris: none(), ended_histories: 0 })
 }
 
 fn id(name: &str) -> ConnectionId {

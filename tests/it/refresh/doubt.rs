@@ -58,6 +58,8 @@ async fn a_disconnect_that_cannot_find_out_says_that_nobody_knows() {
     assert_eq!(answer.profile.status, Status::Revoked);
     assert_eq!(ended(&stage), ["rt-0"], "what is held is revoked all the same");
     assert!(stage.store.get(&id).await.unwrap().is_none());
+    let history = stage.broker.history(&id).await.unwrap();
+    assert_eq!(history.events().last().unwrap().what, Happening::RevocationUnconfirmed);
 }
 
 #[tokio::test]

@@ -117,8 +117,12 @@ fn broker(provider: OAuthProvider) -> Arc<Broker> {
     };
     let only = |url: &str| AllowedUrls { exact: vec![url.to_owned()], is_loopback_allowed: false };
     let public_url = url::Url::parse("http://127.0.0.1:7451").unwrap();
-    let settings =
-        Settings { public_url, return_urls: only("https://app.example/"), redirect_uris: only(CALLBACK) };
+    let settings = Settings {
+        public_url,
+        return_urls: only("https://app.example/"),
+        redirect_uris: only(CALLBACK),
+        ended_histories: 0,
+    };
     Broker::new(deps, settings)
 }
 

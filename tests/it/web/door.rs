@@ -73,6 +73,7 @@ impl Door {
             public_url: public_url.clone(),
             return_urls: allowed,
             redirect_uris: AllowedUrls::default(),
+            ended_histories: 0,
         };
         let broker = Broker::new(deps, settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

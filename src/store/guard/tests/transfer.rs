@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use super::*;
+use crate::connection::history::Happening;
 use crate::store::export::ExportError;
 use crate::store::guard::high_water::HighWater;
 use crate::store::guard::{ImportError, Imported, Taking};
@@ -50,6 +51,23 @@ async fn import(
     taking: Taking,
 ) -> Result<Imported, ImportError> {
     DurableStore::import(beside(folder, name), backend(inner), Cursor::new(bytes), ring(folder), taking).await
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_connections_goes_over_too() {
+    for (from, to) in [(Inner::Sled, Inner::Redb), (Inner::Redb, Inner::Sled)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::open(opening(folder.path()), backend(from)).unwrap();
+        let living = connection(id("acme", "google", "user-42"), "1");
+        let past = living.ended(Happening::Revoked, Timestamp::from_millis(9));
+        TokenStore::put(&store, &past, Expected::Absent).await.unwrap();
+        let bytes = exported(&store, folder.path());
+        let there = import(folder.path(), "there", to, &bytes, Taking::default()).await.unwrap();
+        assert_eq!(there.connections, 1);
+        let store = DurableStore::open(beside(folder.path(), "there"), backend(to)).unwrap();
+        let found = TokenStore::get(&store, &living.profile.id.ended()).await.unwrap().unwrap().value;
+        assert_eq!((found.profile, found.history), (past.profile, past.history));
+    }
 }
 
 #[tokio::test]
