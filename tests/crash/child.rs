@@ -7,41 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use token_broker::entropy::OsEntropy;
-use token_broker::store::guard::{DurableStore, OpenError, Opening};
+use token_broker::store::guard::{DurableStore, Opening};
 use token_broker::store::keyring::KeyRing;
-use token_broker::store::{Expected, SessionStore, TokenStore, redb, sled};
+use token_broker::store::{Expected, SessionStore, TokenStore};
 use token_broker::telemetry::Metrics;
 
+use super::engine::Engine;
 use super::inspect;
 use super::script::{Model, Op, Script, THREADS};
 
-/// What keeps the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Engine {
-    Sled,
-    Redb,
-}
-
 impl Engine {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Sled => "sled",
-            Self::Redb => "redb",
-        }
-    }
-
     /// The file that its syncs are for.
     pub(crate) const fn file(self) -> &'static str {
         match self {
             Self::Sled => "store/sled/db",
             Self::Redb => "store/redb/rows.redb",
-        }
-    }
-
-    pub(crate) fn open(self, opening: Opening) -> Result<DurableStore, OpenError> {
-        match self {
-            Self::Sled => sled::open(opening),
-            Self::Redb => redb::open(opening),
         }
     }
 }
@@ -138,7 +118,7 @@ impl Task {
         let number = |name: &str| told(name).unwrap().parse::<u64>().unwrap();
         Some(Self {
             role: told("CRASH_ROLE").and_then(|told| ROLES.iter().find(|(name, _)| *name == told))?.1,
-            engine: if told("CRASH_ENGINE")? == "redb" { Engine::Redb } else { Engine::Sled },
+            engine: Engine::named(&told("CRASH_ENGINE")?).unwrap(),
             folder: told("CRASH_FOLDER").unwrap().into(),
             seed: number("CRASH_SEED"),
             threads: usize::try_from(number("CRASH_THREADS")).unwrap(),

@@ -1,6 +1,7 @@
 //! Negative controls: a suite that cannot fail proves nothing.
 
-use super::child::{Acks, Engine};
+use super::child::Acks;
+use super::engine::Engine;
 use super::process::{furnish, on_both_engines, start, verify, writer};
 use super::script::Script;
 

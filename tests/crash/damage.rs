@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::child::{Engine, Role, Task};
+use super::child::{Role, Task};
+use super::engine::Engine;
 use super::process::{copy, furnish, last_word, on_both_engines, seed, start, times, writer};
 use super::script::mix;
 

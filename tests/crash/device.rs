@@ -11,7 +11,8 @@ use token_broker::store::guard::{DurableStore, Health};
 use token_broker::store::{Expected, TokenStore};
 use tokio::time::Instant;
 
-use super::child::{Acks, BEGUN, Engine, opening};
+use super::child::{Acks, BEGUN, opening};
+use super::engine::Engine;
 use super::points::require_strace;
 use super::process::{furnish, on_both_engines, seed, start, verify, writer};
 use super::script::Script;

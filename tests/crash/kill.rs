@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::child::{Acks, Engine, OPENED};
+use super::child::{Acks, OPENED};
+use super::engine::Engine;
 use super::process::{Running, furnish, on_both_engines, seed, start, times, verify, writer};
 use super::script::{THREADS, mix};
 

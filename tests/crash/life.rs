@@ -8,7 +8,8 @@ use std::time::Duration;
 use token_broker::store::guard::OpenError;
 use token_broker::store::remedy::Remedy;
 
-use super::child::{Acks, Engine, Role, Task, opening};
+use super::child::{Acks, Role, Task, opening};
+use super::engine::Engine;
 use super::points::require_strace;
 use super::process::{copy, furnish, last_word, on_both_engines, seed, start, times, verify, writer};
 use super::script::mix;

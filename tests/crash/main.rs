@@ -14,6 +14,8 @@ mod device;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod inspect;
 #[cfg(test)]
 mod kill;

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::child::{Acks, BEGUN, Engine};
+use super::child::{Acks, BEGUN};
+use super::engine::Engine;
 use super::process::{copy, furnish, on_both_engines, seed, start, verify, writer};
 
 /// A question mark: machines that lack the call are fine.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::child::{Acks, Engine};
+use super::child::Acks;
+use super::engine::Engine;
 use super::process::{furnish, on_both_engines, seed, start, times, verify, writer};
 use super::script::{THREADS, mix};
 

@@ -10,7 +10,8 @@ use token_broker::clock::Timestamp;
 use token_broker::entropy::OsEntropy;
 use token_broker::store::keyring;
 
-use super::child::{Engine, Role, Task};
+use super::child::{Role, Task};
+use super::engine::Engine;
 
 /// Longer than any healthy child needs: reached only by one that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -141,13 +142,13 @@ macro_rules! on_both_engines {
         mod sled {
             $(#[test]
             fn $fact() {
-                super::$fact($crate::child::Engine::Sled);
+                super::$fact($crate::engine::Engine::Sled);
             })*
         }
         mod redb {
             $(#[test]
             fn $fact() {
-                super::$fact($crate::child::Engine::Redb);
+                super::$fact($crate::engine::Engine::Redb);
             })*
         }
     };

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::child::{Acks, Engine, Role, Task};
+use super::child::{Acks, Role, Task};
 use super::disk::{Disk, Mode, read_log};
+use super::engine::Engine;
 use super::process::{furnish, on_both_engines, seed, start, times, verify, writer};
 use super::script::mix;
 

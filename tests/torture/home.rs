@@ -10,6 +10,7 @@ use token_broker::entropy::OsEntropy;
 use token_broker::sandbox::Sandbox;
 use token_broker::store::keyring;
 
+use super::engine::Engine;
 use super::process::Process;
 use super::profile::Profile;
 use super::volume::Volume;
@@ -18,6 +19,8 @@ use super::volume::Volume;
 pub(crate) const PROVIDER: &str = "sandbox";
 
 pub(crate) struct Home {
+    /// What its store lies in.
+    pub(crate) engine: Engine,
     /// Where the store is, when it has a volume of its own.
     volume: Option<Volume>,
     has_second_place: bool,
@@ -33,16 +36,17 @@ pub(crate) struct Passed {
 }
 
 impl Home {
-    pub(crate) fn new() -> Self {
-        let home = Self { volume: None, has_second_place: false, folder: tempfile::tempdir().unwrap() };
+    pub(crate) fn new(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Self { engine, volume: None, has_second_place: false, folder };
         keyring::generate(&home.path("seal.key"), Timestamp::from_millis(0), &OsEntropy).unwrap();
         home.order("");
         home
     }
 
     /// The same with the store on a small volume of its own; `None` where none may be mounted.
-    pub(crate) fn on_a_small_volume() -> Option<Self> {
-        let home = Self::new();
+    pub(crate) fn on_a_small_volume(engine: Engine) -> Option<Self> {
+        let home = Self::new(engine);
         let volume = Volume::mount(&home.path("volume"))?;
         Some(Self { volume: Some(volume), ..home })
     }
@@ -94,7 +98,7 @@ impl Home {
         {
             provider[key] = value.clone();
         }
-        let mut store = json!({"path": self.store(), "ephemeral": true});
+        let mut store = json!({"path": self.store(), "engine": self.engine.name(), "ephemeral": true});
         if self.has_second_place {
             store["escrow_path"] = json!(self.path("second"));
         }

@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use token_broker::connection::ConnectionId;
 use token_broker::entropy::OsEntropy;
 use token_broker::sandbox::{Exchange, Sandbox};
+use token_broker::store::TokenStore as _;
 use token_broker::store::guard::Opening;
 use token_broker::store::keyring::KeyRing;
-use token_broker::store::{TokenStore as _, sled};
 use token_broker::telemetry::Metrics;
 
 use super::home::{Home, PROVIDER};
@@ -53,7 +53,7 @@ impl Camera {
         let mut wrong = Vec::new();
         for (image, exchange) in &images {
             let grant = exchange.subject.grant.map_or(0, |grant| grant.0);
-            let found = intended(image, &home.path("seal.key"), names.get(&grant), exchange).await;
+            let found = intended(image, home, names.get(&grant), exchange).await;
             wrong.extend(found.err().map(|why| format!("request {}: {why}", exchange.id)));
             std::fs::remove_dir_all(image).unwrap();
         }
@@ -63,7 +63,7 @@ impl Camera {
 
 async fn intended(
     image: &Path,
-    key: &Path,
+    home: &Home,
     name: Option<&String>,
     exchange: &Exchange,
 ) -> Result<(), String> {
@@ -72,12 +72,12 @@ async fn intended(
         allow_throwaway: true,
         ..Opening::new(
             image.to_owned(),
-            KeyRing::load(key).map_err(|error| error.to_string())?,
+            KeyRing::load(&home.path("seal.key")).map_err(|error| error.to_string())?,
             Arc::new(OsEntropy),
             Arc::new(Metrics::default()),
         )
     };
-    let store = sled::open(opening).map_err(|error| format!("{error}: {}", error.why()))?;
+    let store = home.engine.open(opening).map_err(|error| format!("{error}: {}", error.why()))?;
     let id = ConnectionId::parse(String::new(), PROVIDER.to_owned(), name.clone()).unwrap();
     let stored = store.get(&id).await.map_err(|error| error.to_string())?.ok_or("there is no record")?;
     store.close().await;

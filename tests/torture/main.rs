@@ -1,6 +1,6 @@
 //! The torture kit: the whole broker process against the sandbox's ground truth. Faults are injected at named points, on
 //! the wire and into the disk; the process is killed for real and started again; after each round what the broker serves
-//! is held against what the provider knows. `tests/run.sh --torture [--profile P] [--rounds N] [--seed S] [--only F]`.
+//! is held against what the provider knows. `tests/run.sh --torture [--engine E] [--profile P] [--rounds N] [--seed S] [--only F]`.
 //!
 //! | word | what it counts |
 //! |---|---|
@@ -13,6 +13,9 @@
 mod arguments;
 #[cfg(test)]
 mod checker;
+#[cfg(test)]
+#[path = "../crash/engine.rs"]
+mod engine;
 #[cfg(test)]
 mod fault;
 #[cfg(test)]

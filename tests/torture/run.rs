@@ -17,7 +17,12 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    println!("torture: seed {}, {} rounds of each fault", arguments.seed, arguments.rounds);
+    println!(
+        "torture: engine {}, seed {}, {} rounds of each fault",
+        arguments.engine.name(),
+        arguments.seed,
+        arguments.rounds
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let tally = runtime.block_on(all(&arguments));
     println!("\n{tally}");
@@ -33,7 +38,7 @@ async fn all(arguments: &Arguments) -> Tally {
                 continue;
             }
             let began = tokio::time::Instant::now();
-            let mut row = Row::new(*fault, *profile, arguments.seed);
+            let mut row = Row::new(*fault, *profile, arguments.engine, arguments.seed);
             // A kit that stumbles has shown nothing, and the other faults are still to come.
             let inflicted = AssertUnwindSafe(fault.inflict(&mut row, arguments.rounds));
             if inflicted.catch_unwind().await.is_err() {

@@ -27,6 +27,7 @@ use super::hand::Hand;
 use super::home::{Home, PROVIDER};
 use super::process::{PATIENCE, Process};
 use super::profile::Profile;
+use super::tally::Row;
 
 /// How long access tokens live, unless a fault wants another life.
 pub(crate) const LIFE: Duration = Duration::from_secs(300);
@@ -62,13 +63,14 @@ pub(crate) struct Grant {
 }
 
 impl Stage {
-    pub(crate) async fn new(profile: Profile) -> Self {
-        Self::with(profile, LIFE, &json!({})).await
+    /// A stage for this row's provider and engine.
+    pub(crate) async fn new(row: &Row) -> Self {
+        Self::with(row, LIFE, &json!({})).await
     }
 
     /// A stage whose access tokens live `life`, and of whose provider the broker is told `more`. The broker serves.
-    pub(crate) async fn with(profile: Profile, life: Duration, more: &Value) -> Self {
-        Self::at(Home::new(), profile, life, more).await
+    pub(crate) async fn with(row: &Row, life: Duration, more: &Value) -> Self {
+        Self::at(Home::new(row.engine), row.profile, life, more).await
     }
 
     /// The same, in a home that was made.

@@ -5,6 +5,7 @@ use std::fmt;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::checker::{Fate, fate, needless};
+use super::engine::Engine;
 use super::fault::Fault;
 use super::profile::Profile;
 use super::stage::{Grant, Stage};
@@ -25,6 +26,7 @@ pub(crate) enum Promise {
 pub(crate) struct Row {
     pub(crate) fault: Fault,
     pub(crate) profile: Profile,
+    pub(crate) engine: Engine,
     pub(crate) seed: u64,
     pub(crate) rounds: u64,
     pub(crate) lost: u64,
@@ -42,10 +44,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn new(fault: Fault, profile: Profile, seed: u64) -> Self {
+    pub(crate) fn new(fault: Fault, profile: Profile, engine: Engine, seed: u64) -> Self {
         Self {
             fault,
             profile,
+            engine,
             seed,
             rounds: 0,
             lost: 0,
@@ -88,7 +91,8 @@ impl Row {
     }
 
     pub(crate) fn breach(&mut self, what: String) {
-        println!("  breach: {} {} seed {}: {what}", self.fault.name(), self.profile.name(), self.seed);
+        let (fault, profile, engine) = (self.fault.name(), self.profile.name(), self.engine.name());
+        println!("  breach: {fault} {profile} {engine} seed {}: {what}", self.seed);
         self.breaches.push(what);
     }
 
@@ -170,6 +174,7 @@ impl fmt::Display for Tally {
             "fault",
             "what",
             "provider",
+            "engine",
             "rounds",
             "lost",
             "inherent",
@@ -187,6 +192,7 @@ impl fmt::Display for Tally {
                 Cell::new(row.fault.name()),
                 Cell::new(row.fault.about()),
                 Cell::new(row.profile.name()),
+                Cell::new(row.engine.name()),
             ];
             cells.extend(
                 [row.rounds, row.lost, row.inherent, row.false_deaths, row.duplicates, other]

@@ -10,7 +10,7 @@ const CROWD: usize = 1000;
 
 /// F17: one request for all.
 pub(super) async fn crowd(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     for round in 0..rounds.min(8) {
         let mut grant = stage.connected().await;
         stage.hand.advance(LIFE);
@@ -36,7 +36,7 @@ pub(super) async fn crowd(row: &mut Row, rounds: u64) {
 
 /// F18: the work goes on when nobody waits for it any more.
 pub(super) async fn hung_up(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut completed = 0_u64;
     for round in 0..rounds {
         let mut grant = stage.connected().await;

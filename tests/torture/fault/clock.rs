@@ -22,7 +22,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     let mut dead_served = 0_u64;
     let mut requests = 0_u64;
     for (what, millis) in jumps.into_iter().cycle().take(usize::try_from(rounds).unwrap().clamp(4, 8)) {
-        let mut stage = Stage::with(row.profile, SHORT, &serde_json::json!({})).await;
+        let mut stage = Stage::with(row, SHORT, &serde_json::json!({})).await;
         let mut grant = stage.connected().await;
         let _ = stage.renew(&mut grant).await;
         let before = stage.refreshes(&grant).len();
@@ -42,7 +42,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         }
         row.judge(&mut stage, &mut grant, Promise::Survives, what).await;
     }
-    let mut stage = Stage::with(row.profile, SHORT, &serde_json::json!({})).await;
+    let mut stage = Stage::with(row, SHORT, &serde_json::json!({})).await;
     let mut grant = stage.connected().await;
     let _ = stage.renew(&mut grant).await;
     stage.process().signal(Signal::STOP);

@@ -10,7 +10,7 @@ use crate::tally::Row;
 
 pub(super) async fn inflict(row: &mut Row) {
     row.rounds += 1;
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut grant = stage.connected().await;
     stage.home.order("store.commit.lie=error:EIO");
     let camera = Camera::on(&stage.sandbox, stage.process().pid(), &stage.home);
@@ -27,7 +27,7 @@ pub(super) async fn inflict(row: &mut Row) {
     });
 
     row.rounds += 1;
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut grant = stage.connected().await;
     stage.meet(&grant, Fault::oauth_error("invalid_grant"));
     let _ = stage.renew(&mut grant).await;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::draw;
+use crate::engine::Engine;
 use crate::home::{Home, copy};
 use crate::profile::Profile;
 use crate::stage::{Grant, LIFE, Stage, reason, request};
@@ -13,11 +14,16 @@ use crate::tally::{Promise, Row};
 const CONNECTIONS: usize = 3;
 
 /// What nobody needs any more, and what is gone once the broker has started.
-const SWEPT: [&str; 3] = [
-    "store/store/sled/snap.00000000DEADBEEF.generating",
-    "store/ballast.new",
-    "second/00112233445566778899aabbccddeeff-0011223344556677.escrow.new",
-];
+const SWEPT: [&str; 2] =
+    ["store/ballast.new", "second/00112233445566778899aabbccddeeff-0011223344556677.escrow.new"];
+
+/// The same of an engine's own. redb has one file, and nothing beside it at any moment.
+fn swept(engine: Engine) -> &'static [&'static str] {
+    match engine {
+        Engine::Sled => &["store/store/sled/snap.00000000DEADBEEF.generating"],
+        Engine::Redb => &[],
+    }
+}
 
 /// What is overwritten or removed when it is in the way of something.
 const HARMLESS: [&str; 3] = ["store/highwater.new", "store/store.new/identity", "store/store.new/half/made"];
@@ -27,7 +33,7 @@ pub(super) async fn leftovers(row: &mut Row, rounds: u64) {
     let junk: [&[u8]; 3] = [b"", b"TB", &[0x5A; 9000]];
     let mut planted = 0;
     for round in 0..rounds {
-        let home = Home::new().with_a_second_place();
+        let home = Home::new(row.engine).with_a_second_place();
         let mut stage = Stage::at(home, row.profile, LIFE, &serde_json::json!({})).await;
         let mut grants = lives(&mut stage).await;
         // In the middle of a commit.
@@ -36,7 +42,8 @@ pub(super) async fn leftovers(row: &mut Row, rounds: u64) {
         stage.died().await;
         stage.home.order("");
         let content = junk[usize::try_from(round).unwrap() % junk.len()];
-        for name in SWEPT.into_iter().chain(HARMLESS) {
+        let swept: Vec<&str> = SWEPT.iter().chain(swept(row.engine)).copied().collect();
+        for name in swept.iter().copied().chain(HARMLESS) {
             let place = stage.home.path(name);
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             // What lies in the second place is removed only if it is the mere beginning of what we write.
@@ -45,7 +52,7 @@ pub(super) async fn leftovers(row: &mut Row, rounds: u64) {
         }
         fs::remove_file(stage.home.path("store/ballast")).unwrap();
         stage.start().await;
-        for name in SWEPT {
+        for name in swept {
             row.expect(!stage.home.path(name).exists(), || format!("round {round}: {name} is left"));
         }
         for grant in &mut grants {
@@ -68,7 +75,7 @@ pub(super) async fn damaged(row: &mut Row, rounds: u64) {
     let mut counts = Counts::default();
     let mut seed = row.seed;
     for round in 0..rounds * 2 {
-        let mut stage = Stage::new(row.profile).await;
+        let mut stage = Stage::new(row).await;
         let mut grants = lives(&mut stage).await;
         stage.stop().await;
         let (store, good) = (stage.home.store(), stage.home.path("good"));

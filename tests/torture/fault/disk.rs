@@ -10,7 +10,7 @@ use crate::tally::{Promise, Row, percentile};
 
 /// F8: without its intent on disk no request leaves, and what lives is served.
 pub(super) async fn full_before(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     for round in 0..rounds {
         stage.restart().await;
         let mut grant = stage.connected().await;
@@ -32,7 +32,7 @@ pub(super) async fn full_before(row: &mut Row, rounds: u64) {
 /// F9: the provider has rotated, and the disk says no: nothing is dropped, and soon after the disk is well again all is
 /// durable.
 pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut recoveries = Vec::new();
     for round in 0..rounds {
         let error = ["ENOSPC", "EIO"][usize::from(round % 2 == 1)];
@@ -71,7 +71,7 @@ pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
 /// F11: the hot path does not touch the disk.
 pub(super) async fn slow(row: &mut Row, rounds: u64) {
     // The default; a request is not sent once its time is over, and the intent alone takes 5 s of it.
-    let mut stage = Stage::with(row.profile, LIFE, &json!({"token_timeout": "10s"})).await;
+    let mut stage = Stage::with(row, LIFE, &json!({"token_timeout": "10s"})).await;
     let (mut quick, mut slow) = (Vec::new(), Vec::new());
     for round in 0..rounds.min(4) {
         let mut idle = stage.connected().await;

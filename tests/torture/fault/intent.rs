@@ -11,7 +11,7 @@ use crate::tally::{Promise, Row};
 const CONNECTIONS: usize = 3;
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut images = 0;
     for round in 0..rounds {
         let mut grants = Vec::new();

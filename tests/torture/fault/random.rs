@@ -13,7 +13,7 @@ use crate::tally::{Promise, Row};
 const CONNECTIONS: usize = 3;
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut seed = row.seed;
     for round in 0..rounds {
         let state = seed;

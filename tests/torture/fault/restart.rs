@@ -27,7 +27,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         // The loop takes longer than any real grace: here it is about how soon, not about whether.
         _ => json!({"token_timeout": "5s", "reuse": {"grace": {"seconds": 3600, "max_uses": 100_000}}}),
     };
-    let mut stage = Stage::with(row.profile, LIFE, &more).await;
+    let mut stage = Stage::with(row, LIFE, &more).await;
     if row.profile != Profile::Reusable {
         let grace = token_broker::sandbox::ReuseProfile::grace(Duration::from_secs(3600));
         stage.sandbox.change(|behavior| behavior.reuse = grace);
@@ -99,7 +99,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 pub(super) async fn patient(row: &mut Row, rounds: u64) {
     let restarts = (rounds * 4).clamp(8, 100);
-    let mut stage = Stage::with(row.profile, LIFE, &json!({"token_timeout": "5s"})).await;
+    let mut stage = Stage::with(row, LIFE, &json!({"token_timeout": "5s"})).await;
     let faults = [
         ("request lost", Fault::delay_request(NEVER).without_processing(), Promise::Survives),
         ("answer lost", Fault::delay_answer(NEVER), Promise::MayBeLost),

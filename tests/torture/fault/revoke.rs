@@ -15,7 +15,7 @@ use crate::tally::Row;
 const TIMES: u64 = 10;
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut seed = row.seed;
     let (mut served, mut alive) = (0_u64, 0_u64);
     for _ in 0..rounds {

@@ -14,7 +14,7 @@ const SAID: &str = "the store is in an older state than it had";
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     let (mut said, mut sent) = (0_u64, 0_u64);
     for round in 0..rounds {
-        let mut stage = Stage::new(row.profile).await;
+        let mut stage = Stage::new(row).await;
         let mut still = stage.connected().await;
         let mut moved = stage.connected().await;
         for grant in [&mut still, &mut moved] {

@@ -19,7 +19,7 @@ const CROWD: usize = 32;
 
 /// A stage on a small volume; `None`, said loudly, where none may be mounted.
 async fn stage(row: &Row, has_second_place: bool) -> Option<Stage> {
-    let Some(home) = Home::on_a_small_volume() else {
+    let Some(home) = Home::on_a_small_volume(row.engine) else {
         println!("{}: NO SMALL DISK CAN BE MOUNTED HERE", row.fault.name());
         return None;
     };
@@ -90,7 +90,7 @@ pub(super) async fn second_place(row: &mut Row, rounds: u64) {
         let is_full = staged.is_some();
         let mut stage = match staged {
             Some(stage) => stage,
-            None => Stage::patient(Home::new().with_a_second_place(), row.profile).await,
+            None => Stage::patient(Home::new(row.engine).with_a_second_place(), row.profile).await,
         };
         if is_full {
             // Somebody needed that room before.

@@ -12,7 +12,7 @@ use crate::tally::{Promise, Row};
 const OPERATOR: Option<i32> = Some(78);
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::patient(Home::new(), row.profile).await;
+    let mut stage = Stage::patient(Home::new(row.engine), row.profile).await;
     let mut idle = stage.connected().await;
     let mut busy = stage.connected().await;
     // An intent is on disk, which whoever opens the store would take up.

@@ -14,7 +14,7 @@ use crate::tally::{Promise, Row, percentile};
 const CONNECTIONS: usize = 6;
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut seed = row.seed;
     let mut exits = Vec::new();
     for round in 0..rounds {

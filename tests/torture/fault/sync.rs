@@ -12,7 +12,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     let mut tally = Tally::default();
     for round in 0..rounds {
         // Of its own, so that every commit is of this one grant.
-        let mut stage = Stage::patient(Home::new(), row.profile).await;
+        let mut stage = Stage::patient(Home::new(row.engine), row.profile).await;
         let mut grant = stage.connected().await;
         let _ = stage.ask(&mut grant).await;
         match round % 3 {

@@ -17,7 +17,7 @@ fn promise_of_a_spent_token(profile: Profile) -> Promise {
 
 /// F12: rotated, and the answer lost.
 pub(super) async fn answer_lost(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     for round in 0..rounds {
         stage.restart().await;
         let mut grant = stage.connected().await;
@@ -36,7 +36,7 @@ pub(super) async fn answer_lost(row: &mut Row, rounds: u64) {
 
 /// F13: the request never arrived, which nobody can know.
 pub(super) async fn request_lost(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     for round in 0..rounds {
         stage.restart().await;
         let mut grant = stage.connected().await;
@@ -51,7 +51,7 @@ pub(super) async fn request_lost(row: &mut Row, rounds: u64) {
 pub(super) async fn slow(row: &mut Row, rounds: u64) {
     const DEADLINE: Duration = Duration::from_millis(1500);
     let mut overruns = Vec::new();
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let ways = [
         ("30 s before it takes effect", Fault::delay_request(Duration::from_secs(30))),
         ("30 s before it answers", Fault::delay_answer(Duration::from_secs(30))),
@@ -116,7 +116,7 @@ pub(super) async fn errors(row: &mut Row, rounds: u64) {
         ("200 cut off", Fault::cut(), lost),
         ("200 that never ends", Fault::huge(64 << 20), lost),
     ];
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut growths = Vec::new();
     for (what, fault, promise) in answers.into_iter().cycle().take(usize::try_from(rounds).unwrap().max(14)) {
         stage.restart().await;
@@ -136,7 +136,7 @@ pub(super) async fn errors(row: &mut Row, rounds: u64) {
 
 /// F16: said once by mistake. Believed at once unless the provider is known to be mistaken now and then.
 pub(super) async fn flaky(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::with(row.profile, LIFE, &json!({"invalid_grant_confirmations": 2})).await;
+    let mut stage = Stage::with(row, LIFE, &json!({"invalid_grant_confirmations": 2})).await;
     for round in 0..rounds {
         stage.restart().await;
         let mut grant = stage.connected().await;
@@ -145,7 +145,7 @@ pub(super) async fn flaky(row: &mut Row, rounds: u64) {
         row.judge(&mut stage, &mut grant, Promise::Survives, &format!("round {round}, of two confirmations"))
             .await;
     }
-    let mut stage = Stage::new(row.profile).await;
+    let mut stage = Stage::new(row).await;
     let mut grant = stage.connected().await;
     stage.meet(&grant, Fault::oauth_error("invalid_grant"));
     row.rounds += 1;
