@@ -2,12 +2,12 @@
 //! must be said: refused at opening, missed, rolled back, or unreadable. Never a wrong value, never a silent loss.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::child::{Role, Task};
 use super::engine::Engine;
-use super::process::{copy, furnish, last_word, on_both_engines, seed, start, times, writer};
+use super::files::{copy, cut, files, flip};
+use super::process::{furnish, last_word, on_both_engines, seed, start, times, writer};
 use super::script::mix;
 
 const FLIPS: u64 = 60;
@@ -31,8 +31,11 @@ fn no_damage_is_silent(engine: Engine) {
     let (flips, cuts) = (FLIPS * times(), CUTS * times());
     for round in 0..flips + cuts {
         copy(&good, &folder);
-        let what =
-            if round < flips { flip(&folder, mix(seed ^ round)) } else { cut(&folder, mix(seed ^ round)) };
+        let what = if round < flips {
+            flip_anywhere(&folder, mix(seed ^ round))
+        } else {
+            cut_anywhere(&folder, mix(seed ^ round))
+        };
         match last_word(&task) {
             Ok(word) => {
                 let kind = word.split([':', ' ']).take(2).collect::<Vec<_>>().join(" ");
@@ -54,7 +57,7 @@ fn no_damage_is_silent(engine: Engine) {
 }
 
 /// Flips one bit, anywhere with even odds for each byte.
-fn flip(folder: &Path, draw: u64) -> String {
+fn flip_anywhere(folder: &Path, draw: u64) -> String {
     let files = files(&folder.join("data"));
     let bytes: u64 = files.iter().map(|(_, len)| len).sum();
     let mut at = draw % bytes;
@@ -66,33 +69,12 @@ fn flip(folder: &Path, draw: u64) -> String {
             is_here
         })
         .unwrap();
-    let mut content = fs::read(path).unwrap();
-    content[usize::try_from(at).unwrap()] ^= 1 << (mix(draw) % 8);
-    fs::write(path, content).unwrap();
-    format!("bit flipped at {at} of {}", path.display())
+    flip(path, at, mix(draw))
 }
 
-/// Cuts a file short.
-fn cut(folder: &Path, draw: u64) -> String {
+/// Cuts a file short, anywhere.
+fn cut_anywhere(folder: &Path, draw: u64) -> String {
     let files = files(&folder.join("data"));
     let (path, len) = &files[usize::try_from(draw % files.len() as u64).unwrap()];
-    let left = mix(draw) % len;
-    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(left).unwrap();
-    format!("{} cut from {len} to {left}", path.display())
-}
-
-/// Every file of a store that has content, with its length; not the ballast and the lock, which hold none.
-fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.file_name().is_some_and(|name| name != "ballast" && name != "lock") {
-            let len = fs::metadata(&path).unwrap().len();
-            found.extend((len > 0).then_some((path, len)));
-        }
-    }
-    found.sort();
-    found
+    cut(path, mix(draw) % len)
 }

@@ -10,8 +10,9 @@ use token_broker::store::remedy::Remedy;
 
 use super::child::{Acks, Role, Task, opening};
 use super::engine::Engine;
+use super::files::copy;
 use super::points::require_strace;
-use super::process::{copy, furnish, last_word, on_both_engines, seed, start, times, verify, writer};
+use super::process::{furnish, last_word, on_both_engines, seed, start, times, verify, writer};
 use super::script::mix;
 
 const ROLLBACKS: u64 = 25;

@@ -16,6 +16,8 @@ mod disk;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod inspect;
 #[cfg(test)]
 mod kill;

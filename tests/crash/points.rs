@@ -6,7 +6,8 @@ use std::process::Command;
 
 use super::child::{Acks, BEGUN};
 use super::engine::Engine;
-use super::process::{copy, furnish, on_both_engines, seed, start, verify, writer};
+use super::files::copy;
+use super::process::{furnish, on_both_engines, seed, start, verify, writer};
 
 /// A question mark: machines that lack the call are fine.
 const CALLS: [&str; 12] = [

@@ -129,13 +129,6 @@ pub(crate) fn times() -> u64 {
     std::env::var("CRASH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
-/// A copy of a folder.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    let _ = std::fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(copied.success());
-}
-
 /// Tests of a fact, on each engine.
 macro_rules! on_both_engines {
     ($($fact:ident),* $(,)?) => {

@@ -153,10 +153,3 @@ impl Home {
         text.lines().filter_map(line).collect()
     }
 }
-
-/// Copies a directory, whole and as it is, in the place of any other.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    let _ = std::fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(copied.success());
-}

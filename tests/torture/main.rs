@@ -19,6 +19,9 @@ mod engine;
 #[cfg(test)]
 mod fault;
 #[cfg(test)]
+#[path = "../crash/files.rs"]
+mod files;
+#[cfg(test)]
 mod hand;
 #[cfg(test)]
 mod home;

@@ -2,11 +2,12 @@
 //! says that it does not; what is lost is said, what is served is right, and nothing is sent that may be spent.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::draw;
 use crate::engine::Engine;
-use crate::home::{Home, copy};
+use crate::files::{copy, cut, files, flip};
+use crate::home::Home;
 use crate::profile::Profile;
 use crate::stage::{Grant, LIFE, Stage, reason, request};
 use crate::tally::{Promise, Row};
@@ -202,46 +203,23 @@ fn damage(store: &Path, round: u64, seed: &mut u64) -> String {
     // Half of it where the records are, at a byte that holds something; the rest anywhere.
     let is_of_records = draw(seed).is_multiple_of(2);
     let any = &files[usize::try_from(draw(seed) % files.len() as u64).unwrap()];
-    let (path, len) = if is_of_records { files.iter().max_by_key(|(_, len)| len).unwrap() } else { any };
-    let name = path.strip_prefix(store).unwrap().display();
+    let (path, _) = if is_of_records { files.iter().max_by_key(|(_, len)| len).unwrap() } else { any };
     let mut content = fs::read(path).unwrap();
     let places: Vec<usize> = (0..content.len()).filter(|at| !is_of_records || content[*at] != 0).collect();
     let at = places[usize::try_from(draw(seed) % places.len() as u64).unwrap()];
-    let what = match round % 4 {
-        0 => {
-            content[at] ^= 1 << (draw(seed) % 8);
-            format!("a bit flipped at {at} of {name}")
-        }
-        1 => {
-            content.truncate(at);
-            format!("{name} cut from {len} to {at}")
-        }
+    match round % 4 {
+        0 => flip(path, at as u64, draw(seed)),
+        1 => cut(path, at as u64),
         2 => {
             let until = content.len().min(at + 512);
             content[at..until].fill_with(|| draw(seed).to_le_bytes()[0]);
-            format!("{at} to {until} of {name} garbled")
+            fs::write(path, content).unwrap();
+            format!("{at} to {until} of {} garbled", path.display())
         }
         _ => {
             content.extend((0..512).map(|_| draw(seed).to_le_bytes()[0]));
-            format!("garbage at the end of {name}")
-        }
-    };
-    fs::write(path, content).unwrap();
-    what
-}
-
-/// Every file of a store that has content, with its length; not the ballast and the lock, which hold none.
-fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.file_name().is_some_and(|name| name != "ballast" && name != "lock") {
-            let len = fs::metadata(&path).unwrap().len();
-            found.extend((len > 0).then_some((path, len)));
+            fs::write(path, content).unwrap();
+            format!("garbage at the end of {}", path.display())
         }
     }
-    found.sort();
-    found
 }

@@ -4,7 +4,7 @@
 
 use token_broker::grpc::proto::v1::ConnectionStatus;
 
-use crate::home::copy;
+use crate::files::copy;
 use crate::profile::Profile;
 use crate::stage::{Grant, Stage, reason};
 use crate::tally::{Promise, Row};
