@@ -24,6 +24,7 @@ pub(crate) struct Home {
     /// Where the store is, when it has a volume of its own.
     volume: Option<Volume>,
     has_second_place: bool,
+    is_refreshing_ahead: bool,
     folder: TempDir,
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Passed {
 impl Home {
     pub(crate) fn new(engine: Engine) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let home = Self { engine, volume: None, has_second_place: false, folder };
+        let home = Self { engine, volume: None, has_second_place: false, is_refreshing_ahead: true, folder };
         keyring::generate(&home.path("seal.key"), Timestamp::from_millis(0), &OsEntropy).unwrap();
         home.order("");
         home
@@ -54,6 +55,12 @@ impl Home {
     /// The same with a second place, outside the store's volume.
     pub(crate) fn with_a_second_place(self) -> Self {
         Self { has_second_place: true, ..self }
+    }
+
+    /// The same with a broker that refreshes nothing unless somebody asks: a point that is passed is then of the one
+    /// refresh that was asked for, and not of an older connection's.
+    pub(crate) fn refreshing_on_demand(self) -> Self {
+        Self { is_refreshing_ahead: false, ..self }
     }
 
     pub(crate) fn volume(&self) -> &Volume {
@@ -110,6 +117,7 @@ impl Home {
             },
             "store": store,
             "seal": {"key_file": self.path("seal.key")},
+            "refresh": {"ahead": self.is_refreshing_ahead},
             "providers": [provider],
         });
         // JSON is YAML.

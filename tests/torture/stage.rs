@@ -68,6 +68,12 @@ impl Stage {
         Self::with(row, LIFE, &json!({})).await
     }
 
+    /// The same with no refreshes but those that are asked for.
+    pub(crate) async fn on_demand(row: &Row) -> Self {
+        let home = Home::new(row.engine).refreshing_on_demand();
+        Self::at(home, row.profile, LIFE, &json!({})).await
+    }
+
     /// A stage whose access tokens live `life`, and of whose provider the broker is told `more`. The broker serves.
     pub(crate) async fn with(row: &Row, life: Duration, more: &Value) -> Self {
         Self::at(Home::new(row.engine), row.profile, life, more).await

@@ -17,7 +17,7 @@ const STEPS: [(&str, bool); 8] = [
 ];
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let mut stage = Stage::new(row).await;
+    let mut stage = Stage::on_demand(row).await;
     for (step, on_the_wire) in
         STEPS.into_iter().cycle().take(usize::try_from(rounds).unwrap().max(STEPS.len()))
     {

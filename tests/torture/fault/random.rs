@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::draw;
 use crate::profile::Profile;
-use crate::stage::{Grant, Stage, renewal};
+use crate::stage::{Grant, Stage, renewal, soon};
 use crate::tally::{Promise, Row};
 
 const CONNECTIONS: usize = 3;
@@ -30,7 +30,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
                 stage.meet(grant, fault);
             }
         }
-        let before = stage.home.passed().len();
+        let (before, known) = (stage.home.passed().len(), stage.exchanges());
         let plan = plan(draw(&mut seed));
         stage.home.order(plan);
         let mut callers = JoinSet::new();
@@ -45,11 +45,19 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
             stage.kill().await;
         }
         callers.join_all().await;
-        // The log of points names no connection. As many commits as rotations, and every successor was durable.
+        // A request that was sent and is late takes effect all the same.
+        let log = stage.sandbox.log();
+        let is_open = |exchange: &Exchange| exchange.id >= known && exchange.is_in_flight();
+        let over = log.wait_until(|exchanges| (!exchanges.iter().any(is_open)).then_some(()));
+        soon("the end of every request", over).await;
+        // The log of points names no connection, and older ones are refreshed as well. As many commits as rotations, and
+        // every successor was durable.
         let passed = stage.home.passed();
         let commits = passed[before..].iter().filter(|passed| passed.point == "refresh.commit.after").count();
         let rotations: Vec<usize> = grants.iter().map(|grant| rotations(&stage, grant)).collect();
-        let are_all_durable = commits >= rotations.iter().sum();
+        let of_all = stage.sandbox.log().refreshes();
+        let are_all_durable =
+            commits >= of_all.iter().filter(|exchange| exchange.id >= known && is_rotation(exchange)).count();
         for ((mut grant, name), rotations) in grants.into_iter().zip(faults).zip(rotations) {
             let promise = match row.profile {
                 Profile::Strict if rotations > 0 && !are_all_durable => Promise::MayBeLost,
@@ -64,8 +72,11 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
 
 /// How often a grant's refresh token was spent.
 fn rotations(stage: &Stage, grant: &Grant) -> usize {
-    let is_rotation = |exchange: &&Exchange| matches!(exchange.effect, Some(Effect::Rotated { .. }));
-    stage.refreshes(grant).iter().filter(is_rotation).count()
+    stage.refreshes(grant).iter().filter(|exchange| is_rotation(exchange)).count()
+}
+
+fn is_rotation(exchange: &Exchange) -> bool {
+    matches!(exchange.effect, Some(Effect::Rotated { .. }))
 }
 
 /// A fault of the wire and its name.

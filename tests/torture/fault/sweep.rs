@@ -23,7 +23,7 @@ const STRIDE: usize = 3;
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     let per_call = usize::try_from(rounds).unwrap().div_ceil(2).max(1);
     let mut points = 0_u64;
-    let mut stage = Stage::new(row).await;
+    let mut stage = Stage::on_demand(row).await;
     for call in CALLS {
         for n in (1..).step_by(STRIDE).take(per_call) {
             let what = format!("{call} {n}");
