@@ -65,8 +65,17 @@ while [[ $# -gt 0 ]]; do
         --torture)
             shift
             missing_tools torture || exit 1
-            torture "$@"
-            exit
+            said=$(mktemp)
+            set +e
+            (
+                set -euo pipefail
+                torture "$@"
+            ) | tee "$said"
+            status=${PIPESTATUS[0]}
+            set -e
+            say_again <"$said"
+            rm "$said"
+            exit "$status"
             ;;
         --only)
             if [[ -z ${2:-} || -z ${WHEN[${2:-}]:-} ]]; then

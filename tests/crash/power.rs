@@ -23,7 +23,7 @@ fn no_power_cut_on_ext4_loses_what_was_acknowledged(engine: Engine) {
     let (image, copied) = (root.path().join("image"), root.path().join("copy"));
     let folder = root.path().join("mounted");
     if let Err(why) = made(&image).and_then(|()| Mounted::mount(&image, &folder).map(drop)) {
-        println!("power cut: {}: NOT RUN: no loop device can be had here ({why})", engine.name());
+        println!("F3, power cut on ext4: {}: NOT RUN: no loop device can be had here ({why})", engine.name());
         return;
     }
     let (mut bad, mut acknowledged) = (Vec::new(), 0);

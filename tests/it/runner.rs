@@ -69,3 +69,29 @@ fn parts_are_listed_and_others_refused() {
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn what_was_not_run_is_the_last_word_of_its_part_and_of_the_summary() {
+    let script = r#"
+        set -euo pipefail
+        . tests/lib/report.sh
+        declare -A ABOUT=([crash]=x [binary]=y)
+        part_crash() { echo "F3: NOT RUN: no loop device"; echo "test result: ok"; echo "F3: NOT RUN: no loop device"; }
+        part_binary() { false; }
+        run_part crash
+        run_part binary
+        summary
+    "#;
+    let mut command = Command::new("bash");
+    let output = command.args(["-c", script]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "a part that fails is not hidden by what repeats it: {said}");
+    let (crash, rest) = said.split_once("=== binary: y").unwrap();
+    assert!(crash.trim_end().ends_with(" s\n!!! F3: NOT RUN: no loop device"), "{said}");
+    assert!(
+        rest.contains("FAILED (exit 1)") && rest.contains("1 passed, 1 failed\n!!! crash: F3: "),
+        "{said}"
+    );
+    assert!(rest.trim_end().ends_with("!!! crash: F3: NOT RUN: no loop device"), "{said}");
+}

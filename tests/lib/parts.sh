@@ -100,7 +100,7 @@ part_deny() {
     if "$deny" fetch db >"$advisories" 2>&1; then
         "$deny" check advisories
     else
-        echo "advisories NOT checked: the advisory database cannot be had from here"
+        echo "advisories NOT RUN: the advisory database cannot be had from here"
         tail -n 1 "$advisories"
     fi
 }

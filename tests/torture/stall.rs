@@ -26,7 +26,9 @@ impl Failing {
         if let Some(tracer) = attached {
             return Self::Traced(tracer);
         }
-        TOLD.call_once(|| println!("NO TRACER CAN ATTACH HERE: a failpoint stands in for failing syncs"));
+        TOLD.call_once(|| {
+            println!("failing calls of sync: NOT RUN: no tracer can attach here; a failpoint stands in")
+        });
         stage.home.order("store.sync.before=error:EIO");
         Self::Ordered
     }

@@ -17,10 +17,10 @@ const SOON: Duration = Duration::from_secs(30);
 /// Connections that are imported at once, so that the store's own files fill up soon.
 const CROWD: usize = 32;
 
-/// A stage on a small volume; `None`, said loudly, where none may be mounted.
+/// A stage on a small volume; `None`, said so, where none may be mounted.
 async fn stage(row: &Row, has_second_place: bool) -> Option<Stage> {
     let Some(home) = Home::on_a_small_volume(row.engine) else {
-        println!("{}: NO SMALL DISK CAN BE MOUNTED HERE", row.fault.name());
+        println!("{}: NOT RUN: no small disk can be mounted here", row.fault.name());
         return None;
     };
     let home = if has_second_place { home.with_a_second_place() } else { home };
