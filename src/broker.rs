@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use cache::ServedToken;
-pub use call::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
+pub use call::{ProviderCall, Retry, RetryMode, STREAM_TIMEOUT, StreamedAnswer, WholeAnswer};
 pub use connect::AllowedUrls;
 pub use escrow::{Escrowed, NotTakenUp};
 pub use keep::Change;

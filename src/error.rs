@@ -125,6 +125,12 @@ impl Error {
         Self::InvalidRequest(vec![Mistake { field: field.into(), message: message.into() }])
     }
 
+    /// A call at a provider's API that came to the end of its time, by that limit of the provider's entry.
+    pub fn out_of_time(provider: &ProviderKey, limit: &'static str) -> Self {
+        let error = ProviderError::Ambiguous { cause: AmbiguousCause::OutOfTime { limit } };
+        Self::Provider { provider: provider.clone(), error }
+    }
+
     /// The word for this failure on the wire, in logs, in metrics and in the README.
     pub fn reason(&self) -> Reason {
         match self {

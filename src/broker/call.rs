@@ -8,7 +8,6 @@ mod repeat;
 mod retry;
 mod shape;
 mod source;
-mod timed;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,13 +23,16 @@ pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswe
 use self::source::Source as Body;
 use super::{Broker, Source, TokenRequest};
 use crate::connection::{ConnectionId, Credential, ProviderKey};
-use crate::error::{AmbiguousCause, Error, ProviderError};
+use crate::error::{Error, ProviderError};
 use crate::provider::call::{
     AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
 };
 
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
 const FUTILE: Duration = Duration::from_secs(60);
+
+/// The limit that ends streamed calls, as a provider's entry spells it.
+pub const STREAM_TIMEOUT: &str = "api.limits.stream_timeout";
 
 /// Of how many connections that is remembered.
 const MOST_FUTILE: usize = 4096;
@@ -79,8 +81,8 @@ struct Way {
     policy: CallPolicy,
     /// Until when the caller waits for a turn or for a better time.
     waits_until: Instant,
-    /// When it must be over; `None`: it takes the time it takes.
-    ends_at: Option<Instant>,
+    /// When it must be over, and by which limit; `None`: it takes the time it takes.
+    ends: Option<(Instant, &'static str)>,
     attempts: u32,
     repeats: u32,
     has_renewed: bool,
@@ -102,8 +104,8 @@ impl Way {
 }
 
 impl Broker {
-    /// Makes a call and answers with its head; the body follows as it comes. Dropping either ends the call. Its
-    /// `request_id` goes to the provider and is not remembered here: a stream cannot be answered twice.
+    /// Makes a call and answers with its head; the body follows as it comes. Dropping either ends the call, which whoever
+    /// has the body must do once its time is over. Its `request_id` goes to the provider and is not remembered here: a stream cannot be answered twice.
     ///
     /// # Errors
     /// What the table in the README says. A provider's 4xx or 5xx is no error, but for one that asks to wait longer
@@ -112,8 +114,9 @@ impl Broker {
         let mut way = self.way(call, false)?;
         let (answer, source) = self.answered(&mut way).await?;
         let CallAnswer { status, headers, body, says: _, origin } = answer;
-        let body = timed::until(body, way.ends_at, &way.id.provider);
-        Ok(StreamedAnswer { status, headers, body, attempts: way.attempts, source, origin })
+        let (ends_at, stall_timeout) = (way.ends.map(|(at, _)| at), way.policy.stall_timeout);
+        let attempts = way.attempts;
+        Ok(StreamedAnswer { status, headers, body, attempts, source, origin, ends_at, stall_timeout })
     }
 
     /// Makes a call and reads its answer, up to `limit` bytes of body. With a `request_id`, the same call asked again
@@ -172,8 +175,12 @@ impl Broker {
         let next = body.lend().ok_or(Error::Internal("a new body was read"))?;
         let now = Instant::now();
         let by_policy = now + policy.timeout;
-        let ends_at = if is_unary { Some(by_policy) } else { policy.stream_timeout.map(|span| now + span) };
-        let patience = ends_at.map_or(by_policy, |ends_at| ends_at.min(by_policy));
+        let ends = if is_unary {
+            Some((by_policy, "api.limits.timeout"))
+        } else {
+            policy.stream_timeout.map(|span| (now + span, STREAM_TIMEOUT))
+        };
+        let patience = ends.map_or(by_policy, |(ends_at, _)| ends_at.min(by_policy));
         self.calls.budget(&call.id.provider, RetryBudget::earn);
         Ok(Way {
             prepared,
@@ -183,7 +190,7 @@ impl Broker {
             retry: call.retry,
             policy,
             waits_until: call.deadline.map_or(patience, |deadline| deadline.min(patience)),
-            ends_at,
+            ends,
             id: call.id,
             attempts: 0,
             repeats: 0,
@@ -196,7 +203,7 @@ impl Broker {
         loop {
             let (answer, source) = self.answered(way).await?;
             let CallAnswer { status, headers, body, says: _, origin } = answer;
-            match in_time(way.ends_at, &way.id, collected(body, limit)).await {
+            match in_time(way.ends, &way.id, collected(body, limit)).await {
                 Ok(body) => {
                     let attempts = way.attempts;
                     return Ok(WholeAnswer { status, headers, body, attempts, source, origin });
@@ -216,7 +223,7 @@ impl Broker {
             let patience = way.waits_until.saturating_duration_since(Instant::now());
             let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
             let sending = way.prepared.send(credential, body, patience);
-            let sent = in_time(way.ends_at, &way.id, sending).await;
+            let sent = in_time(way.ends, &way.id, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -346,15 +353,12 @@ fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
 
 /// Lets the policy's time run out.
 async fn in_time<T>(
-    ends_at: Option<Instant>,
+    ends: Option<(Instant, &'static str)>,
     id: &ConnectionId,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    let Some(ends_at) = ends_at else { return work.await };
-    timeout_at(ends_at, work).await.unwrap_or_else(|_| {
-        let error = ProviderError::Ambiguous { cause: AmbiguousCause::Timeout };
-        Err(Error::Provider { provider: id.provider.clone(), error })
-    })
+    let Some((ends_at, limit)) = ends else { return work.await };
+    timeout_at(ends_at, work).await.unwrap_or_else(|_| Err(Error::out_of_time(&id.provider, limit)))
 }
 
 /// A body, up to `limit` bytes.

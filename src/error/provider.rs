@@ -145,6 +145,12 @@ pub enum AmbiguousCause {
     /// No answer in time after the request had left.
     #[error("no answer in time")]
     Timeout,
+    /// A limit of the provider's entry left a call at its API no more time.
+    #[error("{limit} ran out")]
+    OutOfTime {
+        /// Which, as the entry spells it.
+        limit: &'static str,
+    },
     /// The connection broke after the request had left.
     #[error("the connection broke")]
     Reset,
@@ -155,7 +161,7 @@ pub enum AmbiguousCause {
     #[error("its header fields exceed 1000 or 64 KiB")]
     HeadTooLarge,
     /// Its body came too slowly to be waited for.
-    #[error("its answer came too slowly")]
+    #[error("its answer came more slowly than api.limits.min_bytes_per_second")]
     TooSlow,
     /// Its compressed body cannot be decompressed.
     #[error("its compressed body is broken")]

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::connection::ConnectionId;
-use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
+use crate::error::{AmbiguousCause, Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
 
 /// The domain of every reason (AIP-193).
 pub const DOMAIN: &str = "tokenbroker.dev";
@@ -190,6 +190,10 @@ impl Answer {
                     self.tell("lastReason", last.reason().as_str());
                     self.tell("lastFailure", &last.to_string());
                 }
+                Code::Unavailable
+            }
+            ProviderError::Ambiguous { cause: AmbiguousCause::OutOfTime { limit } } => {
+                self.tell("limit", limit);
                 Code::Unavailable
             }
             ProviderError::Unavailable { .. }

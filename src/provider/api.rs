@@ -77,6 +77,7 @@ impl ProviderApi {
         let patience = Patience {
             head: limits.head_timeout.duration(),
             idle: limits.idle_timeout.duration(),
+            stall: limits.stall_timeout.duration(),
             rate: limits.min_bytes_per_second,
             rate_window: RATE_WINDOW,
             most_sent: limits.max_request_bytes,
@@ -85,6 +86,7 @@ impl ProviderApi {
         let policy = CallPolicy {
             timeout: limits.timeout.duration(),
             stream_timeout: limits.stream_timeout.map(Into::into),
+            stall_timeout: limits.stall_timeout.duration(),
             attempts: limits.retry.attempts(),
             pause: limits.retry.pause().duration(),
         };

@@ -140,6 +140,8 @@ pub struct CallPolicy {
     pub timeout: Duration,
     /// The same of a streamed call; `None`: as long as it takes.
     pub stream_timeout: Option<Duration>,
+    /// How long the caller of a streamed call may take nothing, or send nothing.
+    pub stall_timeout: Duration,
     /// Attempts in all.
     pub attempts: u32,
     /// The longest first pause before another attempt; it doubles with each.
@@ -148,8 +150,13 @@ pub struct CallPolicy {
 
 impl Default for CallPolicy {
     fn default() -> Self {
-        let (timeout, pause) = (Duration::from_secs(60), Duration::from_millis(200));
-        Self { timeout, stream_timeout: None, attempts: 3, pause }
+        Self {
+            timeout: Duration::from_secs(60),
+            stream_timeout: None,
+            stall_timeout: Duration::from_secs(300),
+            attempts: 3,
+            pause: Duration::from_millis(200),
+        }
     }
 }
 

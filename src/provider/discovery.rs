@@ -197,7 +197,7 @@ fn document_url(spec: &ProviderSpec) -> Result<CheckedUrl, ProviderError> {
 pub(in crate::provider) fn unread(none: NoAnswer) -> ProviderError {
     let cause = match none {
         NoAnswer::NotSent(cause) => cause,
-        NoAnswer::Lost(AmbiguousCause::Timeout) => Unsent::Timeout,
+        NoAnswer::Lost(AmbiguousCause::Timeout | AmbiguousCause::OutOfTime { .. }) => Unsent::Timeout,
         NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::TooSlow | AmbiguousCause::Status(_)) => {
             Unsent::Connect
         }

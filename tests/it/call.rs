@@ -4,6 +4,7 @@ mod cache;
 mod decompression;
 mod http2;
 mod limits;
+mod stall;
 mod stream;
 
 use std::collections::BTreeSet;

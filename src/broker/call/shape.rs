@@ -1,5 +1,7 @@
 //! What `CallProvider` asks for and answers, as plain data.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -60,6 +62,10 @@ pub struct StreamedAnswer {
     pub source: Source,
     /// Where the answer comes from.
     pub origin: Origin,
+    /// When the body is to be dropped although it has not come to its end.
+    pub ends_at: Option<Instant>,
+    /// How long the caller may take nothing before the body is to be dropped.
+    pub stall_timeout: Duration,
 }
 
 /// The same, read to its end.

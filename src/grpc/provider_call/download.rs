@@ -1,13 +1,17 @@
-//! The answer of a streamed call: head, chunks, trailers, each made when the transport has room for it. Holds one piece of
-//! the provider's body at a time. Dropped early, it ends the call at the provider.
+//! The answer of a streamed call: head, chunks, trailers, each made when its caller has taken the one before. Holds one
+//! chunk and one piece of the provider's body at a time. Dropped early, it ends the call at the provider.
+//!
+//! Invariant: once its time is over, nothing of the provider's is held for it, whatever its caller does.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
 use super::super::proto::v1;
@@ -17,7 +21,7 @@ use super::super::wire::token_source;
 use super::ledger::Ledger;
 use super::upload::LARGEST_CHUNK;
 use super::{answer_source, headers};
-use crate::broker::StreamedAnswer;
+use crate::broker::{STREAM_TIMEOUT, StreamedAnswer};
 use crate::error::Error;
 use crate::provider::call::AnswerStream;
 
@@ -28,9 +32,28 @@ struct Download {
     piece: Bytes,
     trailers: Option<HeaderMap>,
     next: Next,
-    deadline: Option<Instant>,
     ledger: Ledger,
 }
+
+/// The times of an answer.
+struct Times {
+    /// By policy.
+    ends_at: Option<Instant>,
+    /// The caller's own.
+    deadline: Option<Instant>,
+    /// How long the caller may take nothing.
+    stall: Duration,
+}
+
+/// Why an answer ends before its end.
+enum Ended {
+    Failed(Error),
+    OutOfTime,
+    PastDeadline,
+    Stalled(Duration),
+}
+
+type Message = Result<v1::StreamProviderCallResponse, Status>;
 
 enum Next {
     Chunk,
@@ -51,17 +74,15 @@ pub(in crate::grpc) fn messages(
         token_source: token_source(answer.source).into(),
         answer_source: answer_source(answer.origin).into(),
     };
-    let download = Download {
-        body: answer.body,
-        piece: Bytes::new(),
-        trailers: None,
-        next: Next::Chunk,
-        deadline,
-        ledger,
-    };
-    let rest = stream::unfold(download, |mut download| async move {
-        let message = download.next().await?;
-        Some((message, download))
+    let download =
+        Download { body: answer.body, piece: Bytes::new(), trailers: None, next: Next::Chunk, ledger };
+    let times = Times { ends_at: answer.ends_at, deadline, stall: answer.stall_timeout };
+    let (sender, receiver) = mpsc::channel(1);
+    // A task of its own: the transport asks for nothing while its peer takes nothing, and then no timer of ours would run.
+    tokio::spawn(download.carried(times, sender));
+    let rest = stream::unfold(receiver, |mut receiver| async {
+        let message = receiver.recv().await?;
+        Some((message, receiver))
     });
     let head = stream::once(std::future::ready(Ok(message(Part::Head(head)))));
     Box::pin(head.chain(rest)) as Pin<Box<_>>
@@ -71,33 +92,68 @@ fn message(part: Part) -> v1::StreamProviderCallResponse {
     v1::StreamProviderCallResponse { part: Some(part) }
 }
 
+impl Times {
+    async fn over(&self) -> Ended {
+        tokio::select! {
+            () = reached(self.ends_at) => Ended::OutOfTime,
+            () = reached(self.deadline) => Ended::PastDeadline,
+        }
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Download {
-    async fn next(&mut self) -> Option<Result<v1::StreamProviderCallResponse, Status>> {
-        match self.next {
-            Next::Chunk => {
-                let chunk = match self.deadline {
-                    Some(deadline) => match timeout_at(deadline, self.chunk()).await {
-                        Ok(chunk) => chunk,
-                        Err(_) => return Some(Err(self.too_late())),
-                    },
-                    None => self.chunk().await,
-                };
-                match chunk {
-                    Ok(chunk) => Some(Ok(message(Part::Chunk(chunk)))),
-                    Err(error) => {
-                        self.next = Next::Nothing;
-                        Some(Err(self.ledger.failed(&error)))
-                    }
-                }
+    /// Hands the answer on, to its end or the end of its time.
+    async fn carried(mut self, times: Times, sender: mpsc::Sender<Message>) {
+        let ended = tokio::select! {
+            // Who has left is told nothing.
+            () = sender.closed() => return,
+            ended = times.over() => Err(ended),
+            ended = self.handed(times.stall, &sender) => ended,
+        };
+        let Err(ended) = ended else { return };
+        let Self { body, mut ledger, .. } = self;
+        // Before the caller is told, which may never take it: the place among its connection's calls is free.
+        drop(body);
+        let status = match ended {
+            Ended::Failed(error) => ledger.failed(&error),
+            Ended::OutOfTime => ledger.failed(&Error::out_of_time(ledger.provider(), STREAM_TIMEOUT)),
+            Ended::PastDeadline => ledger.too_late(),
+            Ended::Stalled(span) => {
+                let why = format!("none was taken for {span:?} (api.limits.stall_timeout)");
+                ledger.failed(&Error::invalid("chunk", why))
             }
+        };
+        drop(sender.send(Err(status)).await);
+    }
+
+    async fn handed(&mut self, stall: Duration, sender: &mpsc::Sender<Message>) -> Result<(), Ended> {
+        loop {
+            let room = timeout(stall, sender.reserve()).await.map_err(|_| Ended::Stalled(stall))?;
+            let Ok(room) = room else { return Ok(()) };
+            let Some(message) = self.next().await.map_err(Ended::Failed)? else { return Ok(()) };
+            room.send(Ok(message));
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<v1::StreamProviderCallResponse>, Error> {
+        let part = match self.next {
+            Next::Chunk => Part::Chunk(self.chunk().await?),
             Next::Trailers => {
                 self.next = Next::Nothing;
                 let trailers = headers(&self.trailers.take().unwrap_or_default());
                 self.ledger.ended();
-                Some(Ok(message(Part::Trailers(v1::AnswerTrailers { trailers }))))
+                Part::Trailers(v1::AnswerTrailers { trailers })
             }
-            Next::Nothing => None,
-        }
+            Next::Nothing => return Ok(None),
+        };
+        Ok(Some(message(part)))
     }
 
     async fn chunk(&mut self) -> Result<v1::BodyChunk, Error> {
@@ -117,10 +173,5 @@ impl Download {
         let data = self.piece.split_to(self.piece.len().min(LARGEST_CHUNK));
         self.ledger.received(data.len());
         Ok(v1::BodyChunk { data, end: false })
-    }
-
-    fn too_late(&mut self) -> Status {
-        self.next = Next::Nothing;
-        self.ledger.too_late()
     }
 }

@@ -13,7 +13,7 @@ use super::super::call::{Call, Told};
 use super::super::caller::Caller;
 use super::super::status::About;
 use crate::broker::Source;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, ProviderKey};
 use crate::error::Error;
 use crate::provider::call::Origin;
 
@@ -38,6 +38,10 @@ pub(in crate::grpc) struct Ledger {
 pub(in crate::grpc) const RPC: &str = "StreamProviderCall";
 
 impl Ledger {
+    pub(super) fn provider(&self) -> &ProviderKey {
+        &self.id.provider
+    }
+
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
     }

@@ -52,6 +52,8 @@ pub(in crate::provider) struct Patience {
     pub(in crate::provider) head: Duration,
     /// Between two pieces of a body.
     pub(in crate::provider) idle: Duration,
+    /// Between two pieces of a request's body that its sender has not sent yet.
+    pub(in crate::provider) stall: Duration,
     /// Bytes a second that an answer brings at least.
     pub(in crate::provider) rate: u64,
     /// Over how much waiting that is looked at.
@@ -149,13 +151,13 @@ impl ApiClient {
         }
         let mut sending = std::pin::pin!(outgoing.send());
         let response = loop {
-            let until = pulse.beat() + self.patience.head;
+            let (until, silent) = pulse.until(&self.patience);
             tokio::select! {
                 response = &mut sending => break response.map_err(|error| self.failure(&error))?,
-                // The request's own body may still be coming; its silence is its sender's.
-                () = sleep_until(until), if pulse.is_done() || !pulse.waits_for_sender() => {
-                    if pulse.beat() + self.patience.head <= Instant::now() {
-                        return Err(self.lost(AmbiguousCause::Timeout));
+                () = sleep_until(until) => {
+                    // Unless something moved meanwhile.
+                    if pulse.until(&self.patience) == (until, silent) {
+                        return Err(self.silence(silent));
                     }
                 }
                 () = pulse.changed.notified() => {}
@@ -196,6 +198,16 @@ impl ApiClient {
         })
     }
 
+    fn silence(&self, silent: Silent) -> Error {
+        match silent {
+            Silent::Provider => Error::out_of_time(&self.provider, "api.limits.head_timeout"),
+            Silent::Sender => {
+                let span = self.patience.stall;
+                Error::invalid("chunk", format!("none came for {span:?} (api.limits.stall_timeout)"))
+            }
+        }
+    }
+
     fn lost(&self, cause: AmbiguousCause) -> Error {
         lost(&self.provider, cause)
     }
@@ -227,14 +239,31 @@ impl Default for Pulse {
     }
 }
 
+/// Who is waited for until there is the head of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silent {
+    Provider,
+    /// The request's own body may still be coming.
+    Sender,
+}
+
 impl Pulse {
-    fn beat(&self) -> Instant {
-        self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed))
+    /// Until when whoever is waited for may be silent.
+    fn until(&self, patience: &Patience) -> (Instant, Silent) {
+        let beat = self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed));
+        let waits_for_sender = self.waits_for_sender.load(Ordering::Relaxed);
+        match !self.is_done.load(Ordering::Relaxed) && waits_for_sender {
+            true => (beat + patience.stall, Silent::Sender),
+            false => (beat + patience.head, Silent::Provider),
+        }
     }
 
     fn beats(&self, waits_for_sender: bool) {
-        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat.store(millis, Ordering::Relaxed);
+        // Asked again while it waits: nothing has come since.
+        if !waits_for_sender || !self.waits_for_sender.load(Ordering::Relaxed) {
+            let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.beat.store(millis, Ordering::Relaxed);
+        }
         if self.waits_for_sender.swap(waits_for_sender, Ordering::Relaxed) != waits_for_sender {
             self.changed.notify_one();
         }
@@ -244,14 +273,6 @@ impl Pulse {
         self.beats(false);
         self.is_done.store(true, Ordering::Relaxed);
         self.changed.notify_one();
-    }
-
-    fn is_done(&self) -> bool {
-        self.is_done.load(Ordering::Relaxed)
-    }
-
-    fn waits_for_sender(&self) -> bool {
-        self.waits_for_sender.load(Ordering::Relaxed)
     }
 }
 
@@ -379,7 +400,7 @@ impl Body for Guarded {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(lost(&self.provider, AmbiguousCause::Timeout))))
+        Poll::Ready(Some(Err(Error::out_of_time(&self.provider, "api.limits.idle_timeout"))))
     }
 
     fn is_end_stream(&self) -> bool {

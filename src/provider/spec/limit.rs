@@ -17,6 +17,8 @@ pub struct CallLimits {
     /// shorter deadline goes before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_timeout: Option<Span>,
+    /// How long the caller of a streamed call may take nothing of what has come, or send nothing of what is to follow.
+    pub stall_timeout: Span,
     /// From the last byte of a request to the head of its answer.
     pub head_timeout: Span,
     /// Between two pieces of an answer.
@@ -102,6 +104,7 @@ impl Default for CallLimits {
         Self {
             timeout: Span::from_secs(60),
             stream_timeout: None,
+            stall_timeout: Span::from_secs(300),
             head_timeout: Span::from_secs(10),
             idle_timeout: Span::from_secs(30),
             min_bytes_per_second: 64,

@@ -13,12 +13,12 @@ use tonic_types::StatusExt as _;
 use super::{Desk, reason};
 
 /// A stream of messages from a channel.
-mod tokio_stream_of {
+pub(super) mod tokio_stream_of {
     use futures_util::{Stream, stream};
     use token_broker::grpc::proto::v1::StreamProviderCallRequest;
     use tokio::sync::mpsc;
 
-    pub(super) fn messages(
+    pub(in crate::call) fn messages(
         receiver: mpsc::Receiver<StreamProviderCallRequest>,
     ) -> impl Stream<Item = StreamProviderCallRequest> {
         stream::unfold(receiver, |mut receiver| async {

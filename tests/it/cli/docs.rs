@@ -102,7 +102,7 @@ fn the_guides_limits_are_those_that_hold() {
         let row = guide.lines().find(|line| line.starts_with(&format!("| `{key}`"))).unwrap();
         row.split('|').nth(2).unwrap().trim().replace(' ', "")
     };
-    for key in ["head_timeout", "idle_timeout"] {
+    for key in ["head_timeout", "idle_timeout", "stall_timeout"] {
         assert_eq!(said(key), defaults[key].as_str().unwrap(), "{key}");
     }
     for key in ["min_bytes_per_second", "max_parallel"] {

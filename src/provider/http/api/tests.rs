@@ -14,6 +14,7 @@ fn answer(receiver: mpsc::Receiver<Bytes>) -> Guarded {
     let patience = Patience {
         head: SECOND,
         idle: 20 * SECOND,
+        stall: 300 * SECOND,
         rate: 10,
         rate_window: 30 * SECOND,
         most_sent: 0,
