@@ -128,6 +128,12 @@ pub enum Unsent {
     /// The server refused before processing, with this status.
     #[error("it answered {0}")]
     Refused(u16),
+    /// The server gave the request back unprocessed (RFC 9113 section 8.7).
+    #[error("it gave the request back unprocessed")]
+    GivenBack,
+    /// The server closes the connection, and the request came after the last that it processes (RFC 9113 section 6.8).
+    #[error("it closed the connection before the request")]
+    GoingAway,
     /// A request that changes nothing (discovery, userinfo) did not complete in time.
     #[error("no answer in time")]
     Timeout,

@@ -400,6 +400,10 @@ fn failure(status: u16, retry_after: Option<Duration>) -> ProviderError {
 /// What a failure without an answer says about the API.
 fn verdict(error: &Error) -> Verdict {
     match error {
+        // A server that is replaced by another one says so, and many calls at once may hear it.
+        Error::Provider { error: ProviderError::Unavailable { cause: Unsent::GoingAway, .. }, .. } => {
+            Verdict::Nothing
+        }
         Error::Provider { error, .. } => Verdict::Failed(error.clone(), None),
         // The caller's own body broke off, or was too large.
         _ => Verdict::Nothing,

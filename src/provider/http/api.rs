@@ -190,6 +190,10 @@ impl ApiClient {
             let error = ProviderError::Unavailable { cause, retry_after: None };
             return Error::Provider { provider: self.provider.clone(), error };
         }
+        if let Some(cause) = is_caused_by(error).and_then(unprocessed) {
+            let error = ProviderError::Unavailable { cause, retry_after: None };
+            return Error::Provider { provider: self.provider.clone(), error };
+        }
         let is_too_large = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large);
         self.lost(match (is_too_large, error.is_timeout()) {
             (true, _) => AmbiguousCause::HeadTooLarge,
@@ -210,6 +214,17 @@ impl ApiClient {
 
     fn lost(&self, cause: AmbiguousCause) -> Error {
         lost(&self.provider, cause)
+    }
+}
+
+/// What the server itself says it has not processed. The h2 crate gives a GOAWAY to no request but those beyond the last
+/// stream it names, and to those that it did not send.
+fn unprocessed(error: &h2::Error) -> Option<Unsent> {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    match error.is_remote() {
+        true if is_refused => Some(Unsent::GivenBack),
+        true if error.is_go_away() => Some(Unsent::GoingAway),
+        _ => None,
     }
 }
 

@@ -12,23 +12,32 @@ use rustls::pki_types::PrivateKeyDer;
 use token_broker::config::Override;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::stream::{called, chunk, head, message};
 use super::{Desk, get, post, reason};
 
 /// An API of which every answer says by the path what it is to be like.
-struct Api {
+pub(super) struct Api {
     port: u16,
     certificate: String,
-    connections: Arc<AtomicUsize>,
+    pub(super) connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Api {
     async fn start() -> Self {
+        Self::serving(|_, socket| conversed(socket)).await
+    }
+
+    /// An API that serves its connections so; it is told which one each is, from 0.
+    pub(super) async fn serving<S>(serve: impl Fn(usize, TlsStream<TcpStream>) -> S + Send + 'static) -> Self
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -49,20 +58,14 @@ impl Api {
             while let Ok((socket, _)) = listener.accept().await {
                 let Ok(socket) = acceptor.accept(socket).await else { continue };
                 assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is settled on");
-                counted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(async move {
-                    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
-                    while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(answer(request, respond));
-                    }
-                });
+                tokio::spawn(serve(counted.fetch_add(1, Ordering::SeqCst), socket));
             }
         });
         Self { port, certificate: cert.pem(), connections, task }
     }
 
     /// A broker of whose provider this is the API.
-    async fn desk(&self) -> Desk {
+    pub(super) async fn desk(&self) -> Desk {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         std::fs::write(&file, &self.certificate).unwrap();
@@ -78,7 +81,15 @@ impl Drop for Api {
     }
 }
 
-async fn answer(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+/// Serves a connection to its end.
+pub(super) async fn conversed(socket: TlsStream<TcpStream>) {
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(answer(request, respond));
+    }
+}
+
+pub(super) async fn answer(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (head, mut body) = request.into_parts();
     assert!(head.headers["authorization"].to_str().unwrap().starts_with("Bearer "));
     let mut received = 0;

@@ -76,6 +76,7 @@ pub(super) const RULES: &[Rule] = &[
             "aes_gcm",
             "axum",
             "clap",
+            "h2",
             "hyper",
             "prost",
             "prost_types",
