@@ -3,7 +3,7 @@
 //! and asks the same broker.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::endpoint::Endpoint;
 
@@ -91,53 +91,95 @@ impl fmt::Display for Name {
     }
 }
 
-impl Name {
-    fn words(&self) -> Vec<String> {
-        let mut words = vec![self.provider.clone(), self.connection.clone()];
-        if !self.tenant.is_empty() {
-            words.extend(["--tenant".to_owned(), self.tenant.clone()]);
+/// The words of a command of ours. Whatever a name, a path or a value begins with, it is not taken for an option.
+#[derive(Default)]
+struct Words {
+    fixed: Vec<String>,
+    positional: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Words {
+    fn of(fixed: &[&str]) -> Self {
+        Self { fixed: fixed.iter().map(|word| (*word).to_owned()).collect(), ..Self::default() }
+    }
+
+    fn with(mut self, positional: impl Into<String>) -> Self {
+        self.positional.push(positional.into());
+        self
+    }
+
+    fn path(self, path: &Path) -> Self {
+        self.with(path.to_string_lossy())
+    }
+
+    fn named(self, name: &Name) -> Self {
+        let tenant = (!name.tenant.is_empty()).then(|| option("--tenant", &name.tenant));
+        self.with(&name.provider).with(&name.connection).options(tenant.into_iter().flatten())
+    }
+
+    fn options(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.options.extend(words);
+        self
+    }
+
+    fn flag(self, flag: &str, is_set: bool) -> Self {
+        self.options(is_set.then(|| flag.to_owned()))
+    }
+
+    fn joined(self) -> Vec<String> {
+        let Self { fixed, positional, options } = self;
+        if positional.iter().any(|word| word.starts_with('-')) {
+            [fixed, options, vec!["--".to_owned()], positional].concat()
+        } else {
+            [fixed, positional, options].concat()
         }
-        words
+    }
+}
+
+/// An option and its value, which may begin with a hyphen.
+pub(crate) fn option(name: &str, value: &str) -> Vec<String> {
+    if value.starts_with('-') {
+        vec![format!("{name}={value}")]
+    } else {
+        vec![name.to_owned(), value.to_owned()]
     }
 }
 
 impl Next {
-    /// The command without the word that starts this program, or all of a system's command.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let named = |words: &[&str], name: &Name| [fixed(words), name.words()].concat();
-        let file = |words: &[&str], path: &PathBuf| {
-            [fixed(words), vec![path.to_string_lossy().into_owned()]].concat()
-        };
+    /// The command without the word that starts this program; nothing of a system's command.
+    fn words(&self) -> Words {
         match self {
-            Self::Dev => fixed(&["dev"]),
-            Self::Status | Self::Look => Vec::new(),
-            Self::ListConnections(provider) => fixed(&["connections", "list", "--provider", provider]),
-            Self::ShowConnection(name) => named(&["connections", "show"], name),
+            Self::Dev => Words::of(&["dev"]),
+            Self::Status | Self::Look | Self::System(_) => Words::default(),
+            Self::ListConnections(provider) => {
+                Words::of(&["connections", "list"]).options(option("--provider", provider))
+            }
+            Self::ShowConnection(name) => Words::of(&["connections", "show"]).named(name),
             Self::Connect { name, scopes, allow_account_change } => {
-                let mut words = named(&["connect"], name);
-                words.extend(scopes.iter().flat_map(|scope| ["--scope".to_owned(), scope.clone()]));
-                words.extend(allow_account_change.then(|| "--allow-account-change".to_owned()));
-                words
+                let scopes = scopes.iter().flat_map(|scope| option("--scope", scope));
+                let words = Words::of(&["connect"]).named(name).options(scopes);
+                words.flag("--allow-account-change", *allow_account_change)
             }
             Self::Token { name, allow_stale, show } => {
-                let mut words = named(&["token"], name);
-                words.extend(allow_stale.then(|| "--allow-stale".to_owned()));
-                words.extend(show.then(|| "--show".to_owned()));
-                words
+                let words = Words::of(&["token"]).named(name);
+                words.flag("--allow-stale", *allow_stale).flag("--show", *show)
             }
-            Self::Disconnect(name) => named(&["connections", "disconnect", "--yes"], name),
-            Self::ListProviders => fixed(&["providers", "list"]),
-            Self::ShowProvider(provider) => fixed(&["providers", "show", provider]),
-            Self::RetryProvider(provider) => fixed(&["providers", "retry", provider]),
-            Self::CheckConfig(path) => file(&["check-config", "--config"], path),
-            Self::GenerateKey(path) => file(&["keys", "generate"], path),
-            Self::ListKeys(path) => file(&["keys", "list"], path),
-            Self::HelpReason(reason) => fixed(&["help", "reason", reason]),
-            Self::Help(topic) => fixed(&["help", topic]),
-            Self::VerifyStore(which) => [fixed(&["store", "verify"]), which.clone()].concat(),
-            Self::ExportStore(path, which) => [file(&["store", "export"], path), which.clone()].concat(),
-            Self::System(words) => words.clone(),
+            Self::Disconnect(name) => Words::of(&["connections", "disconnect", "--yes"]).named(name),
+            Self::ListProviders => Words::of(&["providers", "list"]),
+            Self::ShowProvider(provider) => Words::of(&["providers", "show"]).with(provider),
+            Self::RetryProvider(provider) => Words::of(&["providers", "retry"]).with(provider),
+            Self::CheckConfig(path) => {
+                Words::of(&["check-config"]).options(option("--config", &path.to_string_lossy()))
+            }
+            Self::GenerateKey(path) => Words::of(&["keys", "generate"]).path(path),
+            Self::ListKeys(path) => Words::of(&["keys", "list"]).path(path),
+            Self::HelpReason(reason) => Words::of(&["help", "reason"]).with(reason),
+            Self::Help(topic) => Words::of(&["help"]).with(topic),
+            Self::VerifyStore(which) => Words::of(&["store", "verify"]).options(which.clone()),
+            Self::ExportStore(path, which) => {
+                Words::of(&["store", "export"]).path(path).options(which.clone())
+            }
         }
     }
 
@@ -166,13 +208,20 @@ impl Next {
         }
     }
 
+    /// The whole command line, word by word.
+    fn line(&self, caller: &Caller) -> Vec<String> {
+        if let Self::System(words) = self {
+            return words.clone();
+        }
+        let endpoint = caller.endpoint.as_ref().filter(|_| self.asks_a_broker());
+        let endpoint = endpoint.map(|endpoint| option("--endpoint", &endpoint.to_string()));
+        let words = self.words().options(endpoint.into_iter().flatten());
+        [vec![caller.program.clone()], words.joined()].concat()
+    }
+
     /// The whole command line, quoted for a shell.
     pub(crate) fn command(&self, caller: &Caller) -> String {
-        let program = (!matches!(self, Self::System(_))).then(|| caller.program.clone());
-        let endpoint = caller.endpoint.as_ref().filter(|_| self.asks_a_broker());
-        let named = endpoint.map(|endpoint| ["--endpoint".to_owned(), endpoint.to_string()]);
-        let words = program.into_iter().chain(self.words()).chain(named.into_iter().flatten());
-        words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
+        self.line(caller).iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -238,8 +287,11 @@ pub(crate) mod tests {
             Next::ShowConnection(name("user-42", "")),
             connect("org-7/user+1@x", &[], false),
             connect("org-7/user+1@x", &["openid", "email"], true),
+            connect("--help", &[], false),
             Next::Token { name: name("org-7/user+1@x", ""), allow_stale: true, show: true },
+            Next::Token { name: name("--help", ""), allow_stale: false, show: true },
             Next::Disconnect(name("org-7/user+1@x", "")),
+            Next::Disconnect(name("--help", "")),
             Next::ListProviders,
             Next::ShowProvider("google".into()),
             Next::RetryProvider("sandbox".into()),
@@ -275,16 +327,51 @@ pub(crate) mod tests {
         let endpoint = Some(Endpoint::Unix("/run/it's/broker.sock".into()));
         let named = Caller { endpoint, ..caller() };
         for next in one_of_each() {
-            let (words, line) = (next.words(), next.command(&named));
-            let asks = line.ends_with(r" --endpoint 'unix:///run/it'\''s/broker.sock'");
+            let line = next.command(&named);
+            let asks = line.contains(r" --endpoint 'unix:///run/it'\''s/broker.sock'");
             assert_eq!(asks, next.asks_a_broker(), "{line}");
-            if matches!(next, Next::System(_)) {
-                continue;
-            }
-            let typed = [vec!["token-broker".to_owned()], words].concat();
-            let typed = crate::cli::parse(&typed, false);
-            assert!(matches!(typed, Ok(crate::cli::Typed::Command(_))), "{next:?}: {typed:?}");
+            assert_is_taken(&next, &named);
         }
+    }
+
+    fn assert_is_taken(next: &Next, caller: &Caller) {
+        let line = next.line(caller);
+        let typed = crate::cli::parse(&line, false);
+        let is_ours = !matches!(next, Next::System(_));
+        assert!(!is_ours || matches!(typed, Ok(crate::cli::Typed::Command(_))), "{line:?}: {typed:?}");
+    }
+
+    #[test]
+    fn what_begins_with_a_hyphen_is_not_taken_for_an_option() {
+        let endpoint = Some(Endpoint::Unix("/run/broker.sock".into()));
+        let named = Caller { endpoint, ..caller() };
+        for word in ["-", "-1", "-x", "--", "--help", "--yes", "--show"] {
+            let name = Name { provider: "acme".into(), connection: word.into(), tenant: word.into() };
+            let which = option("--config", word);
+            let scopes = vec![word.to_owned()];
+            for next in [
+                Next::ListConnections(word.into()),
+                Next::ShowConnection(name.clone()),
+                Next::Connect { name: name.clone(), scopes, allow_account_change: true },
+                Next::Token { name: name.clone(), allow_stale: true, show: true },
+                Next::Disconnect(name.clone()),
+                Next::ShowProvider(word.into()),
+                Next::RetryProvider(word.into()),
+                Next::CheckConfig(word.into()),
+                Next::GenerateKey(word.into()),
+                Next::ListKeys(word.into()),
+                Next::VerifyStore(which.clone()),
+                Next::ExportStore(word.into(), which.clone()),
+            ] {
+                assert_is_taken(&next, &named);
+            }
+        }
+        let name = Name { provider: "acme".into(), connection: "-1".into(), tenant: "-t".into() };
+        let line = Next::Token { name, allow_stale: false, show: true }.command(&named);
+        assert_eq!(
+            line,
+            "token-broker token --tenant=-t --show --endpoint unix:///run/broker.sock -- acme -1"
+        );
     }
 
     #[test]

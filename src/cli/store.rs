@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::check_config;
 use super::console::Console;
 use super::failure::{Cause, Failure};
-use super::next::Next;
+use super::next::{Next, option};
 use super::page::{Page, Report};
 use super::serve::{not_started, remedied};
 use crate::app::offline::{self, ExportError, Exported, Imported, OfflineError, Opened, Taking};
@@ -157,7 +157,7 @@ impl Which {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         [("--config", path(&self.config)), ("--engine", self.engine.clone()), ("--path", path(&self.path))]
             .into_iter()
-            .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
+            .filter_map(|(flag, value)| Some(option(flag, &value?)))
             .flatten()
             .collect()
     }
