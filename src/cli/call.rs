@@ -126,12 +126,22 @@ impl Call {
             tenant: self.named.tenant.clone(),
         };
         let (head, data) = self.opened();
-        let messages = body::messages(head, data, &mut console.input)?;
+        let (messages, mut sent) = body::messages(head, data, &mut console.input)?;
         let mut request = Request::new(messages);
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
         }
-        let answer = match client.tokens().stream_provider_call(request).await {
+        let mut progress = Progress::of_request(&console.output, sent.total);
+        let mut tokens = client.tokens();
+        let mut answer = std::pin::pin!(tokens.stream_provider_call(request));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answer => break answer,
+                Some(bytes) = sent.more() => progress.reached(bytes, &mut console.output.stderr)?,
+            }
+        };
+        progress.end(&mut console.output.stderr)?;
+        let answer = match answer {
             Ok(answer) => answer.into_inner(),
             Err(status) => return Err(client.failure(status, Some(&name), console.now()).await),
         };
@@ -209,7 +219,7 @@ async fn told(console: &mut Console, mut answer: Answer, include: bool) -> Resul
         match message.part {
             Some(Part::Head(head)) => {
                 status = head.status;
-                progress = Progress::new(&console.output, length(&head.headers));
+                progress = Progress::of_answer(&console.output, length(&head.headers));
                 if include {
                     let mut text = format!("HTTP {}\n", head.status);
                     text.extend(head.headers.iter().map(line));

@@ -6,6 +6,7 @@ mod http2;
 mod limits;
 mod stall;
 mod stream;
+mod terminal;
 mod unprocessed;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::unreadable;
 use crate::cli::console::Input;
@@ -40,12 +40,27 @@ impl FromStr for Data {
     }
 }
 
-/// The messages of a call: its head, then its body.
+/// How much of a body has gone to the broker.
+pub(super) struct Sent {
+    /// How much there is, where that is known.
+    pub(super) total: Option<u64>,
+    bytes: watch::Receiver<u64>,
+}
+
+impl Sent {
+    /// Waits until more has gone; `None`: all of it has, or no more will.
+    pub(super) async fn more(&mut self) -> Option<u64> {
+        self.bytes.changed().await.ok()?;
+        Some(*self.bytes.borrow_and_update())
+    }
+}
+
+/// The messages of a call: its head, then its body; and how much of them was taken.
 pub(super) fn messages(
     mut head: v1::CallHead,
     data: Option<Data>,
     input: &mut Input,
-) -> Result<impl Stream<Item = v1::StreamProviderCallRequest> + Send + 'static, Failure> {
+) -> Result<(impl Stream<Item = v1::StreamProviderCallRequest> + Send + 'static, Sent), Failure> {
     let reader: Box<dyn Read + Send> = match data {
         None => Box::new(std::io::empty()),
         Some(Data::Text(text)) => Box::new(std::io::Cursor::new(text.into_bytes())),
@@ -60,12 +75,15 @@ pub(super) fn messages(
     // Two pieces: one on its way, one being read.
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || read(reader, &sender));
+    let (gone, bytes) = watch::channel(0);
+    let sent = Sent { total: head.content_length, bytes };
     let head = stream::once(std::future::ready(message(Part::Head(head))));
-    let chunks = stream::unfold(receiver, |mut receiver| async {
+    let chunks = stream::unfold((receiver, gone), |(mut receiver, gone)| async {
         let chunk = receiver.recv().await?;
-        Some((message(Part::Chunk(chunk)), receiver))
+        gone.send_modify(|gone| *gone += chunk.data.len() as u64);
+        Some((message(Part::Chunk(chunk)), (receiver, gone)))
     });
-    Ok(stream::StreamExt::chain(head, chunks))
+    Ok((stream::StreamExt::chain(head, chunks), sent))
 }
 
 fn message(part: Part) -> v1::StreamProviderCallRequest {

@@ -1,5 +1,5 @@
-//! How far a large answer has come, on one line of a terminal that is rewritten. Says nothing where nobody reads along, or
-//! where the body itself fills the screen.
+//! How far a large body has come or gone, on one line of a terminal that is rewritten. Says nothing where nobody reads
+//! along, or where the body itself fills the screen.
 
 use std::time::Duration;
 
@@ -20,20 +20,34 @@ const BAR: u64 = 30;
 pub(super) struct Progress {
     is_wanted: bool,
     total: Option<u64>,
-    came: u64,
+    passed: u64,
+    /// What is said behind the figures.
+    what: &'static str,
     shown_at: Option<Instant>,
 }
 
 impl Progress {
-    pub(super) fn new(output: &Output, total: Option<u64>) -> Self {
+    /// Of an answer.
+    pub(super) fn of_answer(output: &Output, total: Option<u64>) -> Self {
         let is_wanted = output.stderr.is_terminal && !output.stdout.is_terminal;
         Self { is_wanted, total, ..Self::default() }
     }
 
+    /// Of a request's body, before there is anything of an answer.
+    pub(super) fn of_request(output: &Output, total: Option<u64>) -> Self {
+        let is_wanted = output.stderr.is_terminal && !output.is_json;
+        Self { is_wanted, total, what: " sent", ..Self::default() }
+    }
+
     pub(super) fn came(&mut self, bytes: usize, to: &mut Stream) -> std::io::Result<()> {
-        self.came += bytes as u64;
+        self.reached(self.passed + bytes as u64, to)
+    }
+
+    /// So much of it has passed in all.
+    pub(super) fn reached(&mut self, passed: u64, to: &mut Stream) -> std::io::Result<()> {
+        self.passed = passed;
         let is_due = self.shown_at.is_none_or(|shown_at| shown_at.elapsed() >= EVERY);
-        if !self.is_wanted || self.came < LARGE || !is_due {
+        if !self.is_wanted || self.passed < LARGE || !is_due {
             return Ok(());
         }
         self.shown_at = Some(Instant::now());
@@ -51,11 +65,11 @@ impl Progress {
     fn line(&self) -> String {
         let mib = |bytes: u64| format!("{}.{} MiB", bytes / LARGE, bytes % LARGE * 10 / LARGE);
         match self.total.filter(|total| *total > 0) {
-            None => mib(self.came),
+            None => mib(self.passed) + self.what,
             Some(total) => {
-                let done = (self.came.saturating_mul(BAR) / total).min(BAR);
+                let done = (self.passed.saturating_mul(BAR) / total).min(BAR);
                 let bar: String = (0..BAR).map(|at| if at < done { '#' } else { '.' }).collect();
-                format!("[{bar}] {} of {}", mib(self.came), mib(total))
+                format!("[{bar}] {} of {}{}", mib(self.passed), mib(total), self.what)
             }
         }
     }
@@ -68,17 +82,35 @@ mod tests {
 
     #[test]
     fn a_line_says_how_much_of_how_much() {
-        let progress = Progress { total: Some(4 * LARGE), came: LARGE + LARGE / 2, ..Progress::default() };
+        let progress = Progress { total: Some(4 * LARGE), passed: LARGE + LARGE / 2, ..Progress::default() };
         assert_eq!(progress.line(), "[###########...................] 1.5 MiB of 4.0 MiB");
-        assert_eq!(Progress { came: LARGE, ..Progress::default() }.line(), "1.0 MiB");
+        assert_eq!(Progress { passed: LARGE, ..Progress::default() }.line(), "1.0 MiB");
+        assert_eq!(
+            Progress { what: " sent", ..progress }.line(),
+            "[###########...................] 1.5 MiB of 4.0 MiB sent"
+        );
     }
 
     #[tokio::test]
     async fn nobody_is_told_where_nobody_reads_along() {
-        let mut desk = Desk::piped();
-        let mut progress = Progress::new(&desk.console.output, Some(9 * LARGE));
-        progress.came(9 * 1024 * 1024, &mut desk.console.output.stderr).unwrap();
-        progress.end(&mut desk.console.output.stderr).unwrap();
-        assert_eq!(desk.stderr.text(), "");
+        for of in [Progress::of_answer, Progress::of_request] {
+            let mut desk = Desk::piped();
+            let mut progress = of(&desk.console.output, Some(9 * LARGE));
+            progress.came(9 * 1024 * 1024, &mut desk.console.output.stderr).unwrap();
+            progress.end(&mut desk.console.output.stderr).unwrap();
+            assert_eq!(desk.stderr.text(), "");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fills_the_screen_has_no_bar_and_a_body_that_is_sent_has_one() {
+        let mut desk = Desk::terminal("");
+        let output = &mut desk.console.output;
+        for mut progress in [Progress::of_answer(output, Some(9 * LARGE)), Progress::of_request(output, None)]
+        {
+            progress.came(2 * 1024 * 1024, &mut output.stderr).unwrap();
+            progress.end(&mut output.stderr).unwrap();
+        }
+        assert_eq!(desk.stderr.text(), "\r2.0 MiB sent\r2.0 MiB sent\n");
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Api {
 }
 
 impl Api {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::serving(|_, socket| conversed(socket)).await
     }
 
