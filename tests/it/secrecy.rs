@@ -75,7 +75,7 @@ fn forms(value: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// One GET, as a browser sends it; the answer's head and body as text.
-async fn get(url: &Url) -> String {
+pub(crate) async fn get(url: &Url) -> String {
     let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let target = &url[url::Position::BeforePath..];
@@ -86,13 +86,13 @@ async fn get(url: &Url) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn location(answer: &str) -> Url {
+pub(crate) fn location(answer: &str) -> Url {
     let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("location:"));
     let line = line.unwrap_or_else(|| panic!("leads nowhere: {answer}"));
     Url::parse(line.split_once(':').unwrap().1.trim()).unwrap()
 }
 
-fn parameter(url: &Url, name: &str) -> String {
+pub(crate) fn parameter(url: &Url, name: &str) -> String {
     url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned()
 }
 

@@ -11,9 +11,9 @@ use token_broker::sandbox::{Endpoint, Fault};
 
 use super::{Desk, get, header, json};
 
-const ENTRY: &str = ", api: {cache: {max_entries: 10}}";
+pub(super) const ENTRY: &str = ", api: {cache: {max_entries: 10}}";
 
-fn fresh(body: &'static str) -> Fault {
+pub(super) fn fresh(body: &'static str) -> Fault {
     Fault::status(200).body("text/plain", body).header(CACHE_CONTROL, "max-age=600").header(ETAG, "\"1\"")
 }
 
@@ -21,7 +21,7 @@ fn unchanged(cache_control: &str) -> Fault {
     Fault::status(304).header(CACHE_CONTROL, cache_control).header(ETAG, "\"1\"")
 }
 
-async fn asked(desk: &Desk, request: v1::CallProviderRequest) -> (v1::AnswerSource, u32, String) {
+pub(super) async fn asked(desk: &Desk, request: v1::CallProviderRequest) -> (v1::AnswerSource, u32, String) {
     let answer = desk.call(request).await.unwrap();
     assert_eq!(answer.status, 200);
     (answer.answer_source(), answer.attempts, String::from_utf8(answer.body.to_vec()).unwrap())

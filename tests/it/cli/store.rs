@@ -47,6 +47,8 @@ impl Kept {
             };
             connection.tokens =
                 Some(TokenSet { access: Some(access), refresh: None, previous: None, surplus: Vec::new() });
+            let place = ("instance_url".to_owned(), format!("https://{name}.example"));
+            connection.profile.variables = [place].into();
             store.put(&connection, Expected::Absent).await.unwrap();
         }
         store.close().await;
@@ -54,8 +56,12 @@ impl Kept {
     }
 
     fn open(&self, engine: Engine) -> DurableStore {
+        self.open_at("data", engine)
+    }
+
+    fn open_at(&self, place: &str, engine: Engine) -> DurableStore {
         let keys = KeyRing::load(&self.path("keys")).unwrap();
-        let mut opening = Opening::new(self.path("data"), keys, Arc::new(OsEntropy), Arc::default());
+        let mut opening = Opening::new(self.path(place), keys, Arc::new(OsEntropy), Arc::default());
         opening.allow_throwaway = true;
         match engine {
             Engine::Redb => redb::open(opening).unwrap(),
@@ -118,6 +124,23 @@ async fn a_store_goes_over_to_the_other_engine_and_back_by_the_printed_commands(
         assert_eq!(code(&back), 0, "{}", text(&back.stderr));
         let said = text(&back.stdout);
         assert!(said.starts_with("3 connections taken into a new"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_export_has_the_values_that_calls_of_a_connection_need() {
+    for (from, to) in [(Engine::Sled, Engine::Redb), (Engine::Redb, Engine::Sled)] {
+        let kept = Kept::on(from).await;
+        kept.json(&["store", "export", "all.export"]);
+        kept.json(&["store", "import", "all.export", "--engine", to.as_str(), "--path", "moved"]);
+        let store = kept.open_at("moved", to);
+        for name in ["user-1", "user-2", "user-3"] {
+            let id = ConnectionId::parse(String::new(), "google".into(), name.into()).unwrap();
+            let found = store.get(&id).await.unwrap().unwrap().value.profile.variables;
+            let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(found, [("instance_url", format!("https://{name}.example").as_str())]);
+        }
+        store.close().await;
     }
 }
 
