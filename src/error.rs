@@ -29,6 +29,14 @@ pub enum Error {
         /// The limit that was exceeded.
         limit_bytes: u64,
     },
+    /// A body of a call exceeds what the provider's entry allows.
+    #[error("the body is larger than {limit} allows ({most} bytes)")]
+    BodyTooLarge {
+        /// The limit of the provider's entry that was exceeded.
+        limit: &'static str,
+        /// Its figure.
+        most: u64,
+    },
     /// A provider's answer grew too large when it was decompressed.
     #[error("the answer decompresses to more than {limit} allows ({most})")]
     Swollen {
@@ -135,7 +143,9 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::InvalidRequest(_) => Reason::InvalidRequest,
-            Self::MessageTooLarge { .. } | Self::Swollen { .. } => Reason::MessageTooLarge,
+            Self::MessageTooLarge { .. } | Self::BodyTooLarge { .. } | Self::Swollen { .. } => {
+                Reason::MessageTooLarge
+            }
             Self::CallerUnknown(_) => Reason::CallerUnknown,
             Self::CallerNotAllowed { .. } => Reason::CallerNotAllowed,
             Self::ProviderNotConfigured { .. } => Reason::ProviderNotConfigured,

@@ -345,6 +345,7 @@ fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
         Err(
             Error::Provider { error: ProviderError::Ambiguous { .. }, .. }
             | Error::MessageTooLarge { .. }
+            | Error::BodyTooLarge { .. }
             | Error::Swollen { .. },
         ) => !is_harmless,
         Err(_) => false,

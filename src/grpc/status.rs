@@ -86,7 +86,7 @@ impl Answer {
                 self.tell("limitBytes", &limit_bytes.to_string());
                 Code::ResourceExhausted
             }
-            Error::Swollen { limit, most } => {
+            Error::BodyTooLarge { limit, most } | Error::Swollen { limit, most } => {
                 self.tell("limit", limit);
                 self.tell("most", &most.to_string());
                 Code::ResourceExhausted

@@ -5,6 +5,7 @@ mod consent;
 mod decompression;
 mod http2;
 mod limits;
+mod measures;
 mod stall;
 mod stream;
 mod terminal;

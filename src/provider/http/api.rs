@@ -141,7 +141,7 @@ impl ApiClient {
             CallBody::Empty => pulse.done(),
             CallBody::Whole(bytes) => {
                 if bytes.len() as u64 > self.patience.most_sent {
-                    return Err(Error::MessageTooLarge { limit_bytes: self.patience.most_sent });
+                    return Err(sent_too_much(self.patience.most_sent));
                 }
                 let whole = http_body_util::Full::new(bytes);
                 let whole = http_body_util::BodyExt::map_err(whole, |never| match never {});
@@ -226,6 +226,10 @@ fn unprocessed(error: &h2::Error) -> Option<Unsent> {
         true if error.is_go_away() => Some(Unsent::GoingAway),
         _ => None,
     }
+}
+
+fn sent_too_much(most: u64) -> Error {
+    Error::BodyTooLarge { limit: "api.limits.max_request_bytes", most }
 }
 
 fn lost(provider: &ProviderKey, cause: AmbiguousCause) -> Error {
@@ -316,7 +320,7 @@ impl Body for Paced {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let Some(left) = self.left.checked_sub(length) else {
-                    return Poll::Ready(Some(Err(Error::MessageTooLarge { limit_bytes: self.most })));
+                    return Poll::Ready(Some(Err(sent_too_much(self.most))));
                 };
                 self.left = left;
                 self.pulse.beats(false);
@@ -374,7 +378,8 @@ impl Guarded {
         self.received += length;
         self.came += length;
         if self.received > self.patience.most_received {
-            return Err(Error::MessageTooLarge { limit_bytes: self.patience.most_received });
+            let most = self.patience.most_received;
+            return Err(Error::BodyTooLarge { limit: "api.limits.max_response_bytes", most });
         }
         if self.waited >= self.patience.rate_window {
             if u128::from(self.came) * 1000 < u128::from(self.patience.rate) * self.waited.as_millis() {

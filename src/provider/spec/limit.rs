@@ -119,3 +119,18 @@ impl Default for CallLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_presets_name_stands_for_so_many_attempts_and_so_long_a_pause() {
+        for (name, attempts, pause) in
+            [("network", 3, 200), ("aggressive", 5, 100), ("conservative", 2, 1000)]
+        {
+            let preset: RetryPreset = serde_json::from_value(name.into()).unwrap();
+            assert_eq!((preset.attempts(), preset.pause()), (attempts, Span::from_millis(pause)), "{name}");
+        }
+    }
+}

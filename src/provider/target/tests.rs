@@ -93,6 +93,13 @@ fn only_the_connections_own_token_goes_with_a_target() {
     let sent: Vec<_> = headers.get_all(http::header::AUTHORIZATION).iter().collect();
     assert_eq!(sent, ["Bearer secret-canary"]);
     assert!(sent[0].is_sensitive() && !format!("{authorized:?}").contains("canary"));
+    let named = self::api(serde_json::json!({"api": {
+        "hosts": ["https://api.acme.example"], "auth_header": "X-Acme-Token", "auth_value": "key {access_token}",
+    }}));
+    let mut headers = HeaderMap::new();
+    to(&named, "/x").unwrap().authorize(&Credential::new(&own, &token)).unwrap().sign(&mut headers);
+    let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    assert_eq!(sent, [("x-acme-token", &b"key secret-canary"[..])], "where and how the entry says");
     let foreign = connection("other", "user-42");
     let query = [];
     let variables = BTreeMap::new();

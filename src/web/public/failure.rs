@@ -44,6 +44,7 @@ impl Failure {
             Error::ProviderNotConfigured { .. } | Error::ProviderDisabled { .. } => Self::UnknownProvider,
             Error::InvalidRequest(_)
             | Error::MessageTooLarge { .. }
+            | Error::BodyTooLarge { .. }
             | Error::Swollen { .. }
             | Error::RequestRefused(_) => Self::Malformed,
             Error::CallerUnknown(_) | Error::CallerNotAllowed { .. } | Error::ScopeNotGranted { .. } => {
