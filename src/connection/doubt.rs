@@ -6,7 +6,7 @@ use super::attempt::Intent;
 use super::landing::{Landed, Verdict};
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::{Moment, Others};
-use super::{Connection, Profile, Status};
+use super::{Connection, Failure, Profile, Status};
 use crate::clock::Timestamp;
 use crate::error::ProviderError;
 
@@ -21,7 +21,7 @@ impl Profile {
 
     /// When its refresh token may be presented once more, to get what was lost and have it revoked too: nothing is left
     /// to be protected, so a provider that ends the grant for it is welcome to. `None`: there is nothing to be found
-    /// out, or it was asked often enough.
+    /// out, or it was asked often enough. Not before the end of a pause that the provider has asked for.
     pub fn asks_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
         let is_open = self.status == Status::Revoking
             && self.is_refreshable
@@ -31,17 +31,23 @@ impl Profile {
             return None;
         }
         let now = moment.now;
-        let Some(intent) = &self.intent else { return Some(now) };
+        Some(self.settled_in_doubt_at(moment).max(self.resumes_at(now)))
+    }
+
+    /// When nothing that was sent can come between what is sent then and its answer.
+    fn settled_in_doubt_at(&self, moment: &Moment<'_>) -> Timestamp {
+        let now = moment.now;
+        let Some(intent) = &self.intent else { return now };
         let is_done = intent.holder == moment.holder || moment.others == Others::Gone;
         match moment.reuse.reuse {
-            Reuse::Reusable => Some(now),
+            Reuse::Reusable => now,
             Reuse::Grace { window, max_uses, .. }
                 if is_done && self.is_in_grace(intent, window, max_uses, now) =>
             {
-                Some(now)
+                now
             }
             // What was sent may arrive after what is sent now, and its answer would be lost again.
-            _ => Some(intent.settled_at(now, moment.reuse.token_timeout).max(now)),
+            _ => intent.settled_at(now, moment.reuse.token_timeout).max(now),
         }
     }
 }
@@ -60,6 +66,7 @@ impl Connection {
         attempt: &Intent,
         error: &ProviderError,
         moment: &Moment<'_>,
+        dice: u64,
     ) -> Landed {
         let intent = self.profile.intent.as_ref();
         let Some(intent) = intent.filter(|intent| intent.attempt_id == attempt.attempt_id) else {
@@ -81,6 +88,7 @@ impl Connection {
                 };
                 let is_first = attempt.tries <= 1 && self.profile.doubt.is_none();
                 self.profile.doubt = (!is_first && !is_word_on_the_grant).then_some(QUESTIONS);
+                self.profile.backoff = None;
                 self.profile.intent = None;
             }
             // This request reached nobody who had heard the question.
@@ -88,11 +96,24 @@ impl Connection {
             | ProviderError::RateLimited { .. }
             | ProviderError::CircuitOpen { .. } => {
                 self.profile.doubt = self.profile.doubt.map(|asked| asked.saturating_sub(1));
-                self.take_back(attempt);
+                self.unasked(attempt, error, moment.now, dice);
             }
-            ProviderError::Malformed | ProviderError::Misconfigured(_) => self.take_back(attempt),
+            ProviderError::Malformed | ProviderError::Misconfigured(_) => {
+                self.unasked(attempt, error, moment.now, dice);
+            }
         }
         self.profile.updated_at = moment.now;
         Landed { connection: self, verdict: Verdict::Failed }
+    }
+
+    /// The question was refused, or reached nobody: where it is still open it is asked again after a pause, also by
+    /// another run.
+    fn unasked(&mut self, attempt: &Intent, error: &ProviderError, now: Timestamp, dice: u64) {
+        self.take_back(attempt);
+        if self.profile.doubt.is_some() {
+            let (reason, oauth_error) = (error.reason().as_str().to_owned(), error.oauth_code().cloned());
+            self.profile.last_failure = Some(Failure { reason, oauth_error, at: now });
+            self.pause(error, now, dice);
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Connection {
         let now = moment.now;
         match (self.profile.status, outcome) {
             (Status::Revoking, Ok(issued)) => self.surplus(attempt, issued, now),
-            (Status::Revoking, Err(error)) => self.revoking_unanswered(attempt, error, moment),
+            (Status::Revoking, Err(error)) => self.revoking_unanswered(attempt, error, moment, dice),
             (Status::Pending | Status::Revoked | Status::Disabled, _) => self.superseded(),
             (Status::Active | Status::Ambiguous | Status::ReauthRequired, outcome) => {
                 if self.profile.generation != attempt.generation {
@@ -302,6 +302,7 @@ impl Connection {
         };
         self.profile.intent = None;
         self.profile.doubt = None;
+        self.profile.backoff = None;
         self.profile.updated_at = now;
         self.note(Happening::Surplus, None, now);
         Landed { connection: self, verdict: Verdict::Surplus }
@@ -327,7 +328,7 @@ impl Connection {
         }
     }
 
-    fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
+    pub(super) fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
         let asked = match error {
             ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
                 *retry_after

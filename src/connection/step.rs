@@ -82,7 +82,7 @@ impl Profile {
             return Step::Unrefreshable;
         }
         let now = moment.now;
-        let resumes_at = self.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now));
+        let resumes_at = self.resumes_at(now);
         let (due, why) = match &self.intent {
             Some(intent) => (self.chain_resumes_at(intent, moment, is_refused, resumes_at), Waiting::Outcome),
             None if self.status == Status::Ambiguous => {
@@ -118,6 +118,11 @@ impl Profile {
             (Some(intent), Reuse::Grace { window, .. }) => intent.first_sent_at + window,
             _ => self.expires_at.unwrap_or(far),
         }
+    }
+
+    /// The end of the pause after failures; now where there is none.
+    pub(super) fn resumes_at(&self, now: Timestamp) -> Timestamp {
+        self.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now))
     }
 
     /// When the provider gives this connection tokens again. An import's tokens are of unknown age: at once.

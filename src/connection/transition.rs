@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::attempt::Backoff;
 use super::doubt::QUESTIONS;
 use super::history::{Happening, History};
 use super::reuse::ReuseProfile;
@@ -212,15 +211,8 @@ impl Connection {
 
     /// The same connection when the provider could not be asked to revoke it. Its pause is the time of the next try.
     pub fn revocation_failed(mut self, error: &ProviderError, now: Timestamp, dice: u64) -> Self {
-        let asked = match error {
-            ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
-                *retry_after
-            }
-            ProviderError::CircuitOpen { retry_after, .. } => Some(*retry_after),
-            _ => None,
-        };
         let reason = error.reason().as_str();
-        self.profile.backoff = Some(Backoff::after(self.profile.backoff.as_ref(), asked, now, dice));
+        self.pause(error, now, dice);
         self.profile.last_failure =
             Some(Failure { reason: reason.to_owned(), oauth_error: error.oauth_code().cloned(), at: now });
         self.profile.updated_at = now;
@@ -339,6 +331,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attempt::Backoff;
     use super::*;
     use crate::secret::Secret;
 

@@ -9,12 +9,12 @@ use crate::broker::Broker;
 use crate::broker::escrow::not_durable;
 use crate::broker::keep::Weight;
 use crate::clock::Timestamp;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, Waiting};
 use crate::error::{AmbiguousCause, Error, ProviderError};
 use crate::provider::{ProviderClient, Urgency};
 use crate::store::Expected;
 
-/// The pause after a provider that could not be asked.
+/// The pause while the way to the provider is barred here: by its breaker or its budget, which no restart remembers.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// What is not known yet: why, and when it is asked again.
@@ -36,8 +36,10 @@ impl Broker {
             let now = self.clock.now();
             let Some(due) = stored.value.profile.asks_at(&self.moment(&reuse)) else { return Ok(None) };
             if due > now {
-                let error =
-                    Error::ConnectionAmbiguous { connection: id.clone(), retry_after: now.until(due) };
+                let profile = &stored.value.profile;
+                let is_paused = profile.backoff.as_ref().is_some_and(|backoff| backoff.until >= due);
+                let why = if is_paused { Waiting::Pause } else { Waiting::Outcome };
+                let error = self.waits(profile, due, why);
                 return Ok(Some(Unknown { error, until: Some(due) }));
             }
             let admission = match provider.admit(Urgency::Rescue).await {
@@ -80,14 +82,16 @@ impl Broker {
                         return Ok(Some(Unknown { error: error.into(), until: None }));
                     }
                     if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
-                        return Ok(Some(self.not_asked(id, error)));
+                        let pause = self.connection(id).await?.backoff;
+                        let error = Error::Provider { provider: id.provider.clone(), error };
+                        return Ok(Some(Unknown { error, until: pause.map(|pause| pause.until) }));
                     }
                 }
             }
         }
     }
 
-    /// The provider could not be asked, and is when it may be.
+    /// The provider could not even be asked, and is when it may be.
     fn not_asked(&self, id: &ConnectionId, error: ProviderError) -> Unknown {
         let pause = error.retry_after().unwrap_or(PAUSE);
         let error = Error::Provider { provider: id.provider.clone(), error };

@@ -120,10 +120,38 @@ async fn a_provider_that_cannot_be_asked_is_asked_again_before_anything_is_revok
     let answer = disconnected(&stage, &id).await;
     let RevocationState::Pending { error, next_attempt_at } = answer else { panic!("{answer:?}") };
     assert_eq!(error.reason(), Reason::ProviderUnavailable);
-    assert_eq!(next_attempt_at, Some(stage.clock.now() + wait));
+    let next = next_attempt_at.unwrap();
+    let now = stage.clock.now();
+    assert!((wait..=wait + wait / 10).contains(&now.until(next)), "as long as it asks for, and a little");
     assert!(ended(&stage).is_empty(), "or nobody could tell a spent token from a revoked one");
-    stage.clock.advance(wait);
+    stage.clock.advance(now.until(next));
     assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_asks_to_wait_is_waited_also_after_a_restart() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    stage.provider.next(Err(ProviderError::RateLimited { retry_after: Some(Duration::from_secs(600)) }));
+    let RevocationState::Pending { next_attempt_at, .. } = disconnected(&stage, &id).await else {
+        panic!("not pending")
+    };
+    let next = next_attempt_at.unwrap();
+    let stage = stage.restarted();
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    // On the test's clock not a moment goes by, however often the broker looks.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let RevocationState::Pending { error, next_attempt_at } = disconnected(&stage, &id).await else {
+        panic!("not pending")
+    };
+    assert_eq!((error.reason(), next_attempt_at), (Reason::ProviderRateLimited, Some(next)));
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"], "the lost one, and the one that was put off");
+    stage.clock.advance(stage.clock.now().until(next));
+    stage.provider.revocations_reach(2).await;
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0", "rt-0"]);
     assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
 }
 
