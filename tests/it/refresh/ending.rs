@@ -15,7 +15,7 @@ use token_broker::secret::Secret;
 use token_broker::store::{Expected, TokenStore as _};
 
 use super::stage;
-use crate::kit::{LIFE, issued, request};
+use crate::kit::{LIFE, Stage, issued, request};
 
 #[tokio::test]
 async fn what_waits_in_line_when_the_broker_drains_is_not_sent() {
@@ -77,15 +77,20 @@ async fn a_store_put_back_marks_grants_of_providers_that_are_not_configured_too(
     assert_eq!(stored.profile.status, Status::Ambiguous);
 }
 
-#[tokio::test(start_paused = true)]
-async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
-    let stage = stage(Reuse::Strict);
+/// New tokens of `user-42` are held, for the store takes nothing any more, and then its record is gone.
+async fn left_alone(stage: &Stage) {
     let id = stage.expired("user-42").await;
     stage.store.fail_writes_after(1, usize::MAX);
     assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     assert_eq!(stage.broker.escrowed_count(), 1);
     let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
     stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
+    let stage = stage(Reuse::Strict);
+    left_alone(&stage).await;
     stage.broker.drain().await;
     assert_eq!(stage.broker.escrowed_count(), 0);
     assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1"]);
@@ -94,13 +99,9 @@ async fn held_tokens_of_a_connection_that_is_gone_are_revoked() {
 #[tokio::test(start_paused = true)]
 async fn tokens_that_no_record_holds_are_revoked_as_soon_as_the_provider_can_be_asked() {
     let stage = stage(Reuse::Strict);
-    let id = stage.expired("user-42").await;
-    stage.store.fail_writes_after(1, usize::MAX);
-    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     *stage.provider.revocation.lock().unwrap() =
         Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
-    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    left_alone(&stage).await;
     stage.provider.revocations_reach(5).await;
     *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
     stage.provider.revocations_reach(6).await;
@@ -111,13 +112,9 @@ async fn tokens_that_no_record_holds_are_revoked_as_soon_as_the_provider_can_be_
 #[tokio::test(start_paused = true)]
 async fn what_no_record_holds_is_not_revoked_beside_a_grant_that_was_given_meanwhile() {
     let stage = stage(Reuse::Strict);
-    let id = stage.expired("user-42").await;
-    stage.store.fail_writes_after(1, usize::MAX);
-    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     *stage.provider.revocation.lock().unwrap() =
         Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
-    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    left_alone(&stage).await;
     stage.provider.revocations_reach(1).await;
     stage.store.fail_writes_after(0, 0);
     stage.imported("user-42").await;
