@@ -144,6 +144,9 @@ pub struct EscrowedTokens {
     pub attempt: Intent,
     /// What the provider answered.
     pub issued: IssuedTokens,
+    /// Whether the store that was to take them was put back to a state before their connection: see
+    /// [`EscrowStore::set_apart`].
+    pub is_apart: bool,
 }
 
 /// What lies in an [`EscrowStore`].
@@ -177,6 +180,10 @@ pub trait EscrowStore: Send + Sync {
 
     /// Everything that is there.
     async fn list(&self) -> Result<EscrowContents, StoreError>;
+
+    /// Marks what `attempt` brought for `id` as of a connection that the store lacks because it was put back: no later
+    /// run is to take it for what nobody holds any more. Durable when it returns, and until it is removed.
+    async fn set_apart(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError>;
 
     /// Forgets what `attempt` brought for `id`: the store has it, or nobody needs it any more.
     async fn remove(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError>;

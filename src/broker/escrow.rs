@@ -166,7 +166,7 @@ impl Broker {
             for held in tokens {
                 match self.tokens.get(&held.id).await {
                     Ok(Some(stored)) if stored.value.profile.generation >= held.attempt.generation => {
-                        kept += usize::from(!self.take_up(held, trust).await?);
+                        kept += self.seen_to(&**place, held, Trust::RolledBack).await?;
                     }
                     _ => later.push(held),
                 }
@@ -176,7 +176,7 @@ impl Broker {
             self.recover(trust).await?;
         }
         for held in tokens {
-            kept += usize::from(!self.take_up(held, trust).await?);
+            kept += self.seen_to(&**place, held, trust).await?;
         }
         self.metrics.set_escrow_kept(kept);
         if found > 0 {
@@ -199,9 +199,27 @@ impl Broker {
         Ok(None)
     }
 
+    /// Answers how many are kept: none or this one.
+    async fn seen_to(
+        self: &Arc<Self>,
+        place: &dyn EscrowStore,
+        held: EscrowedTokens,
+        trust: Trust,
+    ) -> Result<usize, NotTakenUp> {
+        let (id, attempt, is_apart) = (held.id.clone(), held.attempt.clone(), held.is_apart);
+        if self.take_up(held, trust).await? {
+            return Ok(0);
+        }
+        if trust == Trust::RolledBack && !is_apart {
+            // At the next start nothing else may show any more that the store was put back.
+            place.set_apart(&id, &attempt).await.map_err(NotTakenUp::Place)?;
+        }
+        Ok(1)
+    }
+
     /// Answers whether the tokens were seen to; else they stay where they are.
     async fn take_up(self: &Arc<Self>, held: EscrowedTokens, trust: Trust) -> Result<bool, Error> {
-        let EscrowedTokens { id, attempt, issued } = held;
+        let EscrowedTokens { id, attempt, issued, is_apart } = held;
         let keep = |why: &str| {
             tracing::error!(connection = %id, why, "tokens in the second place are kept and not taken up");
             Ok(false)
@@ -211,7 +229,7 @@ impl Broker {
         };
         let begun = match self.tokens.get(&id).await {
             Ok(Some(stored)) => stored.value,
-            Ok(None) if trust == Trust::RolledBack => {
+            Ok(None) if is_apart || trust == Trust::RolledBack => {
                 return keep("the store was put back and lacks their connection");
             }
             Ok(None) => {

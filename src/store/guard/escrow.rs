@@ -17,11 +17,12 @@ use super::open_error::OpenError;
 use crate::connection::{ConnectionId, Intent, IssuedTokens};
 use crate::error::StoreError;
 use crate::store::table::Table;
-use crate::store::{EscrowContents, EscrowStore, UnreadableEscrow};
+use crate::store::{EscrowContents, EscrowStore, EscrowedTokens, UnreadableEscrow};
 
-/// How the names of files end that hold tokens, and of those that are being written.
+/// How the names of files end that hold tokens, of those that are being written, and of those that were set apart.
 const WHOLE: &str = ".escrow";
 const UNFINISHED: &str = ".escrow.new";
+const APART: &str = ".apart";
 
 /// Far above any answer of a token endpoint.
 const LARGEST: u64 = 1 << 20;
@@ -100,6 +101,20 @@ impl EscrowStore for EscrowDir {
         self.off_thread(list).await
     }
 
+    async fn set_apart(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError> {
+        let name = self.table.escrow_name(id, attempt);
+        self.off_thread(move |dir, _| {
+            let at = |end: &str| dir.join(format!("{name}{end}"));
+            if at(APART).try_exists()? {
+                return Ok(());
+            }
+            let from = if at(WHOLE).try_exists()? { WHOLE } else { UNFINISHED };
+            fs::rename(at(from), at(APART))?;
+            disk::sync_dir(dir)
+        })
+        .await
+    }
+
     async fn remove(&self, id: &ConnectionId, attempt: &Intent) -> Result<(), StoreError> {
         let name = self.table.escrow_name(id, attempt);
         if let Some(is_unneeded) = self.under_way.lock().get_mut(&name) {
@@ -116,7 +131,7 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn remove(dir: &Path, name: &str) -> io::Result<()> {
-    for end in [UNFINISHED, WHOLE] {
+    for end in [UNFINISHED, WHOLE, APART] {
         match fs::remove_file(dir.join(format!("{name}{end}"))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -171,12 +186,15 @@ fn list(dir: &Path, table: &Table) -> io::Result<EscrowContents> {
     Ok(contents)
 }
 
-fn open(path: &Path, table: &Table) -> Result<crate::store::EscrowedTokens, &'static str> {
+fn open(path: &Path, table: &Table) -> Result<EscrowedTokens, &'static str> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name =
-        name.strip_suffix(UNFINISHED).or_else(|| name.strip_suffix(WHOLE)).ok_or("it is none of ours")?;
+    let (name, end) = [UNFINISHED, WHOLE, APART]
+        .into_iter()
+        .find_map(|end| Some((name.strip_suffix(end)?, end)))
+        .ok_or("it is none of ours")?;
     let bytes = bytes_of(path)?;
-    table.open_escrow(name, &bytes)
+    let held = table.open_escrow(name, &bytes)?;
+    Ok(EscrowedTokens { is_apart: end == APART, ..held })
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, &'static str> {

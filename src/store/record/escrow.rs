@@ -66,5 +66,6 @@ pub(crate) fn decode_escrow(plain: &[u8]) -> Result<EscrowedTokens, StoreError> 
             account: record.account.map(Cow::into_owned),
             variables: record.variables,
         },
+        is_apart: false,
     })
 }

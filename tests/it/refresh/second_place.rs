@@ -15,7 +15,7 @@ use token_broker::entropy::OsEntropy;
 use token_broker::error::Reason;
 use token_broker::store::guard::{DurableStore, Opening};
 use token_broker::store::keyring::{self, KeyRing};
-use token_broker::store::{EscrowStore, TokenStore as _, redb};
+use token_broker::store::{EscrowStore, Expected, TokenStore as _, redb};
 use token_broker::telemetry::Metrics;
 
 use super::stage;
@@ -207,7 +207,7 @@ async fn tokens_of_a_later_state_than_that_of_a_connection_made_anew_are_kept() 
     let id = stage.imported("user-42").await;
     left_behind(&stage, &*escrow, 5, "rt-late").await;
     let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
     stage.clock.advance(Duration::from_secs(60));
     stage.imported("user-42").await;
     assert_eq!(taken_up(&stage.broker).await, 1);
@@ -227,12 +227,35 @@ async fn tokens_of_a_connection_that_is_gone_are_revoked_unless_the_store_was_pu
         let id = stage.imported("user-42").await;
         left_behind(&stage, &*escrow, 1, "rt-late").await;
         let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-        stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+        stage.store.remove(&id, Expected::At(revision)).await.unwrap();
         stage.broker.take_up_escrow(trust).await.unwrap();
         stage.broker.drain().await;
         assert_eq!(files(folder.path()), files_left);
         assert_eq!(*stage.provider.ended.lock().unwrap(), ended);
+        // What shows that the store was put back is dealt with by then; the tokens are as they were.
+        let stage = stage.restarted();
+        assert_eq!(taken_up(&stage.broker).await, files_left);
+        stage.broker.drain().await;
+        assert_eq!(files(folder.path()), files_left, "the next start keeps them too");
+        assert_eq!(*stage.provider.ended.lock().unwrap(), ended);
     }
+}
+
+#[tokio::test]
+async fn tokens_that_a_store_put_back_could_not_take_are_taken_up_by_the_newer_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    let id = stage.imported("user-42").await;
+    left_behind(&stage, &*escrow, 1, "rt-late").await;
+    let newer = stage.store.get(&id).await.unwrap().unwrap();
+    stage.store.remove(&id, Expected::At(newer.revision)).await.unwrap();
+    stage.broker.take_up_escrow(Trust::RolledBack).await.unwrap();
+    stage.store.put(&newer.value, Expected::Absent).await.unwrap();
+    let stage = stage.restarted();
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    assert_eq!(files(folder.path()), 0);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-late");
 }
 
 #[tokio::test]
@@ -244,7 +267,7 @@ async fn where_the_second_place_alone_shows_that_a_store_was_put_back_no_grant_t
     let lacking = stage.imported("user-1").await;
     left_behind_of(&stage, &*escrow, &lacking, 1, 1, "rt-of-one-that-lives").await;
     let revision = stage.store.get(&lacking).await.unwrap().unwrap().revision;
-    stage.store.remove(&lacking, token_broker::store::Expected::At(revision)).await.unwrap();
+    stage.store.remove(&lacking, Expected::At(revision)).await.unwrap();
     let mut older = Vec::new();
     for (name, attempt) in [("user-2", 2), ("user-3", 3), ("user-4", 4)] {
         let id = stage.imported(name).await;
@@ -274,7 +297,7 @@ async fn what_no_record_holds_lies_in_the_second_place_until_it_is_revoked_also_
     let caller = tokio::spawn(async move { broker.access_token(asked).await });
     stage.provider.requests_reach(1).await;
     let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, token_broker::store::Expected::At(revision)).await.unwrap();
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
     *stage.provider.revocation.lock().unwrap() = Err(unreachable());
     stage.provider.release();
     assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ConnectionNotFound);

@@ -89,6 +89,26 @@ async fn what_was_put_is_given_back_whole_by_another_run_until_it_is_removed() {
 }
 
 #[tokio::test]
+async fn what_was_set_apart_is_told_as_such_by_every_later_run_until_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |number| place(folder.path(), number);
+    place(1).put(&id("user-42"), &attempt(5), &issued("one")).await.unwrap();
+    place(1).put(&id("user-42"), &attempt(6), &issued("two")).await.unwrap();
+    for _ in 0..2 {
+        place(1).set_apart(&id("user-42"), &attempt(5)).await.unwrap();
+        let contents = place(1).list().await.unwrap();
+        assert!(contents.unreadable.is_empty());
+        let mut told: Vec<_> =
+            contents.tokens.iter().map(|held| (held.attempt.attempt_id, held.is_apart)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [(5, true), (6, false)]);
+    }
+    place(1).remove(&id("user-42"), &attempt(5)).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 1);
+    place(1).set_apart(&id("user-42"), &attempt(9)).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_file_shows_neither_whose_it_is_nor_what_it_holds_and_is_its_owners_alone() {
     let folder = tempfile::tempdir().unwrap();
     let place = place(folder.path(), 1);
