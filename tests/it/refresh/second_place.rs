@@ -18,7 +18,7 @@ use token_broker::store::keyring::{self, KeyRing};
 use token_broker::store::{EscrowStore, Expected, TokenStore as _, redb};
 use token_broker::telemetry::Metrics;
 
-use super::stage;
+use super::{lost, stage};
 use crate::kit::{LIFE, Stage, issued, request};
 use crate::whole::Whole;
 
@@ -354,4 +354,32 @@ async fn a_second_place_that_cannot_be_read_stops_the_start_and_is_named() {
     let error = bound.run(async {}).await.unwrap_err();
     let StartError::SecondPlace { path, .. } = &error else { panic!("{error:?}") };
     assert_eq!(path, Path::new(&second));
+}
+
+#[tokio::test]
+async fn of_a_count_where_only_the_last_answer_is_good_a_late_first_one_is_thrown_away() {
+    // Keycloak: each use of a token gives another pair, and to use any but the newest ends them all.
+    for (is_last_only, expected) in [(true, ["rt-0", "rt-0", "rt-0"]), (false, ["rt-0", "rt-0", "rt-first"])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, escrow) = on_disk(folder.path());
+        let stage = stage(Reuse::Count { max_uses: 3, is_last_only }).moved(store, Some(escrow.clone()));
+        let id = stage.expired("user-42").await;
+        let mut attempts = Vec::new();
+        for _ in 0..2 {
+            stage.provider.next(Err(lost()));
+            stage.token(&id).await.unwrap_err();
+            attempts.extend(stage.broker.connection(&id).await.unwrap().intent);
+            stage.clock.advance(Duration::from_secs(60));
+        }
+        assert_eq!(attempts.iter().map(|attempt| attempt.tries).collect::<Vec<_>>(), [1, 2]);
+        // The first was answered, by way of a run that ended with its tokens in hand.
+        escrow.put(&id, &attempts[0], &issued("at-first", Some("rt-first"))).await.unwrap();
+        let stage = stage.restarted();
+        assert_eq!(taken_up(&stage.broker).await, 1);
+        assert_eq!(files(folder.path()), 0);
+        stage.clock.advance(LIFE);
+        stage.token(&id).await.unwrap();
+        assert_eq!(stage.provider.presented(), expected, "last only: {is_last_only}");
+    }
 }
