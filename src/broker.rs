@@ -102,6 +102,7 @@ pub struct Broker {
     recovering: recovery::Recovering,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<BTreeSet<ConnectionId>>,
+    twins: twin::Twins,
     /// Tells what this run has written from what others have.
     holder: Holder,
     /// What house-keeping must know of every connection.
@@ -135,6 +136,7 @@ impl Broker {
             escrow: escrow::Escrow::new(deps.escrow),
             recovering: recovery::Recovering::default(),
             revocations: Mutex::default(),
+            twins: twin::Twins::default(),
             roll: Mutex::default(),
             schedule: Mutex::default(),
             scheduled: Notify::new(),

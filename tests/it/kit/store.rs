@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use token_broker::connection::{Connection, ConnectionId};
 use token_broker::error::StoreError;
 use token_broker::store::{Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
+use tokio::sync::watch;
 
 /// The memory store, with a switch that makes writes fail.
 pub(crate) struct FaultyStore {
@@ -18,6 +19,8 @@ pub(crate) struct FaultyStore {
     pub(crate) gets: AtomicUsize,
     /// Whether reads fail.
     pub(crate) is_deaf: AtomicBool,
+    lists: watch::Sender<usize>,
+    gate: watch::Sender<bool>,
 }
 
 impl FaultyStore {
@@ -30,7 +33,19 @@ impl FaultyStore {
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             is_deaf: AtomicBool::new(false),
+            lists: watch::Sender::new(0),
+            gate: watch::Sender::new(true),
         }
+    }
+
+    /// Whether listings are answered; those that are not wait.
+    pub(crate) fn lets_listings_through(&self, is_open: bool) {
+        self.gate.send_replace(is_open);
+    }
+
+    /// How many listings were asked for.
+    pub(crate) fn listings(&self) -> watch::Receiver<usize> {
+        self.lists.subscribe()
     }
 
     /// After the next `successes` writes, the next `count` fail as a full disk does.
@@ -85,6 +100,8 @@ impl TokenStore for FaultyStore {
         after: Option<&PageToken>,
         limit: usize,
     ) -> Result<Page, StoreError> {
+        self.lists.send_modify(|count| *count += 1);
+        self.gate.subscribe().wait_for(|is_open| *is_open).await.unwrap();
         self.inner.list(selection, after, limit).await
     }
 }
