@@ -149,7 +149,8 @@ pub fn parse(
     environment: &Environment,
     overrides: &[Override],
 ) -> Result<Config, ConfigError> {
-    let shape = Shape::of(json_schema());
+    let schema = json_schema();
+    let shape = Shape::of(&schema);
     let mut found = Found::default();
 
     let mut document = tree::parse(text, &mut found);

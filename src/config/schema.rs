@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use super::Sections;
 use super::key_path::{KeyPath, Step};
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+/// The JSON Schema (2020-12) of the configuration file: what `check-config --schema` prints and editors understand.
+///
+/// It is made anew each time: half a megabyte that nothing asks for again once the file is read.
+pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(Sections).to_value();
     if let Some(root) = schema.as_object_mut() {
         root.insert("title".to_owned(), "token-broker configuration".into());
@@ -16,11 +19,6 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         root.remove("default");
     }
     schema
-});
-
-/// The JSON Schema (2020-12) of the configuration file: what `check-config --schema` prints and editors understand.
-pub fn json_schema() -> &'static Value {
-    &SCHEMA
 }
 
 /// What the schema says about one place in the document. A place may have several readings: a reference and what it
@@ -35,6 +33,11 @@ impl<'s> Shape<'s> {
     /// The shape of the whole file.
     pub(super) fn of(root: &'s Value) -> Self {
         Self::new(root, root)
+    }
+
+    /// The whole schema that this is a place of.
+    pub(super) fn root(&self) -> &'s Value {
+        self.root
     }
 
     fn new(root: &'s Value, schema: &'s Value) -> Self {

@@ -4,28 +4,24 @@
 mod sentence;
 
 use std::mem;
-use std::sync::LazyLock;
 
 use boon::{Compiler, ErrorKind, Format, InstanceToken, SchemaIndex, Schemas, Types, ValidationError};
 use serde_json::Value;
 
 use super::finding::Found;
 use super::key_path::{KeyPath, Step};
-use super::schema::{Shape, json_schema};
+use super::schema::Shape;
 use super::suggest;
 use super::tree::Node;
 use super::value::FORMATS;
-
-/// The schema, ready to check with; the text is why it does not compile.
-static SCHEMA: LazyLock<Result<(Schemas, SchemaIndex), String>> = LazyLock::new(|| compiled(json_schema()));
 
 /// Names the schema inside itself; nothing is ever read from there.
 const SCHEMA_URL: &str = "schema:configuration";
 
 /// Checks `value` (the document as JSON) against the schema, of which `shape` is the root, and takes out what breaks it.
 pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, found: &mut Found) {
-    let (schemas, schema) = match &*SCHEMA {
-        Ok((schemas, schema)) => (schemas, *schema),
+    let (schemas, schema) = match compiled(shape.root()) {
+        Ok(compiled) => compiled,
         // The schema is made from our own types and every test builds it; a broken one must not pass silently.
         Err(error) => return found.mistake("", format!("the schema is broken, which is a bug: {error}")),
     };
@@ -48,6 +44,7 @@ pub(super) fn validate(value: &mut Value, document: &Node, shape: &Shape<'_>, fo
     drop_holes(value);
 }
 
+/// The schema, ready to check with; the error is why it does not compile. It takes a megabyte, so nobody keeps it.
 fn compiled(schema: &Value) -> Result<(Schemas, SchemaIndex), String> {
     let mut compiler = Compiler::new();
     compiler.enable_format_assertions();

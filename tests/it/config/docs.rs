@@ -70,9 +70,9 @@ fn entry_rows(schema: &Value, into: &mut String) {
 fn tables() -> String {
     let schema = config::json_schema();
     let mut text = format!("{BEGIN}| key | default | meaning | variable |\n|---|---|---|---|\n");
-    rows(schema, schema, "", &Value::Null, &mut text);
+    rows(&schema, &schema, "", &Value::Null, &mut text);
     text += "\n### One entry of `providers`\n\n| key | meaning |\n|---|---|\n";
-    entry_rows(schema, &mut text);
+    entry_rows(&schema, &mut text);
     text + END
 }
 
