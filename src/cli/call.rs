@@ -39,8 +39,9 @@ pub(crate) struct Call {
     /// Path below the provider's API base, with its query if it has one, e.g. '/v1/files?page=2'
     path: String,
     /// A header field; repeat for more
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
-    headers: Vec<v1::Header>,
+    // Read by us: the parser's own error would repeat what may be a secret.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
     /// Request body: text, @FILE, or - for standard input
     #[arg(short, long, value_name = "DATA", allow_hyphen_values = true)]
     data: Option<Data>,
@@ -125,7 +126,7 @@ impl Call {
             connection: self.named.connection.clone(),
             tenant: self.named.tenant.clone(),
         };
-        let (head, data) = self.opened();
+        let (head, data) = self.opened()?;
         let (messages, mut sent) = body::messages(head, data, &mut console.input)?;
         let mut request = Request::new(messages);
         if let Some(timeout) = timeout {
@@ -157,7 +158,7 @@ impl Call {
         }
     }
 
-    fn opened(self) -> (v1::CallHead, Option<Data>) {
+    fn opened(self) -> Result<(v1::CallHead, Option<Data>), Failure> {
         let (path, query) = match self.path.split_once('?') {
             Some((path, query)) => {
                 (path.to_owned(), url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
@@ -176,7 +177,7 @@ impl Call {
             method: self.method,
             path,
             query: query.into_iter().map(|(name, value)| v1::QueryParameter { name, value }).collect(),
-            headers: self.headers,
+            headers: self.headers.iter().enumerate().map(header).collect::<Result<_, _>>()?,
             request_id: self.request_id,
             content_length: None,
             scopes: self.scopes,
@@ -185,7 +186,7 @@ impl Call {
             decompress: self.compressed,
             retry: Some(v1::RetryPolicy { mode: mode.into(), max_attempts: 0 }),
         };
-        (head, self.data)
+        Ok((head, self.data))
     }
 }
 
@@ -298,8 +299,11 @@ fn length(headers: &[v1::Header]) -> Option<u64> {
     headers.iter().find(|header| header.name == "content-length")?.value.parse().ok()
 }
 
-fn header(typed: &str) -> Result<v1::Header, String> {
-    let (name, value) = typed.split_once(':').ok_or("write it as 'Name: value'")?;
+fn header((at, typed): (usize, &String)) -> Result<v1::Header, Failure> {
+    let Some((name, value)) = typed.split_once(':') else {
+        let which = format!("header {} has no colon: write it as 'Name: value'", at + 1);
+        return Err(Failure::new(Cause::Usage, which));
+    };
     Ok(v1::Header { name: name.trim().to_ascii_lowercase(), value: value.trim().to_owned() })
 }
 

@@ -5,6 +5,7 @@ mod connect;
 mod desk;
 mod docs;
 mod printed;
+mod secrecy;
 mod store;
 
 use std::io::{BufRead as _, BufReader};

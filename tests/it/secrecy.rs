@@ -217,7 +217,14 @@ async fn planted_secrets_are_seen_nowhere() {
     canaries.plant("Basic credentials", STANDARD.encode(credentials));
     canaries.plant_bytes("ring key", &whole.ring_key());
 
-    let bound = whole.build().await;
+    // Found by discovery, so that its answers are read too.
+    let discovered = format!(
+        "}}, {{key: discovered, kind: oidc, issuer: '{}', client_id: '{}', client_secret: '{}'",
+        whole.sandbox.issuer(),
+        whole.sandbox.client_id(),
+        whole.secret
+    );
+    let bound = whole.build_with(&discovered).await;
     let (ops, public) = (bound.addresses.ops.unwrap(), bound.addresses.public.unwrap());
     let endpoint = format!("http://{}", bound.addresses.grpc_tcp.unwrap());
     whole.sandbox.register_redirect_uri(whole.sandbox.client_id(), &bound.broker.redirect_uri("sandbox"));
@@ -281,6 +288,17 @@ async fn planted_secrets_are_seen_nowhere() {
     for fault in leaky() {
         script.next(On::code_exchange(), fault);
         seen += &walked_into_a_fault(&channel, &mut canaries, "no-tokens").await;
+    }
+    for fault in leaky() {
+        script.next(Endpoint::Discovery, fault);
+        let asked = v1::BeginConnectRequest {
+            provider: "discovered".into(),
+            connection: "nowhere".into(),
+            return_url: "http://127.0.0.1:9/done".into(),
+            ..Default::default()
+        };
+        seen += &format!("{:?}", connections.begin_connect(asked).await.unwrap_err());
+        script.clear();
     }
     for fault in leaky() {
         script.next(Endpoint::UserInfo, fault);
