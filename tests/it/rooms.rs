@@ -60,7 +60,7 @@ impl House {
             }
             for mention in &reading.mentions {
                 let found = match &mention.target {
-                    Target::Crate(name) => refused_crate(&from, name).map(|why| (name.clone(), why)),
+                    Target::Crate(to) => refused_crate(&from, to),
                     Target::Here(to) => self.refused_room(&from, to).map(|why| (to.join("::"), why)),
                 };
                 if let Some((names, why)) = found {
@@ -105,22 +105,29 @@ impl House {
     }
 }
 
-fn refused_crate(from: &[String], name: &str) -> Option<String> {
-    if matches!(name, "std" | "core" | "alloc") {
-        return None;
-    }
+/// What is named and why it may not be, if `from` may not name `to` of another crate.
+fn refused_crate(from: &[String], to: &[String]) -> Option<(String, String)> {
+    let (name, path) = (to.first()?, to.join("::"));
+    let is_below = |path: &str, top: &str| path == top || path.starts_with(&format!("{top}::"));
     let place = from.join("::");
-    if let Some((_, homes, why)) = ONLY_IN.iter().find(|(only, ..)| *only == name) {
-        let at_home = homes.iter().any(|home| place == *home || place.starts_with(&format!("{home}::")));
-        return (!at_home).then(|| format!("only {} may, because {why}", homes.join(", ")));
+    // `use std::net;` opens all that is in it.
+    if let Some((only, homes, why)) =
+        ONLY_IN.iter().find(|(only, ..)| is_below(&path, only) || (to.len() > 1 && is_below(only, &path)))
+    {
+        let at_home = homes.iter().any(|home| is_below(&place, home));
+        return (!at_home)
+            .then(|| ((*only).to_owned(), format!("only {} may, because {why}", homes.join(", "))));
+    }
+    if matches!(name.as_str(), "std" | "core" | "alloc") {
+        return None;
     }
     let modules: BTreeSet<_> = (1..=from.len()).map(|cut| from[..cut].to_vec()).collect();
     let room = room_of(from, &modules);
     let refused = match &RULES.iter().find(|rule| rule.room == room)?.crates {
-        Crates::Only(names) => !names.contains(&name),
-        Crates::AllBut(names) => names.contains(&name),
+        Crates::Only(names) => !names.contains(&name.as_str()),
+        Crates::AllBut(names) => names.contains(&name.as_str()),
     };
-    refused.then(|| format!("{room} may not use this crate"))
+    refused.then(|| (name.clone(), format!("{room} may not use this crate")))
 }
 
 /// The line of the table that a path falls under.
@@ -275,6 +282,25 @@ fn a_crate_with_one_home_is_found_elsewhere() {
         ["provider/oauth.rs:1 reqwest"]
     );
     assert_eq!(planted(&[("connection.rs", "use tokio::sync::Mutex;")]), ["connection.rs:1 tokio"]);
+}
+
+#[test]
+fn files_sockets_threads_and_processes_are_named_by_those_who_own_them_alone() {
+    assert_eq!(
+        planted(&[
+            ("broker.rs", "use std::{fs, net::{IpAddr, TcpListener}, time::Duration};"),
+            ("grpc.rs", "fn f() { std::thread::spawn(|| ()); }"),
+            ("provider/oauth.rs", "use std::net;"),
+            ("store/sled.rs", "use std::fs::File;"),
+            ("error.rs", "use std::net::SocketAddr;"),
+        ]),
+        [
+            "broker.rs:1 std::fs",
+            "broker.rs:1 std::net::TcpListener",
+            "grpc.rs:1 std::thread",
+            "provider/oauth.rs:1 std::net::TcpListener",
+        ]
+    );
 }
 
 #[test]

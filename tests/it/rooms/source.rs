@@ -23,8 +23,8 @@ pub(super) struct Mention {
 pub(super) enum Target {
     /// Segments below this crate's root: `crate::store::sled::Tree` is `["store", "sled", "Tree"]`.
     Here(Vec<String>),
-    /// Another crate, by the name that code uses.
-    Crate(String),
+    /// A path into another crate, whose name, as code uses it, comes first.
+    Crate(Vec<String>),
 }
 
 /// What one file says: the paths it names, and the names it passes on with `pub use`.
@@ -215,7 +215,7 @@ fn resolve(
             Some(Target::Here([base, &path[ups..]].concat()))
         }
         name if bound.contains_key(name) => below(&bound[name]),
-        name if crates.contains(name) => Some(Target::Crate(name.to_owned())),
+        name if crates.contains(name) => Some(Target::Crate(path.to_vec())),
         _ => None,
     }
 }
