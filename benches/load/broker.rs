@@ -51,8 +51,8 @@ impl Home {
         Self::make(engine, &provider)
     }
 
-    /// With the default engine and a provider that runs.
-    pub(crate) fn with_provider(told: &Told) -> Outcome<Self> {
+    /// With a provider that runs.
+    pub(crate) fn with_provider(engine: &str, told: &Told) -> Outcome<Self> {
         let provider = json!({
             "key": PROVIDER,
             "kind": "sandbox",
@@ -60,7 +60,7 @@ impl Home {
             "client_id": told.client_id,
             "client_secret": told.client_secret,
         });
-        Self::make("sled", &provider)
+        Self::make(engine, &provider)
     }
 
     fn make(engine: &str, provider: &Value) -> Outcome<Self> {

@@ -26,20 +26,23 @@ struct Turn {
     refreshed: f64,
 }
 
-/// All that was measured.
-pub(crate) struct Crossing(Vec<(Case, Vec<Turn>)>);
+/// All that was measured with one engine.
+pub(crate) struct Crossing {
+    engine: &'static str,
+    cases: Vec<(Case, Vec<Turn>)>,
+}
 
 /// Measures over the socket, with one caller and with many.
-pub(crate) async fn measure() -> Outcome<Crossing> {
+pub(crate) async fn measure(engine: &'static str) -> Outcome<Crossing> {
     let provider = provider::start()?;
-    let home = Home::with_provider(&provider.told)?;
+    let home = Home::with_provider(engine, &provider.told)?;
     let broker = home.start()?;
     broker.import("user-42", &token(0)).await?;
     broker.import_grants(&provider.told.refresh_tokens).await?;
     let door = broker.side().socket;
     let mut cases = vec![((1, 1), Vec::new()), ((64, 4), Vec::new())];
     for round in 0..ROUNDS {
-        say(&format!("with refreshes, round {} of {ROUNDS}", round + 1))?;
+        say(&format!("with refreshes, {engine}, round {} of {ROUNDS}", round + 1))?;
         for ((callers, connections), turns) in &mut cases {
             let load = Load {
                 callers: *callers,
@@ -55,7 +58,7 @@ pub(crate) async fn measure() -> Outcome<Crossing> {
         }
     }
     let named = |((callers, _), turns)| (Case::new(door.name(), callers), turns);
-    Ok(Crossing(cases.into_iter().map(named).collect()))
+    Ok(Crossing { engine, cases: cases.into_iter().map(named).collect() })
 }
 
 /// Refreshes under way.
@@ -101,18 +104,19 @@ impl Crossing {
         /// Its name, where it is in a sample, and its goal.
         type Figure = (&'static str, fn(&Sample) -> Duration, &'static str);
 
-        let rate = Spread::of(self.0.iter().flat_map(|(_, turns)| turns.iter().map(|turn| turn.refreshed)));
+        let rate =
+            Spread::of(self.cases.iter().flat_map(|(_, turns)| turns.iter().map(|turn| turn.refreshed)));
         let mut text = format!(
-            "\n| hits beside refreshes ({:.0} a second, each durable) | without | with | ratio | goal |\n\
+            "\n| hits beside refreshes ({}, {:.0} a second, each durable) | without | with | ratio | goal |\n\
              |---|---:|---:|---:|---|\n",
-            rate.median
+            self.engine, rate.median
         );
         let figures: [Figure; 3] = [
             ("p50", |sample| sample.p50, ""),
             ("p99", |sample| sample.p99, "≤ 1.5"),
             ("server CPU a call, refreshes included", |sample| sample.cpu, ""),
         ];
-        for (case, turns) in &self.0 {
+        for (case, turns) in &self.cases {
             for (name, of, goal) in figures {
                 let quiet = Spread::of(turns.iter().map(|turn| micros(of(&turn.quiet))));
                 let busy = Spread::of(turns.iter().map(|turn| micros(of(&turn.busy))));
@@ -136,7 +140,7 @@ impl Crossing {
 
     pub(crate) fn json(&self) -> Value {
         let sample = |sample: &Sample| json!({ "p50_us": micros(sample.p50), "p99_us": micros(sample.p99) });
-        let cases = self.0.iter().map(|(case, turns)| {
+        let cases = self.cases.iter().map(|(case, turns)| {
             let turns = turns.iter().map(|turn| {
                 json!({
                     "without": sample(&turn.quiet),
@@ -146,6 +150,6 @@ impl Crossing {
             });
             json!({ "callers": case.callers, "rounds": turns.collect::<Vec<_>>() })
         });
-        cases.collect()
+        json!({ "engine": self.engine, "cases": cases.collect::<Value>() })
     }
 }

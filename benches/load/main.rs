@@ -69,12 +69,12 @@ pub(crate) struct Side {
 
 async fn measure() -> Outcome<()> {
     let load_before = child::load_average()?;
-    let (rounds, crossing, footprints) = if std::env::args().any(|argument| argument == "--control") {
+    let (rounds, crossings, footprints) = if std::env::args().any(|argument| argument == "--control") {
         let (one, other) =
             (floor::start(&broker::a_reply(&token(0)))?, floor::start(&broker::a_reply(&token(0)))?);
-        (rounds(&one.side(), &other.side()).await?, None, Vec::new())
+        (rounds(&one.side(), &other.side()).await?, Vec::new(), Vec::new())
     } else {
-        let (mut hits, mut crossing, mut footprints) = (Vec::new(), None, Vec::new());
+        let (mut hits, mut crossings, mut footprints) = (Vec::new(), Vec::new(), Vec::new());
         if is_wanted("hits") {
             let home = Home::new("sled")?;
             let ours = home.start()?;
@@ -83,16 +83,16 @@ async fn measure() -> Outcome<()> {
             hits = rounds(&floor.side(), &ours.side()).await?;
         }
         if is_wanted("refreshes") {
-            crossing = Some(crossing::measure().await?);
+            crossings = vec![crossing::measure("sled").await?, crossing::measure("redb").await?];
         }
         if is_wanted("footprint") {
             footprints = vec![footprint::measure("sled").await?, footprint::measure("redb").await?];
         }
-        (hits, crossing, footprints)
+        (hits, crossings, footprints)
     };
     let report = Report {
         rounds,
-        crossing,
+        crossings,
         footprints,
         load_average: (load_before, child::load_average()?),
         cores: child::cores()?,

@@ -13,7 +13,7 @@ use crate::series::{Case, Histogram, Round, Sample, Spread};
 pub(crate) struct Report {
     pub(crate) rounds: Vec<(Case, Vec<Round>)>,
     /// Not measured in the control, nor are the footprints.
-    pub(crate) crossing: Option<Crossing>,
+    pub(crate) crossings: Vec<Crossing>,
     pub(crate) footprints: Vec<Footprint>,
     /// Before and after.
     pub(crate) load_average: (f64, f64),
@@ -91,7 +91,7 @@ impl Report {
                 );
             }
         }
-        if let Some(crossing) = &self.crossing {
+        for crossing in &self.crossings {
             text.push_str(&crossing.markdown());
         }
         if !self.footprints.is_empty() {
@@ -128,7 +128,7 @@ impl Report {
             "load_average": [self.load_average.0, self.load_average.1],
             "histogram": "[lower end of the bucket in µs, share of the calls]",
             "cases": cases.collect::<Vec<_>>(),
-            "beside_refreshes": self.crossing.as_ref().map(Crossing::json),
+            "beside_refreshes": self.crossings.iter().map(Crossing::json).collect::<Value>(),
             "footprints": self.footprints.iter().map(Footprint::json).collect::<Vec<_>>(),
         })
     }
