@@ -90,7 +90,7 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
     let addresses = Addresses::of(&doors.grpc, doors.public.as_ref(), doors.ops.as_ref());
     let public_url = public_url(&config, &addresses)?;
     let http = HttpClient::new(&HttpSettings {
-        extra_ca_file: config.http.ca_file.clone(),
+        extra_authorities: config.authorities,
         connect_timeout: config.http.connect_timeout.duration(),
         total_timeout: config.http.timeout.duration(),
         ..HttpSettings::default()

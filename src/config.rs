@@ -53,6 +53,7 @@ pub use value::{
 };
 
 use crate::provider::catalogue::{ProviderConfig, ProviderEntry};
+use crate::provider::trust::ExtraAuthorities;
 use finding::Found;
 use key_path::KeyPath;
 use schema::Shape;
@@ -81,6 +82,8 @@ pub struct Config {
     pub log: Log,
     /// How the broker speaks to providers.
     pub http: Http,
+    /// Who is trusted besides the public authorities: what `http.ca_file` holds.
+    pub authorities: ExtraAuthorities,
     /// What is done before anybody has to wait for it.
     pub refresh: Refresh,
     /// The providers, each key once.
@@ -167,6 +170,7 @@ pub fn parse(
     let sections = read_sections(value, &mut found);
 
     let mut later = Found::default();
+    let authorities = sections.http.authorities(&mut later);
     sections.server.check(&mut later);
     sections.store.check(&mut later);
     sections.http.check(&mut later);
@@ -181,6 +185,7 @@ pub fn parse(
         seal: sections.seal,
         log: sections.log,
         http: sections.http,
+        authorities,
         refresh: sections.refresh,
         providers,
         warnings,

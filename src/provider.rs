@@ -29,6 +29,7 @@ mod sender;
 pub mod spec;
 pub mod target;
 pub mod throttle;
+pub mod trust;
 pub mod url;
 mod variable;
 mod wire;

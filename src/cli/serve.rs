@@ -112,12 +112,12 @@ pub(super) fn not_started(error: StartError, key_file: PathBuf) -> Failure {
         StartError::Bind(_) => Failure::new(Cause::Machine, what).fixed_by(
             "mend what stands in the way, or set server.grpc.socket or server.grpc.tcp to another place",
         ),
-        StartError::Tls(_) => Failure::new(Cause::Config, what)
-            .fixed_by("point http.ca_file to certificates in PEM form, or leave it out"),
         StartError::SecondPlace { path, why } => Failure::new(Cause::Machine, what)
             .because(why)
             .then(Next::System(look_at(&path)).with("as the user that runs the broker")),
-        StartError::Serve(_) => Failure::new(Cause::Bug, what).then(Next::HelpReason("INTERNAL".to_owned())),
+        StartError::Tls(_) | StartError::Serve(_) => {
+            Failure::new(Cause::Bug, what).then(Next::HelpReason("INTERNAL".to_owned()))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `http`: how the broker speaks to providers.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -7,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::Found;
 use crate::provider::spec::span::Span;
+use crate::provider::trust::ExtraAuthorities;
+
+/// More than every bundle of public authorities that there is, in bytes.
+const FILE_LIMIT: u64 = 4 << 20;
 
 /// How the broker speaks to providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +34,20 @@ impl Default for Http {
 }
 
 impl Http {
+    /// The authorities in the file that `ca_file` names.
+    pub(super) fn authorities(&self, found: &mut Found) -> ExtraAuthorities {
+        let Some(path) = &self.ca_file else { return ExtraAuthorities::default() };
+        let read = || -> Result<_, Box<dyn std::error::Error>> {
+            let mut pem = Vec::new();
+            File::open(path)?.take(FILE_LIMIT).read_to_end(&mut pem)?;
+            Ok(ExtraAuthorities::of_pem(&pem)?)
+        };
+        read().unwrap_or_else(|why| {
+            found.mistake("http.ca_file", format!("{}: {why}", path.display()));
+            ExtraAuthorities::default()
+        })
+    }
+
     pub(super) fn check(&self, found: &mut Found) {
         let mut is_in_range = true;
         for (path, span) in [("http.connect_timeout", self.connect_timeout), ("http.timeout", self.timeout)] {

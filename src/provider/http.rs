@@ -12,7 +12,6 @@ pub mod resolver;
 mod tls;
 
 use std::error::Error as StdError;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::address::AddressPolicy;
+use super::trust::ExtraAuthorities;
 use super::url::CheckedUrl;
 use crate::error::{AmbiguousCause, Unsent};
 use crate::secret::Secret;
@@ -30,8 +30,8 @@ pub use tls::TlsError;
 /// What can be set about the client.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// A PEM file with certificates to trust besides the system's.
-    pub extra_ca_file: Option<PathBuf>,
+    /// Who is trusted besides the public authorities.
+    pub extra_authorities: ExtraAuthorities,
     /// How long name resolution, TCP and TLS may take together.
     pub connect_timeout: Duration,
     /// How long a request may take in all, where nothing shorter is said.
@@ -43,7 +43,7 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            extra_ca_file: None,
+            extra_authorities: ExtraAuthorities::default(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(30),
             lookup: Arc::new(SystemLookup),
@@ -104,9 +104,9 @@ impl HttpClient {
     /// Builds the client. It calls public addresses only.
     ///
     /// # Errors
-    /// The extra certificates cannot be read, or no certificate at all is trusted.
+    /// The libraries refuse what they are set up with.
     pub fn new(settings: &HttpSettings) -> Result<Self, TlsError> {
-        let tls = tls::client_config(settings.extra_ca_file.as_deref())?;
+        let tls = tls::client_config(&settings.extra_authorities)?;
         let HttpSettings { connect_timeout, total_timeout, lookup, .. } = settings.clone();
         Self::built(Arc::new(tls), AddressPolicy::default(), connect_timeout, total_timeout, lookup)
     }

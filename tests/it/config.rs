@@ -98,9 +98,53 @@ providers:
 }
 
 #[test]
+fn what_a_provider_is_not_known_as_hides_none_of_its_other_mistakes() {
+    let entry = "key: own, client_id: c, client_secret: s, scopes: ['a b'], token_timeout: 2h";
+    let told = |text: &str| {
+        let error = config::parse(text, None, &Environment::default(), &[]).unwrap_err();
+        error.mistakes.iter().map(|mistake| mistake.path.clone()).collect::<Vec<_>>()
+    };
+    let both = ["providers[0].scopes", "providers[0].token_timeout"];
+    let kind = told(&format!("providers: [{{kind: gogle, {entry}}}]"));
+    assert_eq!(kind, ["providers[0].kind", both[0], both[1]]);
+    let profile = told(&format!("providers: [{{kind: google, profile: nope, {entry}}}]"));
+    assert_eq!(profile, ["providers[0].profile", both[0], both[1]]);
+    let vars = told(
+        "providers: [{key: own, kind: gogle, client_id: c, issuer: 'https://{place}.example', vars: {a: b}}]",
+    );
+    assert_eq!(vars, ["providers[0].kind"], "what the kind would know is not judged");
+}
+
+#[test]
+fn a_file_of_authorities_is_read_with_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let text = format!("http: {{ca_file: {}, timeout: 0s}}", file.display());
+    let told = || config::parse(&text, None, &Environment::default(), &[]).unwrap_err().to_string();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(told().contains("No such file") && told().contains("http.timeout"), "{}", told());
+    for content in ["", "no certificate", broken] {
+        std::fs::write(&file, content).unwrap();
+        assert!(told().contains("1:17  http.ca_file"), "{}", told());
+        assert!(told().contains("holds no certificates in PEM form"), "{}", told());
+    }
+    let good = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.pem();
+    std::fs::write(&file, format!("{good}{broken}")).unwrap();
+    assert!(told().contains("http.ca_file"), "half of it is not trusted in silence");
+    std::fs::write(&file, good).unwrap();
+    assert!(!told().contains("http.ca_file"), "{}", told());
+}
+
+#[test]
 fn each_kind_of_mistake_says_where_it_is_and_what_is_accepted() {
     let mut differences = Vec::new();
     for (text, place, sentence) in [
+        // What is not built yet.
+        (
+            "providers: [{key: a, kind: github, client_id: c, client_secret: s, webhook: {}}]",
+            "1:77 providers[0].webhook",
+            "webhooks are not received yet",
+        ),
         // Keys.
         ("colour: red", "1:1 colour", "known here: http, log, providers, refresh, seal, server, store"),
         ("server: {threads: 1, threads: 2}", "1:22 server.threads", "already written on line 1"),

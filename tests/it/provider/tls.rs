@@ -7,6 +7,7 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use token_broker::error::{ProviderError, Unsent};
 use token_broker::provider::http::HttpSettings;
+use token_broker::provider::trust::ExtraAuthorities;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -62,18 +63,9 @@ async fn peer(versions: &[&'static rustls::SupportedProtocolVersion]) -> TlsPeer
     TlsPeer { url, certificate: cert.pem(), settled }
 }
 
-fn settings(certificate: Option<&str>) -> (HttpSettings, Option<tempfile::NamedTempFile>) {
-    let file = certificate.map(|pem| {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), pem).unwrap();
-        file
-    });
-    let extra_ca_file = file.as_ref().map(|file| file.path().to_owned());
-    (HttpSettings { extra_ca_file, ..HttpSettings::default() }, file)
-}
-
 async fn refreshed(peer: &TlsPeer, certificate: Option<&str>) -> Result<(), ProviderError> {
-    let (settings, _file) = settings(certificate);
+    let extra = certificate.map(|pem| ExtraAuthorities::of_pem(pem.as_bytes()).unwrap());
+    let settings = HttpSettings { extra_authorities: extra.unwrap_or_default(), ..HttpSettings::default() };
     let entry = json!({"endpoints": {"authorization": "https://as.example/a", "token": peer.url}});
     provider_with(entry, &settings).renewed(&refresh_token("rt")).await.map(|_| ())
 }

@@ -7,7 +7,6 @@ use serde_json::json;
 use token_broker::clock::SystemClock;
 use token_broker::error::{AmbiguousCause, ProviderError};
 use token_broker::provider::catalogue::ProviderEntry;
-use token_broker::provider::http::{HttpClient, HttpSettings};
 use token_broker::provider::{ProviderClient as _, Revocation};
 use token_broker::sandbox::{Endpoint, Fault, On};
 use token_broker::telemetry::{Capture, Filter, Format, Logging};
@@ -117,13 +116,6 @@ async fn a_proxy_in_the_environment_is_ignored() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(peer.requests().len(), 1, "the child did send its request");
     assert_eq!(proxy.requests(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn extra_certificates_that_cannot_be_read_stop_the_start() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let settings = HttpSettings { extra_ca_file: Some(file.path().to_owned()), ..HttpSettings::default() };
-    assert!(HttpClient::new(&settings).unwrap_err().to_string().contains("no PEM certificates"));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ pub(super) const PLAIN: &[&str] = &[
     "provider::spec",
     "provider::target",
     "provider::throttle",
+    "provider::trust",
     "provider::url",
 ];
 
@@ -63,6 +64,7 @@ pub(super) const RULES: &[Rule] = &[
             "jiff",
             "percent_encoding",
             "regex",
+            "rustls",
             "schemars",
             "serde",
             "serde_json",

@@ -33,21 +33,37 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// The spec, or everything that is wrong with it.
     pub(super) fn merge(self) -> Result<ProviderSpec, Vec<Mistake>> {
-        let mut layers = self.base()?;
         // The user's changes are read on their own first, so that a mistake in them is told by the user's own path.
-        read(without_nulls(self.changes.clone()))?;
+        let changes = read(without_nulls(self.changes.clone()));
+        let mut mistakes = Vec::new();
+        if self.changes.contains_key("webhook") {
+            mistakes.push(mistake("webhook", "webhooks are not received yet; leave it out".to_owned()));
+        }
+        let mut layers = match (self.base(), changes) {
+            (Ok(layers), Ok(_)) => layers,
+            (Ok(_), Err(told)) => return Err([mistakes, told].concat()),
+            (Err(kind), changes) => {
+                mistakes.push(kind);
+                mistakes.extend(self.without_its_kind(changes));
+                return Err(mistakes);
+            }
+        };
         let profiles = layers.get("profiles").and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some(profile) = self.profile {
-            let Some(Value::Object(patch)) = profiles.get(profile) else {
-                let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
-                return Err(vec![unknown("profile", profile, &known)]);
-            };
-            lay_over(&mut layers, patch.clone());
+            match profiles.get(profile) {
+                Some(Value::Object(patch)) => lay_over(&mut layers, patch.clone()),
+                _ => {
+                    let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
+                    mistakes.push(unknown("profile", profile, &known));
+                }
+            }
         }
         lay_over(&mut layers, self.changes);
-        let unfilled = read(layers.clone())?;
+        let unfilled = match read(layers.clone()) {
+            Ok(unfilled) => unfilled,
+            Err(told) => return Err([mistakes, told].concat()),
+        };
 
-        let mut mistakes = Vec::new();
         let values = values(&unfilled, self.vars, &mut mistakes);
         check_hosts(&unfilled, &mut mistakes);
         for (key, value) in &mut layers {
@@ -55,7 +71,10 @@ impl Source<'_> {
                 fill(value, &values);
             }
         }
-        let spec = read(layers)?;
+        let spec = match read(layers) {
+            Ok(spec) => spec,
+            Err(told) => return Err([mistakes, told].concat()),
+        };
         mistakes.extend(spec.check());
         let is_undescribed = mistakes.iter().any(|mistake| mistake.field == "endpoints.token");
         if self.kind.is_none() && is_undescribed && catalogue::find(self.key).is_some() {
@@ -64,12 +83,39 @@ impl Source<'_> {
         if mistakes.is_empty() { Ok(spec) } else { Err(mistakes) }
     }
 
-    fn base(&self) -> Result<Map<String, Value>, Vec<Mistake>> {
+    fn base(&self) -> Result<Map<String, Value>, Mistake> {
         let Some(kind) = self.kind else { return Ok(Map::new()) };
         catalogue::find(kind).map(|entry| entry.spec().clone()).ok_or_else(|| {
             let known: Vec<&str> = catalogue::catalogue().iter().map(|entry| entry.kind).collect();
-            vec![unknown("kind", kind, &known)]
+            unknown("kind", kind, &known)
         })
+    }
+
+    /// What is wrong with the user's own words whatever the provider turns out to be.
+    fn without_its_kind(&self, changes: Result<ProviderSpec, Vec<Mistake>>) -> Vec<Mistake> {
+        let is_written = |mistake: &Mistake| {
+            let key = mistake.field.split(['.', '[']).next().unwrap_or_default();
+            self.changes.contains_key(key)
+        };
+        match changes {
+            // Templates are filled by variables that only the kind knows; text with one is judged once it is known.
+            Ok(spec) => spec
+                .check()
+                .into_iter()
+                .filter(|mistake| is_written(mistake) && !self.is_template(&mistake.field))
+                .collect(),
+            Err(told) => told,
+        }
+    }
+
+    fn is_template(&self, field: &str) -> bool {
+        let steps = field.split(['.', '[', ']']).filter(|step| !step.is_empty());
+        let found = steps.fold(None, |at: Option<&Value>, step| match at {
+            None => self.changes.get(step),
+            Some(Value::Array(items)) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Some(value) => value.get(step),
+        });
+        found.and_then(Value::as_str).is_some_and(|text| text.contains('{'))
     }
 }
 
