@@ -93,7 +93,9 @@ fn provider_values(
             None if is_known && !is_prose => Origin::Catalogue(provider.kind.clone()),
             None => return,
         };
-        values.push(EffectiveValue { path: at.to_string(), value: value.clone(), origin });
+        let is_written = !matches!(origin, Origin::Catalogue(_));
+        let value = if is_written && may_hold_a_key(below) { REDACTED.into() } else { value.clone() };
+        values.push(EffectiveValue { path: at.to_string(), value, origin });
     });
     // Keys that chose or filled something else, such as `profile` and `vars`.
     let Some(entry) = config.document.find(path) else { return };
@@ -103,6 +105,13 @@ fn provider_values(
             values.push(EffectiveValue { path: at.to_string(), value: value.clone(), origin });
         }
     });
+}
+
+/// Whether a value is a header or a parameter of a request: a provider's developer token is given as one.
+fn may_hold_a_key(below: &[Step]) -> bool {
+    let is = |step: Option<&Step>, names: &[&str]| matches!(step, Some(Step::Key(key)) if names.contains(&key.as_str()));
+    is(below.first(), &["api", "requests"])
+        && below.iter().rev().skip(1).any(|step| is(Some(step), &["headers", "set"]))
 }
 
 /// Where the value at `path` was written, if it was.

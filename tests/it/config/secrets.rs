@@ -122,3 +122,20 @@ fn no_secret_is_in_a_mistake_or_in_anything_that_prints() {
     let broken = config::parse("providers: 1", None, &environment, &[]).unwrap_err();
     assert!(!format!("{broken}{broken:?}").contains(CANARY));
 }
+
+#[test]
+fn headers_and_parameters_of_an_own_entry_are_shown_by_name_alone() {
+    const CANARY: &str = "developer-token-4711";
+    let config = read(&format!(
+        "providers: [{{key: x, kind: oidc, issuer: 'https://a.example', client_id: c, client_secret: s, \
+         api: {{hosts: ['https://api.example'], headers: {{developer-token: {CANARY}}}}}, \
+         requests: {{token: {{set: {{key: {CANARY}}}, headers: {{x-key: {CANARY}}}}}}}}}]"
+    ))
+    .unwrap();
+    let shown: Vec<String> =
+        config::effective(&config).iter().map(|value| format!("{} {}", value.path, value.shown())).collect();
+    assert!(!shown.join("\n").contains(CANARY), "{shown:#?}");
+    for key in ["api.headers.developer-token", "requests.token.set.key", "requests.token.headers.x-key"] {
+        assert!(shown.contains(&format!("providers[0].{key} (secret)")), "{key}: {shown:#?}");
+    }
+}
