@@ -87,7 +87,7 @@ impl Connection {
     }
 
     /// The same connection after its owner consented, first or again. Where the provider sent no refresh token
-    /// this time, the one held is kept, provided it is the same account's.
+    /// this time, the one held is kept, unless it is known to be another account's.
     ///
     /// # Errors
     /// [`SessionFlaw::AccountChanged`] or [`SessionFlaw::AccountUnknown`] when another account consented, or one

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Parts;
 use super::caller::Caller;
@@ -192,11 +193,16 @@ impl<'a> Call<'a> {
 
     /// The answer of an RPC that the contract has and this version does not serve.
     pub(super) fn unimplemented(&self, instead: &str) -> Status {
-        self.bare(Status::unimplemented(format!("{} is not served by this version: {instead}", self.rpc)))
+        self.unserved(self.rpc, instead)
+    }
+
+    /// The same where only `part` of what the RPC does is not served.
+    pub(super) fn unserved(&self, part: &str, instead: &str) -> Status {
+        self.bare(Status::unimplemented(format!("{part} is not served by this version: {instead}")))
     }
 
     /// A status without a reason of ours, logged and given its request's id.
-    pub(super) fn bare(&self, mut status: Status) -> Status {
+    pub(super) fn bare(&self, status: Status) -> Status {
         let id = self.id();
         tracing::info!(
             rpc = self.rpc,
@@ -207,8 +213,12 @@ impl<'a> Call<'a> {
             "{}",
             status.message()
         );
-        status.metadata_mut().insert(REQUEST_ID, id);
-        status
+        let (mut details, mut trailers) = (ErrorDetails::new(), status.metadata().clone());
+        if let Ok(id) = id.to_str() {
+            details.set_request_info(id, "");
+        }
+        trailers.insert(REQUEST_ID, id);
+        Status::with_error_details_and_metadata(status.code(), status.message(), details, trailers)
     }
 
     fn id(&self) -> MetadataValue<Ascii> {

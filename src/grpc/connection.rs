@@ -34,8 +34,8 @@ impl ConnectionService for Connections {
         let call = Call::with_caller(&self.parts, "BeginConnect", &request);
         let request = request.into_inner();
         if request.flow() == v1::ConnectFlow::DeviceCode {
-            let instead = "CONNECT_FLOW_DEVICE_CODE cannot be used yet; use CONNECT_FLOW_AUTHORIZATION_CODE";
-            return Err(call.unimplemented(instead));
+            let instead = "use CONNECT_FLOW_AUTHORIZATION_CODE";
+            return Err(call.unserved("CONNECT_FLOW_DEVICE_CODE", instead));
         }
         let begin = match begin_connect(&self.parts.broker, request) {
             Ok(begin) => begin,

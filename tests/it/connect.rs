@@ -393,6 +393,7 @@ async fn a_disconnect_waits_for_the_refresh_under_way_and_revokes_what_it_brough
     stage.provider.release();
     caller.await.unwrap().unwrap();
     assert_eq!(disconnect.await.unwrap().unwrap().revocation, RevocationState::Revoked);
+    assert_eq!(stage.provider.ended.lock().unwrap().first().map(String::as_str), Some("rt-1"));
     assert!(stage.broker.cached(&request(&id)).is_none());
 }
 

@@ -246,7 +246,12 @@ async fn what_is_not_served_yet_says_what_to_use_instead() {
     };
     let refused = served.connections().await.begin_connect(device).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("is not served by this version: "), "{}", refused.message());
+    assert_eq!(
+        refused.message(),
+        "CONNECT_FLOW_DEVICE_CODE is not served by this version: use CONNECT_FLOW_AUTHORIZATION_CODE"
+    );
+    let id = refused.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
+    assert_eq!(refused.get_details_request_info().unwrap().request_id, id);
 
     let (apps, operators) = (served.channel().await, served.channel_at(&served.admin).await);
     let mut unserved = Vec::new();

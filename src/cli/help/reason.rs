@@ -39,10 +39,10 @@ pub(crate) const fn words(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::CallerUnknown => (
             "The broker could not tell who calls.",
-            "Call over the Unix socket, or present the credential that the policy asks for.",
+            "Call over the broker's socket or its loopback port, directly and not through a proxy.",
         ),
         Reason::CallerNotAllowed => {
-            ("The caller is known and may not do this.", "Ask whoever runs the broker to extend the policy.")
+            ("The caller is known and may not do this.", "Ask whoever runs the broker.")
         }
         Reason::ProviderNotConfigured => (
             "No provider of that name is in the configuration.",
@@ -61,7 +61,7 @@ pub(crate) const fn words(reason: Reason) -> (&'static str, &'static str) {
             "Begin again; a consent that was begun waits 10 minutes and works once.",
         ),
         Reason::ReauthRequired => (
-            "The provider has ended the grant, or the owner has never consented.",
+            "The provider has ended the grant, nothing is left to refresh with, or nobody has consented yet.",
             "Let the owner consent again with the same connection name.",
         ),
         Reason::ScopeNotGranted => (
