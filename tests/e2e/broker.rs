@@ -80,7 +80,8 @@ impl Home {
                 "public": { "listen": "127.0.0.1:0", "return_urls": [RETURN_URL] },
                 "ops": { "listen": "127.0.0.1:0" },
             },
-            "store": { "path": home.path("store") },
+            // Where temporary files are in memory the store is too.
+            "store": { "path": home.path("store"), "ephemeral": true },
             "seal": { "key_file": home.path("seal.key") },
             "providers": [provider],
         });

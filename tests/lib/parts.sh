@@ -23,6 +23,7 @@ declare -rA INSTALL=(
     [strace]="strace (as root on Debian it is installed for you)"
     [nginx]="nginx (as root on Debian it is installed for you)"
     [taskset]="util-linux"
+    [script]="util-linux, or bsdutils on Debian"
     [c++]="a C++ compiler (g++): the fuzzer brings C++ of its own"
     [cc]="a C compiler (gcc and libc6-dev): the crash suite compiles a library that records writes"
 )
@@ -151,7 +152,7 @@ part_fuzz() {
     done
 }
 
-part slow all "cargo go" "tests marked as slow: printed commands, long searches"
+part slow all "cargo go script" "tests marked as slow: printed commands, long searches"
 part_slow() {
     export GRPCURL
     GRPCURL=$(tool_grpcurl)
@@ -204,10 +205,30 @@ part_call() {
     some_tests cargo test --test e2e -- call:: --nocapture --test-threads=2
 }
 
+# The README's commands that build, as they stand there, with a home of their own.
+typed_as_printed() (
+    home=$(mktemp -d)
+    trap 'rm -rf "$home"' EXIT
+    export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
+    export HOME=$home CARGO_INSTALL_ROOT=$home XDG_RUNTIME_DIR=$home
+    grep -qxF '$ cargo run --release -- dev' README.md && grep -qF '`cargo install --path .`' README.md
+    cargo install --path .
+    "$home/bin/token-broker" --version
+    # It has said all when it says how to end it. Cargo became the broker, so the signal goes to it.
+    mkfifo "$home/said"
+    cargo run --release -- dev >"$home/said" &
+    local dev=$! line=
+    exec 3<"$home/said"
+    until [[ $line == Ctrl-C* ]]; do read -r line <&3; done
+    kill -INT "$dev"
+    wait "$dev"
+)
+
 part release all "cargo" "the release profile builds, and its binary runs"
 part_release() {
     cargo build --release
     target/release/token-broker --version
+    typed_as_printed
     # What would read a plan of failpoints is not there; a point's mere name may be left by an optimizer for size.
     if grep -aq -e TOKEN_BROKER_FAILPOINT -e TOKEN_BROKER_CLOCK_OFFSET target/release/token-broker; then
         echo "the release has failpoints" >&2
