@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::broker::Home;
+use crate::broker::{Broker, Home};
 use crate::series::Spread;
 use crate::{Outcome, child, say, token};
 
 /// Connections in the crowd.
 const CROWD: usize = 100_000;
+
+/// How long an idle broker is watched.
+const WATCHED: Duration = Duration::from_secs(10);
 
 /// Starts that the time to serving is taken from.
 const STARTS: usize = 5;
@@ -27,6 +30,24 @@ pub(crate) struct Footprint {
     scheduled: u64,
     /// After each was asked for once.
     cached: u64,
+    /// What the schedule costs: without it and with it.
+    idling: [Idling; 2],
+}
+
+/// Processor time of a broker that nobody asks anything, in seconds.
+struct Idling {
+    /// From process start until it has settled.
+    to_settle: f64,
+    /// In [`WATCHED`] after that.
+    after: f64,
+}
+
+impl Idling {
+    async fn of(broker: &Broker) -> Outcome<Self> {
+        let to_settle = child::cpu_seconds(broker.process())?;
+        tokio::time::sleep(WATCHED).await;
+        Ok(Self { to_settle, after: child::cpu_seconds(broker.process())? - to_settle })
+    }
 }
 
 /// Measures one engine.
@@ -46,6 +67,7 @@ pub(crate) async fn measure(engine: &'static str) -> Outcome<Footprint> {
 
     let broker = home.start_without_schedule()?;
     let crowded = broker.settled_bytes().await?;
+    let unscheduled = Idling::of(&broker).await?;
     broker.stop()?;
     let mut crowded_starts = Vec::new();
     for _ in 0..STARTS {
@@ -55,9 +77,10 @@ pub(crate) async fn measure(engine: &'static str) -> Outcome<Footprint> {
     }
     let broker = home.start()?;
     let scheduled = broker.settled_bytes().await?;
+    let idling = [unscheduled, Idling::of(&broker).await?];
     broker.get_crowd(CROWD).await?;
     let cached = child::resident_bytes(broker.process())?;
-    Ok(Footprint { engine, starts, idle, crowded_starts, crowded, scheduled, cached })
+    Ok(Footprint { engine, starts, idle, crowded_starts, crowded, scheduled, cached, idling })
 }
 
 /// One table of all engines.
@@ -82,6 +105,20 @@ pub(crate) fn markdown(footprints: &[Footprint]) -> String {
     row(format!("resident memory, {CROWD} connections in the store"), &|one| mib(one.crowded), "");
     row("… and all of them in the schedule".into(), &|one| mib(one.scheduled), "");
     row("… and each asked for once".into(), &|one| mib(one.cached), "");
+    let both = |one: &Footprint, of: fn(&Idling) -> f64| {
+        let [without, with] = one.idling.each_ref().map(|idling| of(idling) * 1e3);
+        format!("{without:.0} → {with:.0} ms")
+    };
+    row(
+        format!("processor time to start with {CROWD} connections, schedule off → on"),
+        &|one| both(one, |idling| idling.to_settle),
+        "",
+    );
+    row(
+        format!("processor time of {} s in which nobody asks, schedule off → on", WATCHED.as_secs()),
+        &|one| both(one, |idling| idling.after),
+        "",
+    );
     row("memory a scheduled connection".into(), &|one| each(one.crowded, one.scheduled), "");
     row("memory a cached connection".into(), &|one| each(one.scheduled, one.cached), "< 4 KiB");
     text
@@ -99,6 +136,8 @@ impl Footprint {
             "rss_crowded_bytes": self.crowded,
             "rss_scheduled_bytes": self.scheduled,
             "rss_cached_bytes": self.cached,
+            "cpu_to_settle_seconds": self.idling.each_ref().map(|idling| idling.to_settle),
+            "cpu_idling_seconds": self.idling.each_ref().map(|idling| idling.after),
         })
     }
 }
