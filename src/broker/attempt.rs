@@ -74,7 +74,7 @@ impl Broker {
         // The deadline runs on a clock that nobody sets, and from before the intent is written: a disk that takes its
         // time takes it from the request, never from those who wait for the intent's end.
         let latest = Instant::now() + reuse.token_timeout;
-        let Some(begun) = self.begin(&**provider, id, demand, start).await? else {
+        let Some((begun, written)) = self.begin(&**provider, id, demand, start).await? else {
             return Ok(Flown::Unsent);
         };
         let (Some(attempt), Some(refresh)) =
@@ -95,25 +95,26 @@ impl Broker {
         failpoint::hit("refresh.send.after").await;
         self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
-        let attempt = attempt.clone();
+        let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {
             Ok(issued) => self.land(provider, begun, attempt, issued).await,
             Err(error) => self.land_failure(&**provider, id, &attempt, error).await,
         }
     }
 
-    /// Writes the intent. `None` where something has changed while we waited for our turn at the provider.
+    /// Writes the intent, and says when by a clock that nobody sets. `None` where something has changed while we waited
+    /// for our turn at the provider.
     async fn begin(
         &self,
         provider: &dyn ProviderClient,
         id: &ConnectionId,
         demand: &Demand,
         start: Start,
-    ) -> Result<Option<Connection>, Error> {
+    ) -> Result<Option<(Connection, Instant)>, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
         let reuse = provider.reuse_profile();
-        let moment = self.moment(&reuse);
+        let (moment, written) = (self.moment(&reuse), Instant::now());
         let (connection, revision) = (stored.value, stored.revision);
         let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
         let is_over = self
@@ -149,7 +150,7 @@ impl Broker {
         failpoint::hit("refresh.intent.after").await;
         // From here on others may change the record: a hanging provider must not keep an owner from disconnecting.
         drop(turn);
-        Ok(Some(begun))
+        Ok(Some((begun, written)))
     }
 
     /// Takes an intent back whose request never left.

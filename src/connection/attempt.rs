@@ -12,6 +12,9 @@ use crate::clock::Timestamp;
 /// given it up: what is added to a deadline before somebody else acts.
 pub const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 
+/// The least by which two clocks must part before it is taken for more than the time it takes to read them.
+const NOTICED: Duration = Duration::from_secs(1);
+
 /// The first pause after a failure, and the longest. Each is twice the one before, times chance (full jitter).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -68,6 +71,24 @@ impl Intent {
             }
             _ => reuse.token_timeout,
         }
+    }
+
+    /// The same attempt by a clock that was set while its request was under way, which took `elapsed` by one that nobody
+    /// sets. Where the clock was set forward, what the attempt brings counts from as early as before: a machine that stood
+    /// still looks the same, and its tokens grew older meanwhile.
+    pub fn timed_anew(&self, now: Timestamp, elapsed: Duration) -> Self {
+        let (expected, mut attempt) = (self.sent_at + elapsed, self.clone());
+        let (ahead, back) = (expected.until(now), now.until(expected));
+        if ahead >= NOTICED {
+            attempt.first_sent_at = attempt.first_sent_at + ahead;
+            attempt.deadline = attempt.deadline + ahead;
+        }
+        if back >= NOTICED {
+            attempt.first_sent_at = attempt.first_sent_at - back;
+            attempt.sent_at = attempt.sent_at - back;
+            attempt.deadline = attempt.deadline - back;
+        }
+        attempt
     }
 
     /// [`Intent::until`], unless it lies further off than any attempt can last: then the clock was set back since,
@@ -154,6 +175,33 @@ mod tests {
     }
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+    #[test]
+    fn an_attempt_follows_a_clock_that_is_set_while_it_is_under_way() {
+        let seconds = Duration::from_secs;
+        let attempt = Intent {
+            attempt_id: 1,
+            holder: Holder(1),
+            generation: 1,
+            fence: 1,
+            first_sent_at: T0,
+            sent_at: T0 + seconds(2),
+            deadline: T0 + seconds(12),
+            tries: 2,
+            fingerprint: 1,
+        };
+        let times = |now, elapsed| {
+            let attempt = attempt.timed_anew(now, elapsed);
+            (attempt.first_sent_at, attempt.sent_at, attempt.deadline)
+        };
+        let as_it_was = (T0, T0 + seconds(2), T0 + seconds(12));
+        assert_eq!(times(T0 + seconds(5), seconds(3)), as_it_was);
+        assert_eq!(times(T0 + seconds(5), Duration::from_millis(3900)), as_it_was, "no more than jitter");
+        let hour = seconds(3600);
+        let (first, sent, deadline) = as_it_was;
+        assert_eq!(times(T0 + seconds(5) - hour, seconds(3)), (first - hour, sent - hour, deadline - hour));
+        assert_eq!(times(T0 + seconds(5) + hour, seconds(3)), (first + hour, sent, deadline + hour));
+    }
 
     #[test]
     fn pauses_double_up_to_five_minutes_and_are_shortened_by_chance() {

@@ -98,7 +98,8 @@ impl Connection {
     }
 
     /// The record after `attempt` came to `outcome`. `self` is the record as it is stored **now**, not as it was when
-    /// the attempt began. `dice` is chance, for pauses.
+    /// the attempt began; the times of `attempt` are by the clock as it goes now ([`Intent::timed_anew`]). `dice` is
+    /// chance, for pauses.
     pub fn landed(
         self,
         attempt: &Intent,
@@ -217,6 +218,8 @@ impl Connection {
         let now = moment.now;
         let reason = error.reason().as_str();
         let is_dead_already = self.profile.status == Status::ReauthRequired;
+        // The same attempt, with its times by the clock as it goes now.
+        self.profile.intent = Some(attempt.clone());
         self.profile.updated_at = now;
         self.profile.last_failure =
             Some(Failure { reason: reason.to_owned(), oauth_error: error.oauth_code().cloned(), at: now });

@@ -1,5 +1,6 @@
 //! The refresh protocol through the broker: what is durable when, what each outcome does, what a restart does first.
 
+mod clock;
 mod doubt;
 mod ending;
 mod second_place;
