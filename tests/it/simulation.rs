@@ -1,9 +1,12 @@
-//! Hours of a broker's life in milliseconds: many callers, a provider that breaks off, restarts, kills, a full disk, a
-//! clock that is set, disconnects. Each seed is one life and always the same one; the invariants of refresh.md section
-//! 2.8 are looked at all along. A seed that fails is printed: put it into `REGRESSIONS`.
+//! Hours of a broker's life in milliseconds: many callers that hang up, a provider that breaks off, restarts, kills, a
+//! full disk, a clock that is set while requests are under way, disconnects, new consents. Each seed is one life and
+//! always the same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
+//! put it into `REGRESSIONS`.
 
 mod provider;
 mod race;
+mod truth;
+mod weather;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,15 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use provider::{Grant, Kind, LIFE, SimProvider, Truth, issued};
+use provider::{SimProvider, issued};
 use token_broker::broker::{AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
 use token_broker::clock::Clock as _;
-use token_broker::connection::{Connection, ConnectionId, ProviderKey, Scopes, Status};
+use token_broker::connection::{Connection, ProviderKey, Scopes, Status};
 use token_broker::entropy::SeededEntropy;
 use token_broker::error::Reason;
 use token_broker::store::memory::MemoryStore;
 use token_broker::store::{Expected, TokenStore as _};
 use token_broker::telemetry::Metrics;
+use truth::{Kind, LIFE, Met, Truth, held, id};
 use world::{Dice, Power, SimClock, SimStore};
 
 /// Seeds that failed once.
@@ -44,16 +48,8 @@ struct Life {
     /// Connections whose Disconnect has returned.
     ended: Mutex<BTreeSet<String>>,
     generations: Mutex<BTreeMap<String, u64>>,
-}
-
-fn id(name: &str) -> ConnectionId {
-    ConnectionId::parse(String::new(), "sim".into(), name.into()).unwrap()
-}
-
-/// The number of the refresh token that a record holds.
-fn held(connection: &Connection) -> Option<u32> {
-    let refresh = connection.tokens.as_ref()?.refresh.as_ref()?;
-    refresh.value.expose().rsplit_once('-')?.1.parse().ok()
+    /// How many callers wait for a token of each connection.
+    waiting: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Life {
@@ -61,16 +57,17 @@ impl Life {
         let dice = Arc::new(Dice::new(seed));
         let disk = Arc::new(MemoryStore::new(Arc::new(SeededEntropy::new(seed))));
         let kind = [Kind::Reusable, Kind::Grace, Kind::Strict][usize::try_from(seed % 3).unwrap()];
-        let truth = Arc::new(Truth::new(kind, dice.clone(), disk.clone()));
         let clock = Arc::new(SimClock::new());
+        let truth = Arc::new(Truth::new(kind, dice.clone(), clock.clone(), disk.clone()));
         let is_full = Arc::new(AtomicBool::new(false));
         for at in 0..CONNECTIONS {
             let name = format!("c{at}");
-            truth.grants.lock().unwrap().insert(name.clone(), Grant::default());
+            truth.consent(&name, 0);
             let tokens = issued(&name, 0).into_set(None, clock.now());
             let connection =
                 Connection::pending(id(&name), clock.now()).imported(tokens, Scopes::default(), clock.now());
             disk.put(&connection, Expected::Absent).await.unwrap();
+            truth.check_write(None, &connection);
         }
         let (broker, power) = start(seed, 0, &truth, &clock, &disk, &is_full);
         broker.recover(Trust::Sound).await.unwrap();
@@ -84,12 +81,13 @@ impl Life {
             run: Mutex::new((broker, power, 0)),
             ended: Mutex::default(),
             generations: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
-    fn broker(&self) -> (Arc<Broker>, Power) {
-        let run = self.run.lock().unwrap();
-        (run.0.clone(), run.1.clone())
+    /// The broker that runs, its switch and its number.
+    fn running(&self) -> (Arc<Broker>, Power, u64) {
+        self.run.lock().unwrap().clone()
     }
 
     /// The next run over the same disk.
@@ -99,18 +97,6 @@ impl Life {
         *self.run.lock().unwrap() = (broker.clone(), power, number);
         broker.recover(Trust::Sound).await.unwrap();
         broker.resume_revocations().await.unwrap();
-    }
-
-    async fn kill(&self) {
-        let (_, power) = self.broker();
-        power.cut();
-        self.truth.show_mercy();
-        for at in 0..CONNECTIONS {
-            let name = format!("c{at}");
-            let stored = self.disk.get(&id(&name)).await.unwrap();
-            self.truth.forget_unstored(&name, stored.as_ref().and_then(|stored| held(&stored.value)));
-        }
-        self.restart().await;
     }
 
     async fn call(&self) {
@@ -123,17 +109,30 @@ impl Life {
             if_not_equal_to: None,
             allow_stale: self.dice.one_in(2),
         };
-        let (broker, power) = self.broker();
-        let patience = self.dice.millis(20_000);
+        let (broker, power, run) = self.running();
+        // Some hang up before any provider has answered.
+        let patience = self.dice.millis(if self.dice.one_in(2) { 20_000 } else { 1500 });
+        let was_dead = self.truth.is_dead(&name);
+        *self.waiting.lock().unwrap().entry(name.clone()).or_default() += 1;
         let asking = tokio::time::timeout(patience, broker.access_token(request)).await;
+        let still_waiting = {
+            let mut waiting = self.waiting.lock().unwrap();
+            let waiting = waiting.get_mut(&name).unwrap();
+            *waiting -= 1;
+            *waiting
+        };
         if power.is_cut() {
             return;
         }
-        let Ok(answer) = asking else { return };
+        let Ok(answer) = asking else {
+            let is_abandoned = still_waiting == 0 && self.truth.is_asked_for(&name);
+            self.truth.met.lock().unwrap().abandoned += u64::from(is_abandoned);
+            return;
+        };
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                let is_dead = self.truth.grants.lock().unwrap()[&name].is_dead;
+                let is_dead = was_dead || self.truth.is_dead(&name);
                 if error.reason() == Reason::ReauthRequired && !is_dead {
                     self.truth.breach(format!("false death of {name}: {error}"));
                 }
@@ -141,12 +140,13 @@ impl Life {
             }
         };
         let token = &answer.token;
-        if was_ended {
+        if was_ended && self.ended.lock().unwrap().contains(&name) {
             self.truth.breach(format!("I8: {name} was served after its disconnect"));
         }
         if !token.access.is_alive(self.clock.now()) {
             self.truth.breach(format!("an expired token of {name} was served"));
         }
+        self.truth.check_served(token.access.value.expose(), run);
         let stored = self.disk.get(&id(&name)).await.unwrap().map(|stored| stored.value.profile.generation);
         let is_durable = stored.is_none_or(|stored| stored >= token.generation);
         if !is_durable && answer.durability == Durability::Durable {
@@ -164,49 +164,14 @@ impl Life {
         *highest = generation.max(*highest);
     }
 
-    async fn disconnect(&self) {
-        let name = format!("c{}", self.dice.below(CONNECTIONS));
-        let (broker, power) = self.broker();
-        let outcome = broker.disconnect(id(&name)).await;
-        if !power.is_cut() && outcome.is_ok() {
-            self.ended.lock().unwrap().insert(name);
-        }
-    }
-
-    /// What befalls the broker, one thing at a time.
-    async fn befall(&self) {
-        // A disk that is full and a kill together can cost tokens that only memory holds: two faults.
-        let has_kills = self.seed.is_multiple_of(2);
-        match self.dice.below(12) {
-            0..=4 if has_kills && !self.truth.is_merciful() => self.kill().await,
-            5 | 6 => {
-                let (broker, _) = self.broker();
-                broker.drain().await;
-                self.restart().await;
-            }
-            0..=3 if !self.truth.is_merciful() => {
-                self.truth.show_mercy();
-                self.is_full.store(true, Ordering::SeqCst);
-                tokio::time::sleep(self.dice.millis(30_000)).await;
-                self.is_full.store(false, Ordering::SeqCst);
-            }
-            7 if self.truth.is_idle() && !self.truth.is_merciful() => {
-                let minutes = i64::try_from(self.dice.below(120)).unwrap() - 60;
-                self.clock.jump(minutes * 60_000);
-            }
-            8 if self.dice.one_in(6) => self.disconnect().await,
-            _ => {}
-        }
-    }
-
     /// Calm weather at last: who still has a living grant gets a living token, and what was ended is ended.
     async fn end(&self) {
         self.truth.is_calm.store(true, Ordering::SeqCst);
         // The longest pause, the longest lease, and the late probe before the end of the last token's life. A clock that
         // was set back makes that token live the longer.
-        self.clock.jump(6 * 3_600_000);
+        self.clock.jump_past_everything();
         tokio::time::sleep(Duration::from_secs(600) + LIFE * 2).await;
-        let (broker, _) = self.broker();
+        let (broker, _, _) = self.running();
         for at in 0..CONNECTIONS {
             let name = format!("c{at}");
             let request = |min_ttl| TokenRequest {
@@ -218,7 +183,7 @@ impl Life {
             };
             let Some(stored) = self.disk.get(&id(&name)).await.unwrap() else {
                 let grants = self.truth.grants.lock().unwrap();
-                let grant = &grants[&name];
+                let grant = &grants[&self.truth.stored.lock().unwrap()[&name]];
                 if !grant.is_dead && !grant.revoked.contains(&grant.delivered) {
                     self.truth.breach(format!("rt-{} of {name} was not revoked: {grant:?}", grant.delivered));
                 }
@@ -228,9 +193,9 @@ impl Life {
                 self.truth.breach(format!("{name} is still being revoked"));
                 continue;
             }
-            let number = held(&stored.value).unwrap();
-            let is_alive = self.truth.would_take(&name, number);
-            let lost_an_answer = self.truth.grants.lock().unwrap()[&name].lost_an_answer;
+            let held = held(&stored.value).unwrap();
+            let is_alive = self.truth.would_take(&held);
+            let lost_an_answer = self.truth.grants.lock().unwrap()[&held.0].lost_an_answer;
             let is_inherent = self.truth.kind == Kind::Strict && lost_an_answer;
             if !is_alive && !is_inherent {
                 self.truth.breach(format!("I5/I6: the grant of {name} is lost"));
@@ -268,8 +233,10 @@ fn start(
         scopes: Scopes::default(),
         truth: truth.clone(),
         power: power.clone(),
+        run: number,
     };
-    let tokens = SimStore { disk: disk.clone(), power: power.clone(), is_full: is_full.clone() };
+    let tokens =
+        SimStore { disk: disk.clone(), truth: truth.clone(), power: power.clone(), is_full: is_full.clone() };
     let deps = Deps {
         clock: clock.clone(),
         entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(1000) + number + 1)),
@@ -288,8 +255,8 @@ fn start(
     (Broker::new(deps, settings), power)
 }
 
-/// Lives one life; answers every breach and the number of token requests.
-fn live(seed: u64) -> (Vec<String>, u64) {
+/// Lives one life; answers every breach, the number of token requests, and what was met.
+fn live(seed: u64) -> (Vec<String>, u64, Met) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -316,28 +283,36 @@ fn live(seed: u64) -> (Vec<String>, u64) {
         life.end().await;
         let broken = life.truth.broken.lock().unwrap().clone();
         let requests = *life.truth.requests.lock().unwrap();
-        (broken, requests)
+        let met = *life.truth.met.lock().unwrap();
+        (broken, requests, met)
     })
 }
 
-fn live_all(seeds: impl Iterator<Item = u64>) {
+fn live_all(seeds: impl Iterator<Item = u64>) -> Met {
     let (mut lives, mut requests, mut failed) = (0, 0, Vec::new());
+    let mut met = Met::default();
     for seed in seeds {
-        let (broken, count) = live(seed);
+        let (broken, count, met_now) = live(seed);
         lives += 1;
         requests += count;
+        met.add(met_now);
         if !broken.is_empty() {
             println!("seed {seed}: {broken:#?}");
             failed.push(seed);
         }
     }
-    println!("simulation: {lives} lives of {SPAN:?}, {requests} token requests, {} breached", failed.len());
+    println!(
+        "simulation: {lives} lives of {SPAN:?}, {requests} token requests, {met}, {} breached",
+        failed.len()
+    );
     assert!(failed.is_empty(), "seeds that broke an invariant: {failed:?}");
+    met
 }
 
 #[test]
 fn no_life_breaks_an_invariant() {
-    live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
+    let met = live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
+    assert!(met.abandoned > 0 && met.jumps_under_way > 0 && met.stale > 0, "not everything was met: {met}");
 }
 
 #[test]
@@ -347,7 +322,7 @@ fn no_life_of_many_breaks_an_invariant() {
     match seed {
         Some(seed) => live_all(std::iter::once(seed)),
         None => live_all(1000..1500),
-    }
+    };
 }
 
 /// The check can fail: a provider that forgets its grants is found out.

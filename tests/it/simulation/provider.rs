@@ -1,180 +1,27 @@
-//! The ground truth: a provider that knows what it issued, notes what is presented, and breaks off as the dice fall.
+//! The provider as the broker reaches it: processes what arrives, and breaks off as the dice fall.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use token_broker::connection::reuse::{Reuse, ReuseProfile};
+use token_broker::clock::Clock as _;
+use token_broker::connection::reuse::ReuseProfile;
 use token_broker::connection::{
-    AccessToken, Account, ConnectionId, IssuedTokens, ProviderKey, RefreshToken, Scopes, Status, TokenSet,
+    AccessToken, Account, IssuedTokens, ProviderKey, RefreshToken, Scopes, TokenSet,
 };
-use token_broker::error::{AmbiguousCause, Mistake, OAuthCode, ProviderError, Unsent};
+use token_broker::error::{AmbiguousCause, Mistake, ProviderError, Unsent};
 use token_broker::provider::{
     Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
 };
 use token_broker::secret::Secret;
 use token_broker::store::TokenStore as _;
-use token_broker::store::memory::MemoryStore;
 use tokio::time::Instant;
 
-use super::world::{Dice, Power};
+use super::truth::{Kind, LIFE, Truth, id, owner, split};
+use super::world::Power;
 
-pub(super) const LIFE: Duration = Duration::from_secs(300);
-const GRACE: Duration = Duration::from_secs(5);
-/// After a fault the next requests go well for so long: invariants speak of one fault at a time.
-const MERCY: Duration = Duration::from_secs(8);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Reusable,
-    Grace,
-    Strict,
-}
-
-/// One grant as the provider knows it.
-#[derive(Debug, Default)]
-pub(super) struct Grant {
-    newest: u32,
-    rotated_at: Option<Instant>,
-    pub(super) is_dead: bool,
-    /// A request was processed and its answer reached nobody.
-    pub(super) lost_an_answer: bool,
-    /// The newest refresh token that arrived at a living broker.
-    pub(super) delivered: u32,
-    pub(super) revoked: BTreeSet<u32>,
-    /// Requests under way, by the number of the token they present.
-    under_way: BTreeMap<u32, u32>,
-    /// Tokens that were presented and answered with success.
-    answered: BTreeSet<u32>,
-}
-
-/// What all runs of the broker share.
-pub(super) struct Truth {
-    pub(super) kind: Kind,
-    pub(super) dice: Arc<Dice>,
-    pub(super) grants: Mutex<BTreeMap<String, Grant>>,
-    pub(super) broken: Mutex<Vec<String>>,
-    pub(super) requests: Mutex<u64>,
-    mercy_until: Mutex<Option<Instant>>,
-    /// No more faults.
-    pub(super) is_calm: std::sync::atomic::AtomicBool,
-    pub(super) disk: Arc<MemoryStore>,
-}
-
-impl Truth {
-    pub(super) fn new(kind: Kind, dice: Arc<Dice>, disk: Arc<MemoryStore>) -> Self {
-        Self {
-            kind,
-            dice,
-            grants: Mutex::default(),
-            broken: Mutex::default(),
-            requests: Mutex::default(),
-            mercy_until: Mutex::default(),
-            is_calm: std::sync::atomic::AtomicBool::new(false),
-            disk,
-        }
-    }
-
-    pub(super) fn reuse(&self) -> ReuseProfile {
-        let reuse = match self.kind {
-            Kind::Reusable => Reuse::Reusable,
-            Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9, is_same_pair: true },
-            Kind::Strict => Reuse::Strict,
-        };
-        ReuseProfile { reuse, ..ReuseProfile::default() }
-    }
-
-    pub(super) fn breach(&self, what: String) {
-        self.broken.lock().unwrap().push(what);
-    }
-
-    pub(super) fn show_mercy(&self) {
-        *self.mercy_until.lock().unwrap() = Some(Instant::now() + MERCY);
-    }
-
-    pub(super) fn is_merciful(&self) -> bool {
-        self.is_calm.load(std::sync::atomic::Ordering::SeqCst)
-            || self.mercy_until.lock().unwrap().is_some_and(|until| Instant::now() < until)
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.grants.lock().unwrap().values().all(|grant| grant.under_way.values().all(|count| *count == 0))
-    }
-
-    /// A process was killed: what it had been told and not stored, nobody knows any more.
-    pub(super) fn forget_unstored(&self, name: &str, stored: Option<u32>) {
-        let mut grants = self.grants.lock().unwrap();
-        let grant = grants.get_mut(name).unwrap();
-        if let Some(stored) = stored {
-            grant.lost_an_answer |= grant.newest > stored;
-            grant.delivered = stored;
-        }
-        grant.answered.clear();
-    }
-
-    /// Whether a refresh token would be taken.
-    pub(super) fn would_take(&self, name: &str, presented: u32) -> bool {
-        let grants = self.grants.lock().unwrap();
-        let grant = &grants[name];
-        !grant.is_dead && (self.kind == Kind::Reusable || grant.newest == presented)
-    }
-
-    /// What the provider does with a refresh token.
-    fn spend(&self, name: &str, presented: u32) -> Result<u32, ProviderError> {
-        let mut grants = self.grants.lock().unwrap();
-        let grant = grants.get_mut(name).unwrap();
-        let denied = Err(ProviderError::Denied(OAuthCode::new("invalid_grant")));
-        if grant.is_dead || grant.revoked.contains(&presented) {
-            return denied;
-        }
-        let is_repeated = self.kind == Kind::Grace
-            && presented + 1 == grant.newest
-            && grant.rotated_at.is_some_and(|at| at.elapsed() < GRACE);
-        if presented == grant.newest || self.kind == Kind::Reusable {
-            grant.newest += 1;
-            grant.rotated_at = Some(Instant::now());
-        } else if !is_repeated {
-            grant.is_dead = true;
-            return denied;
-        }
-        Ok(grant.newest)
-    }
-
-    /// What must hold whenever a request arrives.
-    async fn check_arrival(&self, name: &str, presented: u32, token: &RefreshToken) {
-        *self.requests.lock().unwrap() += 1;
-        let id = ConnectionId::parse(String::new(), "sim".into(), name.into()).unwrap();
-        match self.disk.get(&id).await.unwrap() {
-            None => self.breach(format!("I2: {name} is asked for without a record")),
-            Some(stored) => {
-                let profile = &stored.value.profile;
-                let is_named =
-                    profile.intent.as_ref().is_some_and(|intent| intent.fingerprint == token.fingerprint());
-                if !is_named {
-                    self.breach(format!("I2: rt-{presented} of {name} left without a durable intent"));
-                }
-                if profile.status == Status::ReauthRequired {
-                    self.breach(format!("I9: {name} was asked for although it is REAUTH_REQUIRED"));
-                }
-                let held = stored.value.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
-                if held.is_none_or(|held| held.fingerprint() != token.fingerprint()) {
-                    self.breach(format!("I7: rt-{presented} of {name} left after its successor was stored"));
-                }
-            }
-        }
-        let mut grants = self.grants.lock().unwrap();
-        let grant = grants.get_mut(name).unwrap();
-        let under_way = grant.under_way.entry(presented).or_default();
-        *under_way += 1;
-        if self.kind == Kind::Strict && *under_way > 1 {
-            self.breach(format!("I1: rt-{presented} of {name} is under way twice"));
-        }
-        if self.kind != Kind::Reusable && grant.answered.contains(&presented) {
-            self.breach(format!("I13: rt-{presented} of {name} was answered and is presented again"));
-        }
-    }
-}
+/// How much earlier than its patience allows a request may be given up: what it took to write its intent counts.
+const LEEWAY: Duration = Duration::from_secs(1);
 
 /// The provider as one run of the broker reaches it.
 pub(super) struct SimProvider {
@@ -182,12 +29,8 @@ pub(super) struct SimProvider {
     pub(super) scopes: Scopes,
     pub(super) truth: Arc<Truth>,
     pub(super) power: Power,
-}
-
-fn split(token: &RefreshToken) -> (String, u32) {
-    let text = token.value.expose();
-    let (name, number) = text.strip_prefix("rt-").unwrap().rsplit_once('-').unwrap();
-    (name.to_owned(), number.parse().unwrap())
+    /// Which run of the broker this is the provider of.
+    pub(super) run: u64,
 }
 
 pub(super) fn issued(name: &str, number: u32) -> IssuedTokens {
@@ -203,25 +46,43 @@ pub(super) fn issued(name: &str, number: u32) -> IssuedTokens {
     }
 }
 
-/// Whoever waits for an answer. One that is given up because it takes too long is lost, which is a fault.
+/// Whoever waits for an answer. One that is given up because it takes too long is lost, which is a fault; one that is
+/// given up earlier is a refresh that somebody aborted.
 struct Wait {
     truth: Arc<Truth>,
+    power: Power,
+    what: String,
+    since: Instant,
+    patience: Duration,
     is_over: bool,
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.truth.show_mercy();
+        if self.is_over || self.power.is_cut() {
+            return;
+        }
+        self.truth.show_mercy();
+        let waited = self.since.elapsed();
+        if waited + LEEWAY < self.patience {
+            self.truth.breach(format!("I10: {} was aborted after {waited:?}", self.what));
         }
     }
 }
 
 impl SimProvider {
+    /// How long a request that leaves now must be waited for.
+    async fn patience(&self, name: &str) -> Duration {
+        let stored = self.truth.disk.get(&id(owner(name))).await.unwrap();
+        let intent = stored.and_then(|stored| stored.value.profile.intent);
+        intent.map_or(Duration::ZERO, |intent| intent.patience(&self.truth.reuse(), self.truth.clock.now()))
+    }
+
     /// The life of a request, which goes on whether or not somebody still waits for it.
     async fn process(
         truth: Arc<Truth>,
         power: Power,
+        run: u64,
         name: String,
         presented: u32,
     ) -> Result<u32, ProviderError> {
@@ -252,7 +113,7 @@ impl SimProvider {
             }
             _ => {}
         }
-        let answer = truth.spend(&name, presented);
+        let answer = truth.spend(&name, presented, run);
         leave(&truth);
         let is_lost = fate == 3 || power.is_cut();
         if let (true, Ok(_)) = (is_lost, &answer) {
@@ -318,16 +179,25 @@ impl ProviderClient for SimProvider {
 
     async fn refresh(&self, _: Admission, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
         self.power.hold().await;
-        let (name, presented) = split(refresh);
+        let (name, presented) = split(refresh.value.expose());
         self.truth.check_arrival(&name, presented, refresh).await;
-        let mut wait = Wait { truth: self.truth.clone(), is_over: false };
-        let work = Self::process(self.truth.clone(), self.power.clone(), name.clone(), presented);
+        let mut wait = Wait {
+            truth: self.truth.clone(),
+            power: self.power.clone(),
+            what: format!("the refresh of {name} with rt-{presented}"),
+            since: Instant::now(),
+            patience: self.patience(&name).await,
+            is_over: false,
+        };
+        let work = Self::process(self.truth.clone(), self.power.clone(), self.run, name.clone(), presented);
         let answer = tokio::spawn(work).await.unwrap();
-        wait.is_over = true;
         self.power.hold().await;
+        wait.is_over = true;
         if answer.is_ok() {
             let mut grants = self.truth.grants.lock().unwrap();
             grants.get_mut(&name).unwrap().answered.insert(presented);
+            let is_replaced = self.truth.stored.lock().unwrap().get(owner(&name)) != Some(&name);
+            self.truth.met.lock().unwrap().stale += u64::from(is_replaced);
         }
         answer.map(|number| issued(&name, number))
     }
@@ -340,7 +210,7 @@ impl ProviderClient for SimProvider {
             return Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
         }
         if let Some(refresh) = &tokens.refresh {
-            let (name, number) = split(refresh);
+            let (name, number) = split(refresh.value.expose());
             let mut grants = self.truth.grants.lock().unwrap();
             let grant = grants.get_mut(&name).unwrap();
             grant.revoked.insert(number);

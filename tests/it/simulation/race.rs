@@ -10,7 +10,8 @@ use token_broker::broker::TokenRequest;
 use token_broker::error::Reason;
 use token_broker::store::TokenStore as _;
 
-use super::{CONNECTIONS, LIFE, Life, id};
+use super::truth::{LIFE, id};
+use super::{CONNECTIONS, Life};
 
 /// Races of an everyday run, and of a long one.
 const FEW: u64 = 240;
@@ -51,7 +52,7 @@ async fn raced(seed: u64) -> (Arc<Life>, Vec<Course>) {
 }
 
 async fn race(life: &Arc<Life>, name: &str) -> Course {
-    let (broker, _) = life.broker();
+    let (broker, _, _) = life.running();
     let refreshing = {
         let (broker, id) = (broker.clone(), id(name));
         tokio::spawn(async move { broker.refresh_connection(id, None).await })
