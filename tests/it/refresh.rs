@@ -3,6 +3,7 @@
 mod clock;
 mod doubt;
 mod ending;
+mod order;
 mod second_place;
 
 use std::time::Duration;

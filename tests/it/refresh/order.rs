@@ -1,0 +1,40 @@
+//! The order in which a start takes up what an earlier run left unfinished.
+
+use std::time::Duration;
+
+use token_broker::broker::{Recovery, Trust};
+use token_broker::clock::Clock as _;
+use token_broker::connection::{Connection, Holder, Moment, Others, Scopes};
+use token_broker::store::{Expected, TokenStore as _};
+
+use super::{grace, stage};
+use crate::kit::{Stage, id, issued};
+
+/// A connection that an earlier run asked for `ago`, and never heard of.
+async fn left_unfinished(stage: &Stage, name: &str, ago: Duration) {
+    let now = stage.clock.now();
+    let tokens = issued(&format!("at-{name}"), Some(&format!("rt-{name}"))).into_set(None, now);
+    let reuse = stage.provider.reuse.lock().unwrap().clone();
+    let then = Moment { now: now - ago, holder: Holder(7), others: Others::Gone, reuse: &reuse };
+    let begun = Connection::pending(id(name), now).imported(tokens, Scopes::default(), now).begun(1, &then);
+    stage.store.put(&begun, Expected::Absent).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_left_unfinished_is_taken_up_by_the_end_of_its_grace_period_one_at_a_time() {
+    let stage = stage(grace(60));
+    for (name, ago) in [("c", 30), ("a", 10), ("e", 50), ("b", 20), ("d", 40)] {
+        left_unfinished(&stage, name, Duration::from_secs(ago)).await;
+    }
+    stage.provider.narrow();
+    stage.provider.hold();
+    let stage = stage.restarted();
+    let found = stage.broker.recover(Trust::Sound).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 5, marked: 0 });
+    // All stand in line while the first is with the provider.
+    stage.provider.line_reaches(5).await;
+    assert_eq!(stage.provider.presented().len(), 1);
+    stage.provider.release();
+    stage.provider.requests_reach(5).await;
+    assert_eq!(stage.provider.presented(), ["rt-e", "rt-d", "rt-c", "rt-b", "rt-a"]);
+}
