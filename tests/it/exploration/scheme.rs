@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use token_broker::connection::Others;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scheme {
     /// No lock at all: two pods, each with a store of its own.
@@ -12,17 +14,30 @@ pub(super) enum Scheme {
     RowLock,
     /// Intent, lease and compare-and-swap; whoever finds an expired lease sends at once.
     Takeover,
-    /// What the broker does.
-    Ours,
+    /// What the design says for many nodes: whoever wrote an intent may live on, paused perhaps.
+    ManyNodes,
+    /// What the broker runs: one node on a volume that it holds locked, so that whoever wrote an intent is gone. What it
+    /// had sent may still be on its way.
+    OneNode,
 }
 
 impl Scheme {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Nothing, Self::TtlLock, Self::RowLock, Self::Takeover, Self::Ours];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Nothing, Self::TtlLock, Self::RowLock, Self::Takeover, Self::ManyNodes, Self::OneNode];
 
     /// Whether it runs the functions of the core.
     pub(super) fn has_intent(self) -> bool {
-        matches!(self, Self::Takeover | Self::Ours)
+        matches!(self, Self::Takeover | Self::ManyNodes | Self::OneNode)
+    }
+
+    /// How many replicas live at the same time.
+    pub(super) fn nodes(self) -> usize {
+        if self == Self::OneNode { 1 } else { 2 }
+    }
+
+    /// What a replica knows of the others.
+    pub(super) fn others(self) -> Others {
+        if self == Self::OneNode { Others::Gone } else { Others::MayLive }
     }
 }
 
@@ -33,7 +48,8 @@ impl fmt::Display for Scheme {
             Self::TtlLock => "TTL lock, blind write",
             Self::RowLock => "row lock held during the call",
             Self::Takeover => "intent + lease + CAS, immediate takeover",
-            Self::Ours => "intent + lease + CAS + wait-out + late probe",
+            Self::ManyNodes => "+ wait-out + late probe, many nodes (MayLive)",
+            Self::OneNode => "the same on one node (Gone): what is run",
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use token_broker::clock::Timestamp;
 use token_broker::connection::reuse::{Reuse, ReuseProfile};
 use token_broker::connection::{
-    Connection, ConnectionId, Holder, Intent, IssuedTokens, Moment, Others, Scopes, Status, Step, Verdict,
+    Connection, ConnectionId, Holder, Intent, IssuedTokens, Moment, Scopes, Status, Step, Verdict,
 };
 use token_broker::error::{AmbiguousCause, OAuthCode, ProviderError};
 use token_broker::secret::Secret;
@@ -162,7 +162,12 @@ impl World {
             Connection::pending(id, T0).imported(token(0).into_set(None, T0), Scopes::default(), T0)
         };
         let stores = if scheme == Scheme::Nothing { vec![record(), record()] } else { vec![record()] };
-        let replica = |holder| Replica { at: At::Idle, holder, paused_until: None, answer: None };
+        let replica = |holder| Replica {
+            at: if holder > scheme.nodes() as u64 { At::Done } else { At::Idle },
+            holder,
+            paused_until: None,
+            answer: None,
+        };
         Self {
             scheme,
             fault,
@@ -250,7 +255,7 @@ impl World {
                 }
                 _ => Step::Send,
             },
-            Scheme::Ours => {
+            Scheme::ManyNodes | Scheme::OneNode => {
                 let reuse = self.reuse();
                 record.profile.step(&self.moment(who, &reuse), false)
             }
@@ -258,7 +263,12 @@ impl World {
     }
 
     fn moment<'a>(&self, who: usize, reuse: &'a ReuseProfile) -> Moment<'a> {
-        Moment { now: self.now, holder: Holder(self.replicas[who].holder), others: Others::MayLive, reuse }
+        Moment {
+            now: self.now,
+            holder: Holder(self.replicas[who].holder),
+            others: self.scheme.others(),
+            reuse,
+        }
     }
 
     /// The steps that a replica can take at once.
