@@ -43,6 +43,49 @@ fn what_is_pending_and_what_is_committed_read_as_one() {
     }
 }
 
+/// A bit flips in each place at which a key stands that stands in a branch of the tree as well as in a leaf.
+#[test]
+fn a_damaged_key_hides_no_row_in_silence() {
+    const ROWS: u16 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let key = |at: u16| {
+        let mut key = [0xA5; 33];
+        key[0] = Kind::Connection.byte();
+        key[1..3].copy_from_slice(&at.to_be_bytes());
+        key
+    };
+    let engine = RedbBackend.make(folder.path()).unwrap();
+    let row = |at: u16| Change { key: key(at), value: Some(vec![1]) };
+    engine.apply(&(0..ROWS).map(row).collect::<Vec<_>>()).unwrap();
+    engine.sync().unwrap();
+    drop(engine);
+    let file = folder.path().join(FILE);
+    let good = fs::read(&file).unwrap();
+    let mut places: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+    for (from, found) in good.windows(33).enumerate() {
+        if found[0] == Kind::Connection.byte() && found[3..] == [0xA5; 30] {
+            places.entry(found).or_default().push(from);
+        }
+    }
+    let (mut damages, mut refused) = (0, 0);
+    for from in places.into_values().filter(|places| places.len() > 1).flatten() {
+        damages += 1;
+        let mut bad = good.clone();
+        bad[from + 1] ^= 0x40;
+        fs::write(&file, bad).unwrap();
+        let Ok(engine) = RedbBackend.open(folder.path()) else {
+            refused += 1;
+            continue;
+        };
+        let found = (0..ROWS).filter(|at| engine.get(&key(*at)).unwrap().is_some()).count();
+        let listed = engine.scan(Kind::Connection, None, usize::MAX).unwrap().len();
+        // All of them, or what was there before they were written.
+        assert!(found == listed && (found == 0 || found == usize::from(ROWS)), "{from}: {found} of {listed}");
+    }
+    assert!(damages > 0, "there is no branch");
+    println!("{damages} damages, {refused} refused");
+}
+
 #[test]
 fn a_row_that_is_too_large_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
