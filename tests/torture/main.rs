@@ -40,6 +40,8 @@ mod stall;
 #[cfg(test)]
 mod tally;
 #[cfg(test)]
+mod tracer;
+#[cfg(test)]
 mod volume;
 
 fn main() -> std::process::ExitCode {

@@ -1,12 +1,15 @@
-//! F1: the process is killed at each of its calls on files, from its start to the end of a refresh.
+//! F1: the process is killed at its calls on files, one after the other: while it starts, and while it refreshes. The
+//! tracer counts the calls of each thread apart, so each of the two begins to count anew.
 
 use crate::profile::Profile;
 use crate::stage::Stage;
 use crate::tally::{Promise, Row};
+use crate::tracer::Tracer;
 
 /// A question mark: machines that lack the call are fine.
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 12] = [
     "openat",
+    "read",
     "write",
     "pwrite64",
     "fsync",
@@ -14,54 +17,78 @@ const CALLS: [&str; 9] = [
     "?sync_file_range",
     "?rename,?renameat,?renameat2",
     "?unlink,?unlinkat",
+    "?mkdir,?mkdirat",
+    "ftruncate",
     "flock",
 ];
 
-/// Points between two that are taken of a call, and the most of each.
-const STRIDE: usize = 3;
+/// From so many rounds on, one call after the other is taken, and not every third.
+const LONG: u64 = 16;
+
+/// The points that such a run has died at, at the least (faults.md).
+const ENOUGH: u64 = 150;
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
-    let per_call = usize::try_from(rounds).unwrap().div_ceil(2).max(1);
-    let mut points = 0_u64;
+    let is_long = rounds >= LONG;
+    let (stride, most) = if is_long { (1, rounds * 2) } else { (3, rounds.div_ceil(3)) };
+    let which = || (1..).step_by(stride).take(usize::try_from(most).unwrap());
     let mut stage = Stage::on_demand(row).await;
+    let (mut of_a_start, mut of_a_refresh) = (0_u64, 0_u64);
     for call in CALLS {
-        for n in (1..).step_by(STRIDE).take(per_call) {
-            let what = format!("{call} {n}");
-            stage.start().await;
-            let mut grant = stage.connected().await;
-            stage.kill().await;
-            let before = stage.home.passed().len();
-            let inject = format!("inject={call}:signal=KILL:when={n}");
-            let trace = format!("trace={call}");
-            let wrapper = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-            let process = stage.launch(&wrapper);
-            let Some(door) = process.door().await else {
-                process.ended().await;
-                stage.note_death();
-                points += 1;
-                row.judge(&mut stage, &mut grant, Promise::Survives, &what).await;
-                continue;
-            };
-            stage.serve(process, &door);
-            let is_through = stage.renew(&mut grant).await.is_ok();
-            // Killed by now, or at a point that it never reaches.
-            let process = stage.take();
-            process.terminate_child();
-            process.ended().await;
-            stage.note_death();
-            points += u64::from(!is_through);
-            let passed = stage.home.passed();
-            let reached = |point: &str| passed[before..].iter().any(|passed| passed.point == point);
-            let on_the_wire = reached("refresh.send.before") && !reached("refresh.commit.after");
-            let promise = match row.profile {
-                Profile::Strict if on_the_wire => Promise::MayBeLost,
-                _ => Promise::Survives,
-            };
-            row.judge(&mut stage, &mut grant, promise, &what).await;
-            if is_through {
+        for n in which() {
+            if !dies_starting(row, &mut stage, call, n).await {
                 break;
             }
+            of_a_start += 1;
+        }
+        for n in which() {
+            if !dies_refreshing(row, &mut stage, call, n).await {
+                break;
+            }
+            of_a_refresh += 1;
         }
     }
-    row.figures.push(("points at which it died", points as f64));
+    let points = of_a_start + of_a_refresh;
+    row.expect(!is_long || points >= ENOUGH, || format!("it died at {points} points, not at {ENOUGH}"));
+    row.figures.push(("points of the start at which it died", of_a_start as f64));
+    row.figures.push(("of the refresh", of_a_refresh as f64));
+}
+
+/// Kills at the `n`-th such call of a start; whether there is one.
+async fn dies_starting(row: &mut Row, stage: &mut Stage, call: &str, n: u64) -> bool {
+    stage.start().await;
+    let mut grant = stage.connected().await;
+    stage.kill().await;
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
+    let process = stage.launch(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+    let is_through = process.door().await.is_some();
+    process.terminate_child();
+    process.ended().await;
+    stage.note_death();
+    row.judge(stage, &mut grant, Promise::Survives, &format!("{call} {n} of a start")).await;
+    !is_through
+}
+
+/// Kills at the `n`-th such call of a thread since a refresh was asked for; whether there is one.
+async fn dies_refreshing(row: &mut Row, stage: &mut Stage, call: &str, n: u64) -> bool {
+    stage.start().await;
+    let mut grant = stage.connected().await;
+    let before = stage.home.passed().len();
+    let fate = format!("signal=KILL:when={n}");
+    let Some(tracer) = Tracer::on(stage, call, &fate).await else {
+        println!("F1, a refresh: NOT RUN: no tracer can attach here");
+        return false;
+    };
+    let is_through = stage.renew(&mut grant).await.is_ok() && !stage.has_died().await;
+    stage.kill().await;
+    tracer.ended().await;
+    let passed = stage.home.passed();
+    let reached = |point: &str| passed[before..].iter().any(|passed| passed.point == point);
+    let on_the_wire = reached("refresh.send.before") && !reached("refresh.commit.after");
+    let promise = match row.profile {
+        Profile::Strict if on_the_wire => Promise::MayBeLost,
+        _ => Promise::Survives,
+    };
+    row.judge(stage, &mut grant, promise, &format!("{call} {n} of a refresh")).await;
+    !is_through
 }
