@@ -39,6 +39,8 @@ pub(crate) struct Output {
     pub(crate) stderr: Stream,
     /// Whether the result is one JSON document.
     pub(crate) is_json: bool,
+    /// Whether lines are only ever added, none drawn anew: a screen reader reads along.
+    pub(crate) is_plain: bool,
 }
 
 /// One stream and what is known of its other end.
@@ -249,6 +251,7 @@ pub(crate) mod tests {
                     stdout: Stream::new(stdout.clone(), is_terminal, false, width),
                     stderr: Stream::new(stderr.clone(), is_terminal, false, width),
                     is_json: false,
+                    is_plain: false,
                 },
                 input: Input::new(input.as_bytes(), is_terminal),
                 environment: Environment::default(),

@@ -25,7 +25,7 @@ pub(crate) struct Help {
 pub(crate) const TOPICS: [&str; 3] = ["exit-codes", "environment", "reason"];
 
 /// The variables that the command line reads, and what for.
-pub(crate) const VARIABLES: [(&str, &str); 8] = [
+pub(crate) const VARIABLES: [(&str, &str); 9] = [
     (endpoint::VARIABLE, "the broker's gRPC door: unix:///path or tcp://127.0.0.1:PORT"),
     ("TOKEN_BROKER_CONFIG", "the configuration file of serve and check-config, where --config is not given"),
     ("TOKEN_BROKER_LOG", "what serve and dev log, e.g. info or debug"),
@@ -35,6 +35,7 @@ pub(crate) const VARIABLES: [(&str, &str); 8] = [
     ),
     ("NO_COLOR", "no colour"),
     ("CLICOLOR_FORCE", "colour also off a terminal"),
+    ("ACCESSIBLE", "progress as lines of text, for screen readers"),
     ("XDG_RUNTIME_DIR", "where dev keeps its data and leaves word of where it listens"),
     ("DISPLAY, WAYLAND_DISPLAY", "where set, and outside SSH, connect opens a browser"),
 ];

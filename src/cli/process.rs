@@ -86,6 +86,7 @@ fn of_process(words: &[OsString]) -> Console {
             stdout: Stream::new(stdout, terminals.0, colours.0, width(terminals.0)),
             stderr: Stream::new(stderr, terminals.1, colours.1, width(terminals.1)),
             is_json: words.iter().any(|word| word == "--json"),
+            is_plain: environment.has("ACCESSIBLE"),
         },
         input: Input::new(io::stdin(), io::stdin().is_terminal()),
         caller: Caller { program: program(&environment), endpoint: None },
