@@ -211,8 +211,8 @@ typed_as_printed() (
     trap 'rm -rf "$home"' EXIT
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
     export HOME=$home CARGO_INSTALL_ROOT=$home XDG_RUNTIME_DIR=$home
-    grep -qxF '$ cargo run --release -- dev' README.md && grep -qF '`cargo install --path .`' README.md
-    cargo install --path .
+    grep -qxF '$ cargo run --release -- dev' README.md && grep -qF '`cargo install --locked --path .`' README.md
+    cargo install --locked --path .
     "$home/bin/token-broker" --version
     # It has said all when it says how to end it. Cargo became the broker, so the signal goes to it.
     mkfifo "$home/said"
