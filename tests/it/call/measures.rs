@@ -1,5 +1,6 @@
 //! What the figures of an entry do to calls: sizes, times, repetitions; and what its words about the API's replies mean.
 
+use std::process::Command;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -112,4 +113,47 @@ async fn what_is_left_of_a_quota_is_shown() {
     let quota = shown.provider.unwrap().api.unwrap().quota.unwrap();
     assert_eq!((quota.remaining, quota.limit), (17, 50));
     desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_500_opens_the_breaker_and_what_is_an_answer_does_not() {
+    for (status, opens) in [(500, true), (504, true), (501, false), (404, false)] {
+        let desk = Desk::with(", api: {limits: {breaker: {failures: 3, open: 10m}}}").await;
+        desk.whole.sandbox.script().next_n(3, Endpoint::Echo, Fault::status(status));
+        for _ in 0..3 {
+            assert_eq!(desk.call(post("/x", b"a")).await.unwrap().status, u32::from(status));
+        }
+        let next = desk.call(get("/x")).await.map_err(|status| reason(&status));
+        assert_eq!(next.is_err_and(|reason| reason == "PROVIDER_CIRCUIT_OPEN"), opens, "{status}");
+        desk.stop().await;
+    }
+}
+
+/// Runs in a process of its own, because the environment is the process's; see the test below.
+#[tokio::test]
+async fn child_with_a_proxy_in_its_environment() {
+    if std::env::var_os("TOKEN_BROKER_TEST_CALL").is_none() {
+        return;
+    }
+    let desk = Desk::new().await;
+    assert_eq!(desk.call(get("/x")).await.unwrap().status, 200);
+    println!("the call was made");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_environment_is_not_asked() {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "--nocapture", "call::measures::child_with_a_proxy_in_its_environment"]);
+    child.env("TOKEN_BROKER_TEST_CALL", "1");
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        // Where nobody listens: what goes there is lost.
+        child.env(name, "http://127.0.0.1:9");
+    }
+    for name in ["no_proxy", "NO_PROXY", "REQUEST_METHOD"] {
+        child.env_remove(name);
+    }
+    let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("the call was made"), "{said}");
 }
