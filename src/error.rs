@@ -139,6 +139,11 @@ impl Error {
         Self::Provider { provider: provider.clone(), error }
     }
 
+    /// A streamed call whose caller did nothing for so long; `what` says what of its chunks.
+    pub fn stalled(what: &str, span: Duration) -> Self {
+        Self::invalid("chunk", format!("{what} for {span:?} (api.limits.stall_timeout)"))
+    }
+
     /// The word for this failure on the wire, in logs, in metrics and in the README.
     pub fn reason(&self) -> Reason {
         match self {

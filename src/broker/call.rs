@@ -119,6 +119,12 @@ impl Broker {
         Ok(StreamedAnswer { status, headers, body, attempts, source, origin, ends_at, stall_timeout })
     }
 
+    /// How long the caller of a streamed call may send nothing of it.
+    pub fn stall_timeout(&self, provider: &ProviderKey) -> Duration {
+        let policy = self.configured_provider(provider.as_str()).map(|provider| provider.call_policy());
+        policy.unwrap_or_default().stall_timeout
+    }
+
     /// Makes a call and reads its answer, up to `limit` bytes of body. With a `request_id`, the same call asked again
     /// within ten minutes is answered and not made again; then it also goes on when its caller hangs up.
     ///

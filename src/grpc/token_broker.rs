@@ -127,7 +127,9 @@ impl TokenBrokerService for TokenBroker {
             let content_length = head.content_length;
             // Before the body is asked for: what is wrong with a head is said at once.
             let mut asked = provider_call::head_of("head.", broker, head, CallBody::Empty, deadline)?;
-            asked.body = upload::body(messages, content_length, &sent).await?;
+            let stall = broker.stall_timeout(&asked.id.provider);
+            let body = tokio::time::timeout(stall, upload::body(messages, content_length, &sent)).await;
+            asked.body = body.unwrap_or_else(|_| Err(Error::stalled("none came", stall)))?;
             Ok(asked)
         };
         let asked = match opened.await {

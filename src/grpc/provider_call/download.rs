@@ -125,10 +125,7 @@ impl Download {
             Ended::Failed(error) => ledger.failed(&error),
             Ended::OutOfTime => ledger.failed(&Error::out_of_time(ledger.provider(), STREAM_TIMEOUT)),
             Ended::PastDeadline => ledger.too_late(),
-            Ended::Stalled(span) => {
-                let why = format!("none was taken for {span:?} (api.limits.stall_timeout)");
-                ledger.failed(&Error::invalid("chunk", why))
-            }
+            Ended::Stalled(span) => ledger.failed(&Error::stalled("none was taken", span)),
         };
         drop(sender.send(Err(status)).await);
     }

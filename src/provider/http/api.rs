@@ -205,10 +205,7 @@ impl ApiClient {
     fn silence(&self, silent: Silent) -> Error {
         match silent {
             Silent::Provider => Error::out_of_time(&self.provider, "api.limits.head_timeout"),
-            Silent::Sender => {
-                let span = self.patience.stall;
-                Error::invalid("chunk", format!("none came for {span:?} (api.limits.stall_timeout)"))
-            }
+            Silent::Sender => Error::stalled("none came", self.patience.stall),
         }
     }
 

@@ -66,10 +66,15 @@ impl Api {
 
     /// A broker of whose provider this is the API.
     pub(super) async fn desk(&self) -> Desk {
+        self.desk_with("").await
+    }
+
+    /// The same, with more in the entry's `api` (YAML, flow style, with a comma before).
+    pub(super) async fn desk_with(&self, api: &str) -> Desk {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         std::fs::write(&file, &self.certificate).unwrap();
-        let entry = format!(", api: {{hosts: ['https://localhost:{}']}}", self.port);
+        let entry = format!(", api: {{hosts: ['https://localhost:{}']{api}}}", self.port);
         let over = [Override::new("--ca", "http.ca_file", file.display().to_string())];
         Desk::over(&entry, &over).await
     }

@@ -91,16 +91,20 @@ async fn a_caller_that_takes_nothing_loses_its_place_at_its_own_deadline() {
 #[tokio::test]
 async fn a_caller_that_never_sends_the_rest_loses_its_place() {
     let desk = narrow(", stall_timeout: 500ms").await;
-    let (sender, receiver) = mpsc::channel(2);
-    sender.send(message(Sent::Head(head("POST", "/x")))).await.unwrap();
-    sender.send(chunk("a", false)).await.unwrap();
-    let mut client = desk.client();
-    let answer = client.stream_provider_call(tokio_stream_of::messages(receiver));
-    let status = tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap().unwrap_err();
-    assert_eq!(reason(&status), "INVALID_REQUEST");
-    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "chunk");
-    assert!(status.message().contains("api.limits.stall_timeout"), "{status}");
-    assert_eq!(next_call(&desk).await.unwrap(), 200);
+    let begun = message(Sent::Head(head("POST", "/x")));
+    for sent in [vec![begun.clone()], vec![begun, chunk("a", false)]] {
+        let (sender, receiver) = mpsc::channel(2);
+        for message in sent {
+            sender.send(message).await.unwrap();
+        }
+        let mut client = desk.client();
+        let answer = client.stream_provider_call(tokio_stream_of::messages(receiver));
+        let status = tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap().unwrap_err();
+        assert_eq!(reason(&status), "INVALID_REQUEST");
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "chunk");
+        assert!(status.message().contains("api.limits.stall_timeout"), "{status}");
+        assert_eq!(next_call(&desk).await.unwrap(), 200);
+    }
     desk.stop().await;
 }
 

@@ -146,7 +146,8 @@ async fn a_stream_reset_for_any_other_reason_is_sent_again_only_where_that_is_ha
 async fn what_a_server_that_goes_away_has_not_processed_is_sent_to_the_next_connection() {
     for request in [post("/x", b"charge"), get("/x")] {
         let api = going_away(0).await;
-        let desk = api.desk().await;
+        // A server that is replaced by another is none that fails.
+        let desk = api.desk_with(", limits: {breaker: {failures: 1, open: 10m}}").await;
         assert_eq!(made(&desk, request).await, Ok((200, 2)));
         assert_eq!(api.connections.load(Ordering::SeqCst), 2);
         desk.stop().await;
