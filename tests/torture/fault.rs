@@ -121,7 +121,7 @@ impl Fault {
             Self::Control => "a store that lies is found out",
             Self::I2 => "intent on disk when the request arrives",
             Self::F1 => "killed at a file call",
-            Self::F2 => "killed at a step of the refresh",
+            Self::F2 => "killed in a refresh or a disconnect",
             Self::F5 => "half-written files lie about",
             Self::F6 => "the store's files are damaged",
             Self::F7 => "an older copy of the store is put back",
