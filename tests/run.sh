@@ -4,7 +4,7 @@
 #   tests/run.sh                  the everyday parts
 #   tests/run.sh --all            every part but the benchmark: what CI runs
 #   tests/run.sh --only NAME      that part; may be repeated
-#   tests/run.sh --torture [--engine E] [--profile P] [--rounds N] [--seed S] [--only F]
+#   tests/run.sh --torture [--release] [--engine E] [--profile P] [--rounds N] [--seed S] [--only F]
 #                                 the torture kit alone, as long as it is told to
 #   tests/run.sh --bench          the load benchmark (not a test: it asserts no time)
 #   tests/run.sh --help           lists the parts
@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() {
     cat <<END
 usage: tests/run.sh [--all | --only NAME … | --bench]
-       tests/run.sh --torture [--engine E] [--profile P] [--rounds N] [--seed S] [--only F]
+       tests/run.sh --torture [--release] [--engine E] [--profile P] [--rounds N] [--seed S] [--only F]
 
 parts, in the order they run; the first ones are the everyday parts:
 END

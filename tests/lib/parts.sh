@@ -121,10 +121,21 @@ part_crash() {
     some_tests cargo test --test crash -- --nocapture --test-threads=2
 }
 
-# torture ARGUMENT…: the kit, with the real binary built for it.
+# torture ARGUMENT…: the kit, with the real binary built for it. With --release that is as optimized as a release, and lies
+# apart: no binary with failpoints may ever be found where the release is.
 torture() {
     install_strace
-    cargo test --features failpoints --test torture -- "$@"
+    local word
+    local -a words=()
+    for word in "$@"; do
+        if [[ $word == --release ]]; then
+            cargo build --release --features failpoints --target-dir target/torture
+            export TORTURE_BROKER=$PWD/target/torture/release/token-broker
+        else
+            words+=("$word")
+        fi
+    done
+    cargo test --features failpoints --test torture -- "${words[@]}"
 }
 
 part torture all "cargo strace" "the whole broker killed and failed on purpose, held against what the provider knows: short"

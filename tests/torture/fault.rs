@@ -16,6 +16,7 @@ mod second;
 mod stop;
 mod sweep;
 mod sync;
+mod window;
 mod wire;
 
 use super::profile::Profile;
@@ -50,11 +51,12 @@ pub(crate) enum Fault {
     F28,
     F30,
     F31,
+    Window,
     Random,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Control,
         Self::I2,
         Self::F1,
@@ -81,6 +83,7 @@ impl Fault {
         Self::F28,
         Self::F30,
         Self::F31,
+        Self::Window,
         Self::Random,
     ];
 
@@ -112,6 +115,7 @@ impl Fault {
             Self::F28 => "F28",
             Self::F30 => "F30",
             Self::F31 => "F31",
+            Self::Window => "window",
             Self::Random => "random",
         }
     }
@@ -144,6 +148,7 @@ impl Fault {
             Self::F28 => "SIGTERM under load",
             Self::F30 => "restart after restart",
             Self::F31 => "a second broker on the volume",
+            Self::Window => "from an answer's last byte to durable",
             Self::Random => "faults and kills at random",
         }
     }
@@ -151,7 +156,7 @@ impl Fault {
     /// Whether it says anything about this provider.
     pub(crate) fn is_for(self, profile: Profile) -> bool {
         match self {
-            Self::Control => profile == Profile::Strict,
+            Self::Control | Self::Window => profile == Profile::Strict,
             _ => true,
         }
     }
@@ -186,6 +191,7 @@ impl Fault {
             Self::F30 if row.profile == Profile::Strict => restart::patient(row, rounds).await,
             Self::F30 => restart::inflict(row, rounds).await,
             Self::F31 => second::inflict(row, rounds).await,
+            Self::Window => window::inflict(row, rounds).await,
             Self::Random => random::inflict(row, rounds).await,
         }
     }

@@ -1,12 +1,14 @@
 //! One run: every fault at every provider, the table, the verdict.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::ExitCode;
 
 use futures_util::FutureExt as _;
 
 use super::arguments::Arguments;
 use super::fault::Fault;
+use super::home::binary;
 use super::tally::{Row, Tally};
 
 pub(crate) fn run() -> ExitCode {
@@ -18,7 +20,9 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     println!(
-        "torture: engine {}, seed {}, {} rounds of each fault",
+        "torture: {} build, engine {}, seed {}, {} rounds of each fault",
+        // The folder it lies in is named after its profile.
+        binary().parent().and_then(Path::file_name).unwrap_or_default().display(),
         arguments.engine.name(),
         arguments.seed,
         arguments.rounds
