@@ -157,3 +157,13 @@ async fn a_proxy_in_the_environment_is_not_asked() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("the call was made"), "{said}");
 }
+
+#[tokio::test]
+async fn a_503_that_asks_for_a_longer_wait_than_there_is_time_is_the_answer() {
+    let desk = Desk::new().await;
+    let hour = Fault::status(503).retry_after(Duration::from_secs(3600));
+    desk.whole.sandbox.script().always(Endpoint::Echo, hour);
+    let answer = desk.call(get("/x")).await.unwrap();
+    assert_eq!((answer.status, answer.attempts), (503, 1), "nothing is sent before that hour is over");
+    desk.stop().await;
+}
