@@ -3,7 +3,8 @@
 //! killed between the request and the moment its answer was durable; a strict server then ends the grant, which is the
 //! loss that the promise names, and a server with a grace period answers with the same pair.
 //!
-//! How often each is killed: `PEER_KILLS`, 30 unless it says otherwise.
+//! A token is refreshed every second, and the broker killed at a random moment of every third refresh. How often each is
+//! killed: `PEER_KILLS`, 42 unless it says otherwise, which takes more than two minutes.
 
 mod campaign;
 mod django;

@@ -185,7 +185,8 @@ part_survival() {
     export OIDC_PROVIDER_PACKAGES DJANGO_PACKAGES
     OIDC_PROVIDER_PACKAGES=$(tool_npm oidc-provider tests/e2e/oidc-provider)
     DJANGO_PACKAGES=$(tool_python django tests/e2e/django)
-    some_tests cargo test --test e2e -- survival:: --nocapture --test-threads=1
+    # Minutes of waiting for the next second: both servers at once.
+    some_tests cargo test --test e2e -- survival:: --nocapture --test-threads=2
 }
 
 part grpcurl all "cargo go" "the real grpcurl, over TCP and the socket"

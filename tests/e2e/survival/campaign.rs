@@ -6,6 +6,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
@@ -41,6 +42,9 @@ pub(super) struct Campaign<'a, P> {
     accounts: u64,
 }
 
+/// How often a token is refreshed. Three refreshes, and a kill during the last of them.
+const PACE: Duration = Duration::from_secs(1);
+
 /// How a round ended.
 enum Outcome {
     Renewed(String),
@@ -55,12 +59,16 @@ impl<'a, P: Peer> Campaign<'a, P> {
 
     pub(super) async fn fight(mut self, whom: &str) {
         println!("{whom}: seed {}", self.seed);
-        let kills = usize::try_from(told("PEER_KILLS").unwrap_or(30)).unwrap();
+        let kills = usize::try_from(told("PEER_KILLS").unwrap_or(42)).unwrap();
+        let began = Instant::now();
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut broker = self.home.start();
         let (mut lost, mut rounds) = (0, 0);
         let (mut name, mut current) = self.connected(&broker).await;
         while self.kills.len() < kills {
             rounds += 1;
+            pace.tick().await;
             if rounds % 3 == 0 {
                 let asking = tokio::spawn(asked(broker.tokens().await, renewal(&name, &current)));
                 tokio::time::sleep(Duration::from_micros(self.draw() % 60_000)).await;
@@ -84,8 +92,9 @@ impl<'a, P: Peer> Campaign<'a, P> {
         let (inside, outside) = self.spent();
         let refreshes = self.proxy.len();
         println!(
-            "{whom}: {refreshes} refreshes, {kills} kills, spent tokens presented: {inside} inside the window, {} outside; \
-             grants lost: {lost}",
+            "{whom}: {} s, {refreshes} refreshes, {kills} kills, spent tokens presented: {inside} inside the window, \
+             {} outside; grants lost: {lost}",
+            began.elapsed().as_secs(),
             outside.len()
         );
         assert!(outside.is_empty(), "{}", outside.join("\n"));
