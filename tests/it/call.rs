@@ -32,6 +32,7 @@ use crate::whole::Whole;
 /// A whole broker that serves, and a connection `user-42` at its sandbox.
 pub(crate) struct Desk {
     pub(crate) whole: Whole,
+    endpoint: tonic::transport::Endpoint,
     pub(crate) channel: Channel,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<()>>,
@@ -56,8 +57,9 @@ impl Desk {
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move { bound.run(async { drop(stopped.await) }).await.unwrap() });
         ready.wait_for(|is_ready| *is_ready).await.unwrap();
-        let channel = Channel::from_shared(endpoint).unwrap().connect().await.unwrap();
-        let desk = Self { whole, channel, stop: Some(stop), running: Some(running) };
+        let endpoint = Channel::from_shared(endpoint).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let desk = Self { whole, endpoint, channel, stop: Some(stop), running: Some(running) };
         desk.connect("user-42").await;
         desk
     }
@@ -78,6 +80,11 @@ impl Desk {
 
     pub(crate) fn client(&self) -> TokenBrokerServiceClient<Channel> {
         TokenBrokerServiceClient::new(self.channel.clone())
+    }
+
+    /// A client that shares no connection to the broker.
+    pub(crate) async fn client_of_its_own(&self) -> TokenBrokerServiceClient<Channel> {
+        TokenBrokerServiceClient::new(self.endpoint.connect().await.unwrap())
     }
 
     pub(crate) async fn call(

@@ -41,9 +41,11 @@ const KEPT: usize = 32;
 const MOST_FIELDS: usize = 1000;
 const MOST_FIELD_BYTES: usize = 64 * 1024;
 
-/// Window of one HTTP/2 stream, and of one connection.
+/// Window of one HTTP/2 stream, and of one connection: what readers who take nothing may hold of it in memory. All calls to
+/// a host share one connection, so it is as many whole streams as a server lets be open at once, or one of them would
+/// starve the others.
 const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]

@@ -170,6 +170,26 @@ async fn a_large_body_goes_and_comes_with_its_trailers() {
 }
 
 #[tokio::test]
+async fn callers_that_take_nothing_starve_no_other_call_on_their_connection() {
+    let api = Api::start().await;
+    let desk = api.desk().await;
+    let mut untaken = Vec::new();
+    for _ in 0..6 {
+        let sent = [message(Sent::Head(head("POST", "/large"))), chunk("", true)];
+        // Each on a connection of its own to the broker: what they share is the one to the provider.
+        let mut client = desk.client_of_its_own().await;
+        let answer = client.stream_provider_call(futures_util::stream::iter(sent)).await;
+        untaken.push(answer.unwrap().into_inner());
+    }
+    let sent = vec![message(Sent::Head(head("POST", "/large"))), chunk("", true)];
+    let answer = called(&desk, sent).await.unwrap();
+    assert_eq!(answer.body.len(), 64 * 64 * 1024);
+    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+    drop(untaken);
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_reset_in_the_middle_is_told_and_the_connection_goes_on() {
     let api = Api::start().await;
     let desk = api.desk().await;
