@@ -208,11 +208,12 @@ impl Broker {
     async fn read(self: &Arc<Self>, way: &mut Way, limit: u64) -> Result<WholeAnswer, Error> {
         loop {
             let (answer, source) = self.answered(way).await?;
-            let CallAnswer { status, headers, body, says: _, origin } = answer;
+            let CallAnswer { status, headers, body, says, origin } = answer;
+            let is_declined = matches!(says, Says::TokenRefused | Says::Throttled { .. });
             match in_time(way.ends, &way.id, collected(body, limit)).await {
                 Ok(body) => {
                     let attempts = way.attempts;
-                    return Ok(WholeAnswer { status, headers, body, attempts, source, origin });
+                    return Ok(WholeAnswer { status, headers, body, attempts, source, origin, is_declined });
                 }
                 Err(error) => self.repeat(way, error).await?,
             }
@@ -346,8 +347,9 @@ fn renewal(way: &Way, refused: Option<[u8; 32]>) -> TokenRequest {
 /// what may have been done and must not be done twice.
 fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
     match outcome {
+        Ok(answer) if answer.is_declined || answer.status == 401 => false,
         Ok(answer) if answer.status >= 500 => !is_harmless,
-        Ok(answer) => answer.status != 401,
+        Ok(_) => true,
         Err(
             Error::Provider { error: ProviderError::Ambiguous { .. }, .. }
             | Error::MessageTooLarge { .. }

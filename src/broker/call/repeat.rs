@@ -22,8 +22,11 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How many are kept.
 const MOST: usize = 4096;
 
-/// How many bytes of bodies are kept.
+/// How many bytes of bodies and fields are kept.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a header field takes besides its letters.
+const FIELD: usize = 64;
 
 /// What a call came to.
 pub(super) type Outcome = Result<Arc<WholeAnswer>, Error>;
@@ -167,8 +170,11 @@ impl State {
     }
 }
 
+/// Bytes that an answer takes, its fields with it.
 fn size(outcome: &Outcome) -> usize {
-    outcome.as_ref().map_or(0, |answer| answer.body.len())
+    let Ok(answer) = outcome else { return 0 };
+    let fields = answer.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    answer.body.len() + fields.sum::<usize>()
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -197,6 +203,7 @@ mod tests {
             attempts: 1,
             source: Source::Cache,
             origin: Origin::Provider,
+            is_declined: false,
         }))
     }
 

@@ -83,4 +83,6 @@ pub struct WholeAnswer {
     pub source: Source,
     /// Where the answer comes from.
     pub origin: Origin,
+    /// Whether the provider says that it did nothing: it refused the token, or asked to wait.
+    pub is_declined: bool,
 }

@@ -99,6 +99,27 @@ async fn a_caller_that_wants_no_repetition_gets_the_429() {
 }
 
 #[tokio::test]
+async fn what_the_provider_did_not_do_may_be_asked_for_again_under_the_same_id() {
+    let refused = r#", errors: [{at: api, status: [400], path: /error, is: [expired], means: token_bad}]"#;
+    let retry = Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 });
+    let desk = Desk::with(refused).await;
+    let order =
+        |id: &str| v1::CallProviderRequest { request_id: id.into(), retry, ..post("/orders", b"one") };
+    let script = desk.whole.sandbox.script();
+    script.next(Endpoint::Echo, Fault::status(429).retry_after(Duration::ZERO));
+    assert_eq!(desk.call(order("a")).await.unwrap().status, 429);
+    assert_eq!(desk.call(order("a")).await.unwrap().status, 200);
+    // Once with the token that was cached, once with its successor.
+    for _ in 0..2 {
+        let bad = Fault::status(400).body("application/json", r#"{"error":"expired"}"#);
+        script.next(Endpoint::Echo, bad);
+    }
+    assert_eq!(desk.call(order("b")).await.unwrap().status, 400);
+    assert_eq!(desk.call(order("b")).await.unwrap().status, 200);
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn only_what_may_be_repeated_is_repeated_after_a_failure() {
     let idempotent = v1::RetryPolicy { mode: v1::RetryMode::Idempotent.into(), max_attempts: 5 };
     let never = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 };
