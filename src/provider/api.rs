@@ -361,7 +361,7 @@ impl Prepared {
         } else if shared.signals.is_token_refused(&reply) {
             Says::TokenRefused
         } else if matches!(status, 502..=504) {
-            Says::Trouble { wait: shared.signals.wait(&reply, now) }
+            Says::Trouble { wait: shared.signals.wait_in_trouble(&reply, now) }
         } else {
             Says::Nothing
         };

@@ -112,7 +112,10 @@ impl Api {
     /// Whether the entry or the token fills this header, so that callers may not: those with the token or with a
     /// connection's value. (A fixed one is a default, which a caller's own replaces.)
     pub(in crate::provider) fn owns_field(&self, name: &HeaderName) -> bool {
-        let is = |(own, _): &&(HeaderName, Template)| own == name;
+        // Many servers hand both spellings to their programs as one.
+        let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+        let asked = folded(name);
+        let is = |(own, _): &&(HeaderName, Template)| folded(own) == asked;
         self.0.with_token.iter().any(|field| is(&field))
             || self.0.fields.iter().find(is).is_some_and(|(_, value)| value.names().next().is_some())
     }

@@ -74,9 +74,10 @@ impl Signals {
         is_throttled.then(|| Throttled { wait: wait::found(&self.rate, reply.headers, &body, now) })
     }
 
-    /// How long a reply asks to wait, whatever it means otherwise: `rate.wait`, then `Retry-After`.
-    pub fn wait(&self, reply: &Reply<'_>, now: Timestamp) -> Option<Duration> {
-        wait::found(&self.rate, reply.headers, &Body::new(reply.body), now)
+    /// How long a reply asks to wait that means trouble and no throttling: `Retry-After`, or a span in `rate.wait`. A moment
+    /// there is when a quota is renewed, which many a provider says in every reply.
+    pub fn wait_in_trouble(&self, reply: &Reply<'_>, now: Timestamp) -> Option<Duration> {
+        wait::in_trouble(&self.rate, reply.headers, &Body::new(reply.body), now)
     }
 
     /// Whether a reply means that the token is no longer good: what the entry's rows say, else status 401.

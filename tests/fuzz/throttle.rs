@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
     let body = pieces.next().unwrap_or_default();
     for status in [status, 200, 400, 401, 403, 420, 429, 503] {
         let reply = Reply { status, headers: &headers, body };
-        let wait = SIGNALS.wait(&reply, NOW);
+        let wait = SIGNALS.wait_in_trouble(&reply, NOW);
         assert!(wait.is_none_or(|wait| wait <= DAY), "{wait:?}");
         if let Some(throttled) = SIGNALS.throttled(&reply, NOW) {
             assert_eq!(throttled.wait, wait);

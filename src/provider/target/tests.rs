@@ -100,6 +100,12 @@ fn only_the_connections_own_token_goes_with_a_target() {
     to(&named, "/x").unwrap().authorize(&Credential::new(&own, &token)).unwrap().sign(&mut headers);
     let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     assert_eq!(sent, [("x-acme-token", &b"key secret-canary"[..])], "where and how the entry says");
+    // Programs behind CGI and its likes are handed all of these as one.
+    for (name, is_own) in
+        [("x-acme-token", true), ("x_acme_token", true), ("x-acme_token", true), ("x-acme-tokens", false)]
+    {
+        assert_eq!(named.owns_field(&name.parse().unwrap()), is_own, "{name}");
+    }
     let foreign = connection("other", "user-42");
     let query = [];
     let variables = BTreeMap::new();

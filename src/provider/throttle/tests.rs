@@ -102,11 +102,16 @@ fn a_403_is_a_throttle_where_the_entry_says_so() {
             {"status": [403], "header": {"name": "x-ratelimit-remaining", "value": "0"}},
             {"status": [403], "header": {"name": "retry-after"}},
         ],
-        "wait": [{"header": "x-ratelimit-reset", "unit": "epoch_seconds"}],
+        "wait": [
+            {"header": "retry-after", "unit": "seconds"},
+            {"header": "x-ratelimit-reset", "unit": "epoch_seconds"},
+        ],
     }}));
     let spent = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1790000060")];
     assert_eq!(ask(&github, 403, &spent, ""), secs(60));
-    assert_eq!(ask(&github, 403, &[("retry-after", "3")], ""), secs(3));
+    let secondary =
+        [("retry-after", "3"), ("x-ratelimit-remaining", "17"), ("x-ratelimit-reset", "1790003600")];
+    assert_eq!(ask(&github, 403, &secondary, ""), secs(3), "the other limit's moment is nothing to it");
     assert_eq!(ask(&github, 403, &[("x-ratelimit-remaining", "17")], ""), None);
     assert_eq!(ask(&github, 404, &spent, ""), None);
 
@@ -180,4 +185,18 @@ fn what_is_used_tells_what_is_left() {
     for nonsense in ["", "/", "a/b", "1/", "/1", "-1/5", "=", "1/2/3"] {
         assert_eq!(left(usage(), &[("x-usage", nonsense)]), (None, None), "{nonsense:?}");
     }
+}
+
+#[test]
+fn trouble_waits_for_what_is_asked_and_never_for_a_quotas_moment() {
+    let github = crate::provider::catalogue::find("github").unwrap().spec().clone();
+    let entry = signals(serde_json::Value::Object(github));
+    let wait = |entry: &Signals, fields: &[(&'static str, &str)]| {
+        entry.wait_in_trouble(&Reply { status: 503, headers: &headers(fields), body: b"" }, NOW)
+    };
+    let reset = ("x-ratelimit-reset", "1790003600");
+    assert_eq!(wait(&entry, &[reset]), None);
+    assert_eq!(wait(&entry, &[reset, ("retry-after", "7")]), Some(Duration::from_secs(7)));
+    let own = signals(json!({"rate": {"wait": [{"header": "x-retry-ms", "unit": "milliseconds"}]}}));
+    assert_eq!(wait(&own, &[("x-retry-ms", "1500")]), Some(Duration::from_millis(1500)));
 }

@@ -17,12 +17,26 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// for replies that hold none.
 pub(super) fn found(rate: &Rate, headers: &HeaderMap, body: &Body<'_>, now: Timestamp) -> Option<Duration> {
     let own = rate.wait.iter().find_map(|wait| read(wait, headers, body, now));
-    let standard = || {
-        let text = text(headers, RETRY_AFTER.as_str())?;
-        seconds(text, 1000).or_else(|| http_date(text, now))
-    };
-    let wait = own.or_else(standard).or_else(|| rate.default_wait.map(Into::into));
+    let wait = own.or_else(|| standard(headers, now)).or_else(|| rate.default_wait.map(Into::into));
     wait.map(|wait| wait.min(LONGEST))
+}
+
+/// `Retry-After`, then the first of the entry's places that holds a span of time.
+pub(super) fn in_trouble(
+    rate: &Rate,
+    headers: &HeaderMap,
+    body: &Body<'_>,
+    now: Timestamp,
+) -> Option<Duration> {
+    let spans =
+        rate.wait.iter().filter(|wait| matches!(wait.unit, WaitUnit::Seconds | WaitUnit::Milliseconds));
+    let own = || spans.into_iter().find_map(|wait| read(wait, headers, body, now));
+    standard(headers, now).or_else(own).map(|wait| wait.min(LONGEST))
+}
+
+fn standard(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = text(headers, RETRY_AFTER.as_str())?;
+    seconds(text, 1000).or_else(|| http_date(text, now))
 }
 
 fn read(wait: &Wait, headers: &HeaderMap, body: &Body<'_>, now: Timestamp) -> Option<Duration> {
