@@ -92,7 +92,8 @@ impl SimProvider {
             let mut grants = truth.grants.lock().unwrap();
             *grants.get_mut(&name).unwrap().under_way.get_mut(&presented).unwrap() -= 1;
         };
-        tokio::time::sleep(dice.millis(if is_calm { 50 } else { 3000 })).await;
+        // Within anybody's patience: an answer that is given up is a fault by itself, and fate has those.
+        tokio::time::sleep(dice.millis(if is_calm { 50 } else { 2900 })).await;
         // Another fault may have come in the meantime.
         let fate = if is_calm || truth.is_merciful() { 99 } else { dice.below(20) };
         match fate {
