@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use token_broker::sandbox::{Endpoint, Exchange};
+
 use super::draw;
 use crate::engine::Engine;
 use crate::files::{copy, cut, files, flip};
@@ -162,7 +164,10 @@ async fn started(row: &mut Row, counts: &mut Counts, stage: &mut Stage, grants: 
             }
         }
     }
-    let sent = stage.exchanges() - known;
+    // To read the provider's metadata spends nothing, and a new process does it before its first request.
+    let log = stage.sandbox.log();
+    let is_sent = |sent: &&Exchange| sent.id >= known && sent.endpoint != Endpoint::Discovery;
+    let sent = log.exchanges().iter().filter(is_sent).count() as u64;
     let is_told = is_old || is_lacking || is_unreadable;
     // Where the last write that is left is an intent, the refresh that it names is asked about once. Where spent refresh
     // tokens stay good that costs nobody anything; anywhere else the intent is of a past that was undone.
