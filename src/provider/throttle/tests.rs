@@ -190,7 +190,7 @@ fn what_is_used_tells_what_is_left() {
 #[test]
 fn trouble_waits_for_what_is_asked_and_never_for_a_quotas_moment() {
     let github = crate::provider::catalogue::find("github").unwrap().spec().clone();
-    let entry = signals(serde_json::Value::Object(github));
+    let entry = signals(Value::Object(github));
     let wait = |entry: &Signals, fields: &[(&'static str, &str)]| {
         entry.wait_in_trouble(&Reply { status: 503, headers: &headers(fields), body: b"" }, NOW)
     };
