@@ -210,14 +210,14 @@ fn verdict(outcome: &Result<Source, Error>) -> Verdict {
         Error::Provider { error, .. } => match error {
             ProviderError::Denied(_) => Verdict::Served,
             ProviderError::Misconfigured(_) => Verdict::Refused { rest: None },
-            ProviderError::RateLimited { retry_after }
-            | ProviderError::Unavailable { retry_after: retry_after @ Some(_), .. } => {
-                Verdict::Refused { rest: *retry_after }
+            ProviderError::RateLimited { .. } | ProviderError::CircuitOpen { .. } => {
+                Verdict::Refused { rest: error.asked_wait() }
             }
-            ProviderError::CircuitOpen { retry_after, .. } => Verdict::Refused { rest: Some(*retry_after) },
-            ProviderError::Unavailable { retry_after: None, .. }
-            | ProviderError::Ambiguous { .. }
-            | ProviderError::Malformed => Verdict::Failed,
+            ProviderError::Unavailable { .. } | ProviderError::Ambiguous { .. } => match error.asked_wait() {
+                rest @ Some(_) => Verdict::Refused { rest },
+                None => Verdict::Failed,
+            },
+            ProviderError::Malformed => Verdict::Failed,
         },
         Error::ReauthRequired { .. } => Verdict::Served,
         _ => Verdict::Unknown,

@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
-use super::refresh::is_rescue;
+use super::refresh::{SHORT_PAUSE, is_rescue};
 use super::{Broker, ServedToken};
+use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
 use crate::connection::{
     Connection, ConnectionId, Intent, IssuedTokens, Profile, Status, Step, Verdict, Waiting,
@@ -19,6 +20,9 @@ use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
 use crate::provider::{Admission, ProviderClient};
 use crate::store::Expected;
+
+/// The time between two looks at a lost answer that should have been asked for by then.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What an attempt came to.
 pub(super) enum Flown {
@@ -98,7 +102,7 @@ impl Broker {
         let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {
             Ok(issued) => self.land(provider, begun, attempt, issued).await,
-            Err(error) => self.land_failure(&**provider, id, &attempt, error).await,
+            Err(error) => self.land_failure(provider, id, &attempt, error).await,
         }
     }
 
@@ -219,8 +223,8 @@ impl Broker {
 
     /// Writes down what failed, and says what those are told who wait.
     async fn land_failure(
-        &self,
-        provider: &dyn ProviderClient,
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,
         attempt: &Intent,
         error: ProviderError,
@@ -229,7 +233,7 @@ impl Broker {
         let is_lost = matches!(error, ProviderError::Ambiguous { .. });
         let is_retriable = is_denied || is_lost;
         let told = Error::Provider { provider: id.provider.clone(), error: error.clone() };
-        let profile = match self.settle(provider, id, attempt, &Err(error)).await {
+        let profile = match self.settle(&**provider, id, attempt, &Err(error)).await {
             Ok(Settled::Failed(profile)) => profile,
             Ok(Settled::Dead(profile)) => return Err(not_serving(&profile)),
             Ok(Settled::Surplus | Settled::Stray) => return Err(Error::ConnectionNotFound(id.clone())),
@@ -247,13 +251,64 @@ impl Broker {
             }
         };
         let reuse = provider.reuse_profile();
-        match profile.step(&self.moment(&reuse), false) {
+        let moment = self.moment(&reuse);
+        match profile.step(&moment, false) {
             // Look again: it may be sent once more at once, or after a pause that is worth waiting for.
             _ if is_denied => Ok(Flown::Again),
             Step::Send if is_retriable => Ok(Flown::Again),
-            Step::Wait { until, why } if is_retriable => Err(self.waits(&profile, until, why)),
+            Step::Wait { until, why } if is_retriable => {
+                if is_lost && profile.is_saved_by_grace(&moment) {
+                    self.repeat_at(until, provider, id, attempt);
+                }
+                Err(self.waits(&profile, until, why))
+            }
             Step::Send | Step::Wait { .. } | Step::Unrefreshable | Step::NotServing => Err(told),
         }
+    }
+
+    /// Sees to it that the lost answer of `attempt` is asked for again at `until`, whether or not anybody asks for the
+    /// connection then, and whatever rests by then for work that nobody waits for: what a provider asks to wait must not
+    /// cost the grant.
+    fn repeat_at(
+        self: &Arc<Self>,
+        until: Timestamp,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        attempt: &Intent,
+    ) {
+        let (broker, provider, id, attempt_id) =
+            (self.clone(), provider.clone(), id.clone(), attempt.attempt_id);
+        let demand = Demand { newer_than: Some(attempt.generation), ..Demand::default() };
+        let mut pause = self.clock.now().until(until);
+        // Whatever keeps it from being sent for longer, a clock that was set back or a store: the schedule goes on.
+        let ends = Instant::now() + pause + SHORT_PAUSE;
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // The next start goes on; what is due in a moment is not left to it.
+                    () = broker.draining.cancelled(), if pause > SHORT_PAUSE => return,
+                }
+                // Who shares a flight that looked too early shares its answer.
+                while let Some(flight) = broker.cache.flight(&id) {
+                    let _ = flight.landed().await;
+                }
+                let Err(error) = broker.fetch(&provider, &id, &demand).await else { return };
+                tracing::info!(connection = %id, reason = %error.reason(), "not found out yet");
+                // Two clocks never run alike: by the one that counts it may have been a moment too early.
+                let next = match broker.connection(&id).await {
+                    Ok(now) if now.intent.as_ref().is_some_and(|intent| intent.attempt_id == attempt_id) => {
+                        broker.may_try_at(&now)
+                    }
+                    _ => return,
+                };
+                let Some(next) = next else { return };
+                pause = broker.clock.now().until(next).max(LEAST_PAUSE);
+                if Instant::now() + pause > ends {
+                    return;
+                }
+            }
+        });
     }
 
     /// Does to the record, as it is now, what the outcome means.

@@ -23,8 +23,9 @@ use crate::store::{Expected, Revision, Stored};
 /// For how long after nothing better could be had those who have a living token do not ask for it again.
 pub(super) const REST: Duration = Duration::from_secs(5);
 
-/// The longest pause before a denial is asked to be confirmed for which callers are kept waiting.
-const SHORT_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause before a denial is asked to be confirmed for which callers are kept waiting, and before a lost answer
+/// is asked for again for which a broker that drains waits.
+pub(super) const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after a failed write the next is tried, at first and at most; each wait is twice the one before.
 const FIRST_RETRY: Duration = Duration::from_millis(50);

@@ -75,6 +75,9 @@ impl Connection {
         match error {
             ProviderError::Ambiguous { .. } => {
                 self.profile.doubt.get_or_insert(0);
+                if error.asked_wait().is_some() {
+                    self.put_off(error, moment.now, dice);
+                }
             }
             ProviderError::Denied(_) => {
                 // Where it would have been taken again, the grant is dead. Else it is dead because it was spent, perhaps.
@@ -111,9 +114,13 @@ impl Connection {
     fn unasked(&mut self, attempt: &Intent, error: &ProviderError, now: Timestamp, dice: u64) {
         self.take_back(attempt);
         if self.profile.doubt.is_some() {
-            let (reason, oauth_error) = (error.reason().as_str().to_owned(), error.oauth_code().cloned());
-            self.profile.last_failure = Some(Failure { reason, oauth_error, at: now });
-            self.pause(error, now, dice);
+            self.put_off(error, now, dice);
         }
+    }
+
+    fn put_off(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
+        let (reason, oauth_error) = (error.reason().as_str().to_owned(), error.oauth_code().cloned());
+        self.profile.last_failure = Some(Failure { reason, oauth_error, at: now });
+        self.pause(error, now, dice);
     }
 }

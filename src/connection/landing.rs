@@ -233,9 +233,12 @@ impl Connection {
                     return Landed { connection: self, verdict: Verdict::Dead };
                 }
                 self.profile.status = Status::Ambiguous;
-                if !self.is_saved_by_grace(moment)
-                    && (attempt.tries > 1 || moment.reuse.reuse == Reuse::Reusable)
-                {
+                let is_repeat_owed = self.profile.is_saved_by_grace(moment);
+                let is_put_off =
+                    !is_repeat_owed && (attempt.tries > 1 || moment.reuse.reuse == Reuse::Reusable);
+                // What the provider asks for is noted whatever comes of it: how far it may put off a repeat that saves
+                // the grant, the next step decides.
+                if is_put_off || error.asked_wait().is_some_and(|asked| !asked.is_zero()) {
                     self.pause(error, now, dice);
                 }
             }
@@ -321,25 +324,9 @@ impl Connection {
         }
     }
 
-    /// Whether the same token may be sent once more at once: each time is a use, so these are few.
-    fn is_saved_by_grace(&self, moment: &Moment<'_>) -> bool {
-        match (&self.profile.intent, moment.reuse.reuse) {
-            (Some(intent), Reuse::Grace { window, max_uses, .. }) => {
-                self.profile.is_in_grace(intent, window, max_uses, moment.now)
-            }
-            _ => false,
-        }
-    }
-
     pub(super) fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
-        let asked = match error {
-            ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. } => {
-                *retry_after
-            }
-            ProviderError::CircuitOpen { retry_after, .. } => Some(*retry_after),
-            _ => None,
-        };
-        self.profile.backoff = Some(Backoff::after(self.profile.backoff.as_ref(), asked, now, dice));
+        let before = self.profile.backoff.as_ref();
+        self.profile.backoff = Some(Backoff::after(before, error.asked_wait(), now, dice));
     }
 
     /// The same connection with what a refresh issued.

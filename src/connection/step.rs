@@ -110,6 +110,17 @@ impl Profile {
         }
     }
 
+    /// Whether an unanswered refresh may be saved by sending its token once more within a grace period: each time is a
+    /// use, so these are few.
+    pub fn is_saved_by_grace(&self, moment: &Moment<'_>) -> bool {
+        match (&self.intent, moment.reuse.reuse) {
+            (Some(intent), Reuse::Grace { window, max_uses, .. }) => {
+                self.is_in_grace(intent, window, max_uses, moment.now)
+            }
+            _ => false,
+        }
+    }
+
     /// When a connection with an unfinished refresh must be seen to at the latest, for an order among them: the end of
     /// a grace period comes before everything that can wait.
     pub fn recovery_deadline(&self, reuse: &ReuseProfile) -> Timestamp {

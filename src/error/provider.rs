@@ -86,16 +86,27 @@ impl ProviderError {
         }
     }
 
+    /// How long the provider asks to be left alone, if its answer said so (`Retry-After`, RFC 9110 section 10.2.3), or
+    /// its breaker is open.
+    pub fn asked_wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after }
+            | Self::Unavailable { retry_after, .. }
+            | Self::Ambiguous { cause: AmbiguousCause::Status { retry_after, .. } } => *retry_after,
+            Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::Denied(_) | Self::Misconfigured(_) | Self::Ambiguous { .. } | Self::Malformed => None,
+        }
+    }
+
     /// When it is worth trying again, if waiting helps. One second where the provider named no time.
     pub fn retry_after(&self) -> Option<Duration> {
         const UNSAID: Duration = Duration::from_secs(1);
         match self {
             Self::Denied(_) | Self::Misconfigured(_) | Self::Malformed => None,
-            Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {
-                Some(retry_after.unwrap_or(UNSAID))
-            }
-            Self::Ambiguous { .. } => Some(UNSAID),
-            Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::Ambiguous { .. }
+            | Self::CircuitOpen { .. } => Some(self.asked_wait().unwrap_or(UNSAID)),
         }
     }
 
@@ -161,8 +172,13 @@ pub enum AmbiguousCause {
     #[error("the connection broke")]
     Reset,
     /// A server error, which says nothing about what was done before it.
-    #[error("it answered {0}")]
-    Status(u16),
+    #[error("it answered {status}")]
+    Status {
+        /// Which.
+        status: u16,
+        /// How long the provider wants us to wait, if it said.
+        retry_after: Option<Duration>,
+    },
     /// Its header fields are more than are taken: 1000, or 64 KiB.
     #[error("its header fields exceed 1000 or 64 KiB")]
     HeadTooLarge,

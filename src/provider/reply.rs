@@ -64,7 +64,7 @@ pub(in crate::provider) fn judge(
     }
     match status {
         429 => Err(ProviderError::RateLimited { retry_after }),
-        500.. => Err(ambiguous(AmbiguousCause::Status(status))),
+        500.. => Err(ambiguous(AmbiguousCause::Status { status, retry_after })),
         // Whoever redirects a token request did not process it, and we do not follow.
         ..200 | 300..400 => Err(ProviderError::Malformed),
         200..300 if code.is_none() => match value {
@@ -115,7 +115,7 @@ fn mean(meaning: Meaning, code: Option<&str>, status: u16, retry_after: Option<D
             ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after }
         }
         Meaning::Throttled => ProviderError::RateLimited { retry_after },
-        Meaning::Ambiguous => ambiguous(AmbiguousCause::Status(status)),
+        Meaning::Ambiguous => ambiguous(AmbiguousCause::Status { status, retry_after }),
     }
 }
 
@@ -150,7 +150,7 @@ fn refusal(
         | "unsupported_grant_type"
         | "unsupported_token_type" => ProviderError::Misconfigured(word),
         "slow_down" => ProviderError::RateLimited { retry_after },
-        "server_error" => ambiguous(AmbiguousCause::Status(status)),
+        "server_error" => ambiguous(AmbiguousCause::Status { status, retry_after }),
         _ => refused,
     }
 }

@@ -153,7 +153,7 @@ async fn a_dead_network_never_asks_the_owner_to_consent() {
     let failures = [
         unreachable(),
         ProviderError::Ambiguous { cause: AmbiguousCause::Timeout },
-        ProviderError::Ambiguous { cause: AmbiguousCause::Status(502) },
+        ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 502, retry_after: None } },
         ProviderError::RateLimited { retry_after: Some(Duration::from_secs(9)) },
         ProviderError::Misconfigured(OAuthCode::new("invalid_client")),
         ProviderError::Malformed,

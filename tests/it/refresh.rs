@@ -5,6 +5,7 @@ mod doubt;
 mod ending;
 mod order;
 mod second_place;
+mod wait;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 mod ending;
 mod late;
+mod wait;
 
 use std::time::Duration;
 

@@ -148,7 +148,9 @@ impl Line {
                 return;
             }
             Some(ProviderError::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNSAID_REST)),
-            Some(ProviderError::Unavailable { retry_after, .. }) => *retry_after,
+            Some(error @ (ProviderError::Unavailable { .. } | ProviderError::Ambiguous { .. })) => {
+                error.asked_wait()
+            }
             Some(_) => None,
         };
         self.last_failure = error.map(|error| (error.clone(), at));

@@ -40,9 +40,11 @@ impl Asker {
             }
             Some(ProviderError::Misconfigured(_)) => Verdict::Trip,
             Some(
-                ProviderError::RateLimited { retry_after } | ProviderError::Unavailable { retry_after, .. },
-            ) => Verdict::Failure(*retry_after),
-            Some(ProviderError::Ambiguous { .. } | ProviderError::Malformed) => Verdict::Failure(None),
+                error @ (ProviderError::RateLimited { .. }
+                | ProviderError::Unavailable { .. }
+                | ProviderError::Ambiguous { .. }
+                | ProviderError::Malformed),
+            ) => Verdict::Failure(error.asked_wait()),
             // Nothing was sent.
             Some(ProviderError::CircuitOpen { .. }) => Verdict::Nothing,
         }
@@ -80,9 +82,14 @@ mod tests {
                 Verdict::Failure(None),
             ),
             (
-                ProviderError::Ambiguous { cause: AmbiguousCause::Status(502) },
+                ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 502, retry_after: None } },
                 Verdict::Failure(None),
                 Verdict::Failure(None),
+            ),
+            (
+                ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 503, retry_after: wait } },
+                Verdict::Failure(wait),
+                Verdict::Failure(wait),
             ),
             (ProviderError::Malformed, Verdict::Failure(None), Verdict::Failure(None)),
         ];

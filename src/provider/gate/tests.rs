@@ -22,7 +22,13 @@ fn gate() -> Gate {
 }
 
 fn lost() -> ProviderError {
-    ProviderError::Ambiguous { cause: AmbiguousCause::Status(502) }
+    ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 502, retry_after: None } }
+}
+
+/// A server error that leaves the outcome open.
+fn busy(seconds: u64) -> ProviderError {
+    let retry_after = Some(Duration::from_secs(seconds));
+    ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 503, retry_after } }
 }
 
 fn limited(seconds: u64) -> ProviderError {
@@ -73,6 +79,20 @@ async fn an_open_breaker_refuses_with_its_figures_and_admits_one_of_a_hundred_af
     }
     assert_eq!(places.len(), 1);
     assert_eq!(gate.health().breaker, BreakerState::HalfOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_that_asks_for_a_longer_wait_makes_the_rest_longer() {
+    for (asked, rest) in [(5, 60), (300, 300), (86_400, 900)] {
+        let gate = gate();
+        for _ in 0..5 {
+            request(&gate, Urgency::Waiting, Some(busy(asked))).await.unwrap();
+        }
+        let error = gate.enter(Urgency::Waiting).await.err().unwrap();
+        assert!(matches!(error, ProviderError::CircuitOpen { .. }), "{error:?}");
+        assert_eq!(retry_after(&error), SECOND * rest);
+        assert!(gate.enter(Urgency::Rescue).await.is_ok(), "a repeat that saves a grant is let through");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,6 +307,7 @@ async fn a_rest_of_a_day_lasts_a_quarter_of_an_hour_for_whomever_it_binds() {
     for error in [
         limited(86_400),
         ProviderError::Unavailable { cause: Unsent::Refused(503), retry_after: Some(SECOND * 86_400) },
+        busy(86_400),
     ] {
         let gate = gate_with(|spec| spec.throttles_client = true);
         request(&gate, Urgency::Ahead, Some(error.clone())).await.unwrap();

@@ -112,6 +112,29 @@ fn a_body_that_was_lost_leaves_the_status_to_speak() {
 }
 
 #[test]
+fn an_answer_that_leaves_the_outcome_open_says_how_long_to_wait() {
+    let spec = spec(json!({"errors": [{"is": ["busy"], "means": "ambiguous"}]}));
+    let wait = Some(Duration::from_secs(120));
+    for (status, body) in [
+        (500, ""),
+        (502, HTML),
+        (503, DEAD),
+        (504, ""),
+        (400, r#"{"error":"server_error"}"#),
+        (400, r#"{"error":"busy"}"#),
+    ] {
+        let mut told = answer(status, body);
+        told.headers.insert("retry-after", HeaderValue::from_static("120"));
+        let error = judge(&spec, Asked::Refresh, &told, NOW).unwrap_err();
+        let expected = AmbiguousCause::Status { status, retry_after: wait };
+        assert_eq!(error, ProviderError::Ambiguous { cause: expected }, "{status} {body}");
+        assert_eq!((error.asked_wait(), error.retry_after()), (wait, wait));
+    }
+    let silent = judged(&spec, 503, "").unwrap_err();
+    assert_eq!((silent.asked_wait(), silent.retry_after()), (None, Some(Duration::from_secs(1))));
+}
+
+#[test]
 fn what_means_death_is_data() {
     let dex = spec(json!({"dead_when": ["invalid_request"]}));
     assert_eq!(

@@ -14,6 +14,10 @@ fn ambiguous(cause: AmbiguousCause) -> ProviderError {
     ProviderError::Ambiguous { cause }
 }
 
+fn answered(status: u16, retry_after: Option<Duration>) -> ProviderError {
+    ambiguous(AmbiguousCause::Status { status, retry_after })
+}
+
 fn unsent(cause: Unsent) -> ProviderError {
     ProviderError::Unavailable { cause, retry_after: None }
 }
@@ -34,10 +38,10 @@ async fn every_fault_is_told_for_what_it_is_and_none_is_taken_for_death() {
         (Fault::empty(), ambiguous(AmbiguousCause::Unparsable)),
         (Fault::huge(16 * 1024 * 1024), ambiguous(AmbiguousCause::Unparsable)),
         (Fault::html(200), ambiguous(AmbiguousCause::Unparsable)),
-        (Fault::html(502).after_processing(), ambiguous(AmbiguousCause::Status(502))),
-        (Fault::status(500), ambiguous(AmbiguousCause::Status(500))),
-        (Fault::status(503).retry_after(hour), ambiguous(AmbiguousCause::Status(503))),
-        (Fault::status(504), ambiguous(AmbiguousCause::Status(504))),
+        (Fault::html(502).after_processing(), answered(502, None)),
+        (Fault::status(500), answered(500, None)),
+        (Fault::status(503).retry_after(hour), answered(503, Some(hour))),
+        (Fault::status(504), answered(504, None)),
         (Fault::html(403), unsent(Unsent::Refused(403))),
         (Fault::status(429), limited(None)),
         (Fault::status(429).retry_after(hour), limited(Some(hour))),

@@ -122,7 +122,12 @@ impl SimProvider {
         }
         if fate == 3 {
             truth.show_mercy();
-            let cause = if dice.one_in(2) { AmbiguousCause::Reset } else { AmbiguousCause::Status(502) };
+            let cause = if dice.one_in(2) {
+                AmbiguousCause::Reset
+            } else {
+                let retry_after = dice.one_in(2).then(|| Duration::from_secs(dice.below(60)));
+                AmbiguousCause::Status { status: 502, retry_after }
+            };
             return Err(ProviderError::Ambiguous { cause });
         }
         if let (Ok(number), false) = (&answer, power.is_cut()) {

@@ -1,0 +1,138 @@
+//! A provider that answers a refresh with a server error and asks to wait (`Retry-After`): whether the refresh was carried
+//! out is open, and the wait is kept as far as it cannot cost the grant.
+
+use std::time::Duration;
+
+use token_broker::broker::{RevocationState, Source, TokenRequest};
+use token_broker::clock::Clock as _;
+use token_broker::connection::reuse::Reuse;
+use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
+use token_broker::error::{AmbiguousCause, Error, ProviderError, Reason};
+
+use super::{grace, stage};
+use crate::ahead::Hand;
+use crate::kit::{LIFE, Stage, request};
+
+const WAIT: Duration = Duration::from_secs(600);
+
+fn busy(wait: Duration) -> ProviderError {
+    ProviderError::Ambiguous { cause: AmbiguousCause::Status { status: 503, retry_after: Some(wait) } }
+}
+
+/// How long the wait is that was told, which is what was asked for and some chance.
+fn told(error: &Error, wait: Duration) -> Duration {
+    assert_eq!(error.reason(), Reason::ConnectionAmbiguous, "{error:?}");
+    let told = error.retry_after().unwrap();
+    assert!((wait..=wait + wait / 10).contains(&told), "{told:?}");
+    told
+}
+
+/// Somebody asks and is told to come back later, and nothing is sent.
+async fn turned_away(stage: &Stage, id: &ConnectionId, left: Duration) {
+    let presented = stage.provider.presented().len();
+    let error = stage.token(id).await.unwrap_err();
+    assert_eq!((error.reason(), error.retry_after()), (Reason::ConnectionAmbiguous, Some(left)));
+    assert_eq!(stage.provider.presented().len(), presented);
+}
+
+#[tokio::test]
+async fn a_reusable_token_is_not_presented_again_before_the_wait_is_over() {
+    let stage = stage(Reuse::Reusable);
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(busy(WAIT)));
+    let wait = told(&stage.token(&id).await.unwrap_err(), WAIT);
+    let second = Duration::from_secs(1);
+    stage.clock.advance(wait - second);
+    turned_away(&stage, &id, second).await;
+    let stage = stage.restarted();
+    turned_away(&stage, &id, second).await;
+    stage.clock.advance(second);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}
+
+#[tokio::test]
+async fn a_strict_provider_is_probed_no_earlier_than_it_asks() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    let left = Duration::from_secs(300);
+    stage.clock.advance(LIFE - left);
+    stage.provider.next(Err(busy(WAIT)));
+    let demanding = TokenRequest { min_ttl: Some(WAIT), ..request(&id) };
+    let wait = told(&stage.broker.access_token(demanding).await.unwrap_err(), WAIT);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous);
+    stage.clock.advance(left - LATE_PROBE);
+    let served = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(served.source, Source::Stale, "what lives is served");
+    stage.clock.advance(LATE_PROBE);
+    turned_away(&stage, &id, wait - left).await;
+    stage.clock.advance(wait - left);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_a_grace_period_the_wait_is_kept_and_the_repeat_made_though_nobody_asks() {
+    let stage = stage(grace(60));
+    let id = stage.expired("user-42").await;
+    let _hand = Hand::of(&stage.clock);
+    let (wait, began) = (Duration::from_secs(10), tokio::time::Instant::now());
+    stage.provider.next(Err(busy(wait)));
+    told(&stage.token(&id).await.unwrap_err(), wait);
+    stage.provider.requests_reach(2).await;
+    // On the clock that the test drives, which the wall clock follows by whole seconds.
+    assert!((wait..=wait + wait / 5).contains(&began.elapsed()), "{:?}", began.elapsed());
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_outlasts_a_grace_period_costs_no_grant_though_nobody_asks_and_the_broker_drains() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    let _hand = Hand::of(&stage.clock);
+    stage.provider.next(Err(busy(WAIT)));
+    let error = stage.token(&id).await.unwrap_err();
+    // Half of the 4 s in which a repeat arrives in time.
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    let profile = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((profile.status, profile.generation, profile.backoff), (Status::Active, 2, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_is_due_later_keeps_no_broker_from_draining() {
+    let stage = stage(grace(60));
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(busy(Duration::from_secs(10))));
+    stage.token(&id).await.unwrap_err();
+    let began = tokio::time::Instant::now();
+    stage.broker.drain().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous, "for the next start");
+}
+
+#[tokio::test]
+async fn a_disconnect_asks_after_what_was_lost_no_earlier_than_the_provider_asks() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(busy(Duration::ZERO)));
+    stage.token(&id).await.unwrap_err();
+    // Longer than any request of the refresh can still be under way.
+    stage.clock.advance(Duration::from_secs(60));
+    stage.provider.next(Err(busy(WAIT)));
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap().revocation;
+    let RevocationState::Pending { error, next_attempt_at } = answer else { panic!("{answer:?}") };
+    assert_eq!(error.reason(), Reason::ProviderUnavailable);
+    let wait = stage.clock.now().until(next_attempt_at.unwrap());
+    assert!((WAIT..=WAIT + WAIT / 10).contains(&wait), "{wait:?}");
+    assert_eq!(error.retry_after(), Some(wait));
+    stage.clock.advance(wait);
+    assert_eq!(stage.broker.disconnect(id.clone()).await.unwrap().revocation, RevocationState::Revoked);
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0", "rt-0"]);
+    assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1", "rt-0"]);
+}
