@@ -39,7 +39,11 @@ impl Http {
         let Some(path) = &self.ca_file else { return ExtraAuthorities::default() };
         let read = || -> Result<_, Box<dyn std::error::Error>> {
             let mut pem = Vec::new();
-            File::open(path)?.take(FILE_LIMIT).read_to_end(&mut pem)?;
+            File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut pem)?;
+            // Cut between two certificates it would still be read, and half of it trusted.
+            if pem.len() as u64 > FILE_LIMIT {
+                return Err("is larger than 4 MiB".into());
+            }
             Ok(ExtraAuthorities::of_pem(&pem)?)
         };
         read().unwrap_or_else(|why| {

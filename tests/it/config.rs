@@ -109,6 +109,10 @@ fn what_a_provider_is_not_known_as_hides_none_of_its_other_mistakes() {
     assert_eq!(kind, ["providers[0].kind", both[0], both[1]]);
     let profile = told(&format!("providers: [{{kind: google, profile: nope, {entry}}}]"));
     assert_eq!(profile, ["providers[0].profile", both[0], both[1]]);
+    let profile = told(
+        "providers: [{key: own, kind: google, profile: nope, client_id: c, client_secret: s, token_timeout: soon}]",
+    );
+    assert_eq!(profile, ["providers[0].profile", "providers[0].token_timeout"]);
     let vars = told(
         "providers: [{key: own, kind: gogle, client_id: c, issuer: 'https://{place}.example', vars: {a: b}}]",
     );
@@ -131,6 +135,9 @@ fn a_file_of_authorities_is_read_with_the_rest() {
     let good = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.pem();
     std::fs::write(&file, format!("{good}{broken}")).unwrap();
     assert!(told().contains("http.ca_file"), "half of it is not trusted in silence");
+    let many = (good.len() + (4 << 20)) / good.len();
+    std::fs::write(&file, good.repeat(many)).unwrap();
+    assert!(told().contains("is larger than 4 MiB"), "nor is what fits of a larger one: {}", told());
     std::fs::write(&file, good).unwrap();
     assert!(!told().contains("http.ca_file"), "{}", told());
 }

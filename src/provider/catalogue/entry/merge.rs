@@ -39,10 +39,9 @@ impl Source<'_> {
         if self.changes.contains_key("webhook") {
             mistakes.push(mistake("webhook", "webhooks are not received yet; leave it out".to_owned()));
         }
-        let mut layers = match (self.base(), changes) {
-            (Ok(layers), Ok(_)) => layers,
-            (Ok(_), Err(told)) => return Err([mistakes, told].concat()),
-            (Err(kind), changes) => {
+        let mut layers = match self.base() {
+            Ok(layers) => layers,
+            Err(kind) => {
                 mistakes.push(kind);
                 mistakes.extend(self.without_its_kind(changes));
                 return Err(mistakes);
@@ -59,10 +58,9 @@ impl Source<'_> {
             }
         }
         lay_over(&mut layers, self.changes);
-        let unfilled = match read(layers.clone()) {
-            Ok(unfilled) => unfilled,
-            Err(told) => return Err([mistakes, told].concat()),
-        };
+        let besides = |told: Vec<Mistake>, mistakes: &[Mistake]| [mistakes, &told].concat();
+        changes.map_err(|told| besides(told, &mistakes))?;
+        let unfilled = read(layers.clone()).map_err(|told| besides(told, &mistakes))?;
 
         let values = values(&unfilled, self.vars, &mut mistakes);
         check_hosts(&unfilled, &mut mistakes);
@@ -71,10 +69,7 @@ impl Source<'_> {
                 fill(value, &values);
             }
         }
-        let spec = match read(layers) {
-            Ok(spec) => spec,
-            Err(told) => return Err([mistakes, told].concat()),
-        };
+        let spec = read(layers).map_err(|told| besides(told, &mistakes))?;
         mistakes.extend(spec.check());
         let is_undescribed = mistakes.iter().any(|mistake| mistake.field == "endpoints.token");
         if self.kind.is_none() && is_undescribed && catalogue::find(self.key).is_some() {
