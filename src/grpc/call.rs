@@ -8,11 +8,11 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::ErrorDetails;
 
 use super::Parts;
 use super::caller::Caller;
-use super::status::{About, REQUEST_ID, status};
+use super::status::{About, REQUEST_ID, identified, status};
 use crate::broker::Source;
 use crate::error::{Error, Fault};
 use crate::provider::call::Origin;
@@ -213,12 +213,7 @@ impl<'a> Call<'a> {
             "{}",
             status.message()
         );
-        let (mut details, mut trailers) = (ErrorDetails::new(), status.metadata().clone());
-        if let Ok(id) = id.to_str() {
-            details.set_request_info(id, "");
-        }
-        trailers.insert(REQUEST_ID, id);
-        Status::with_error_details_and_metadata(status.code(), status.message(), details, trailers)
+        identified(status.code(), status.message(), ErrorDetails::new(), status.metadata().clone(), &id)
     }
 
     fn id(&self) -> MetadataValue<Ascii> {

@@ -43,16 +43,27 @@ pub(super) fn status(error: &Error, about: About<'_>, request_id: &MetadataValue
     let code = answer.fill(error, about);
     let Answer { mut details, metadata } = answer;
     details.set_error_info(error.reason().as_str(), DOMAIN, metadata);
-    if let Ok(id) = request_id.to_str() {
-        details.set_request_info(id, "");
-    }
     let mut trailers = MetadataMap::with_capacity(2);
-    trailers.insert(REQUEST_ID, request_id.clone());
     if let Some(wait) = error.retry_after() {
         details.set_retry_info(Some(wait));
         trailers.insert(PUSHBACK, millis(wait).into());
     }
-    Status::with_error_details_and_metadata(code, message(error), details, trailers)
+    identified(code, message(error), details, trailers, request_id)
+}
+
+/// A status that says which request it ends, in its details and in its trailers.
+pub(super) fn identified(
+    code: Code,
+    message: impl Into<String>,
+    mut details: ErrorDetails,
+    mut trailers: MetadataMap,
+    request_id: &MetadataValue<Ascii>,
+) -> Status {
+    if let Ok(id) = request_id.to_str() {
+        details.set_request_info(id, "");
+    }
+    trailers.insert(REQUEST_ID, request_id.clone());
+    Status::with_error_details_and_metadata(code, message, details, trailers)
 }
 
 fn millis(wait: Duration) -> u32 {
