@@ -15,9 +15,6 @@ use crate::error::{OAuthCode, ProviderError, Reason, SessionFlaw, Unsent};
 /// How long the refresh token of a dead grant is kept for an operator's retry: 30 days.
 pub const QUARANTINE: Duration = Duration::from_secs(30 * 86_400);
 
-/// How long the history of a connection is kept once it is no more: 30 days.
-pub const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
-
 /// What an owner's consent brought.
 #[derive(Debug)]
 pub struct Consent {
@@ -247,31 +244,8 @@ impl Connection {
         Some(self)
     }
 
-    /// What is remembered of it when it came to that `end`: how its life went, and nothing else of it.
-    pub fn ended(&self, end: Happening, now: Timestamp) -> Self {
-        let mut past = Self::pending(self.profile.id.ended(), self.profile.created_at);
-        past.profile.status = Status::Revoked;
-        past.profile.generation = self.profile.generation;
-        past.profile.updated_at = now;
-        past.history.clone_from(&self.history);
-        past.note(end, None, now);
-        past
-    }
-
-    /// What happened to it, after the end of the one before it under its name. `past`: what is remembered of that.
-    pub fn timeline(self, past: Option<Self>) -> History {
-        // One that is on its way out may have come to its end and not be gone yet: that is no life before this one.
-        let is_own = |past: &Self| {
-            self.profile.status == Status::Revoking && past.profile.created_at == self.profile.created_at
-        };
-        match past.filter(|past| !is_own(past)) {
-            Some(past) => self.history.after(&past.history),
-            None => self.history,
-        }
-    }
-
-    /// Everything of it that is to be revoked: the present tokens first, then what came
-    /// beside them, then what may still live of an older one.
+    /// Everything of it that is to be revoked: the present tokens first, then what came beside them, then what may still
+    /// live of an older one.
     pub fn revocable(&self) -> Vec<TokenSet> {
         let Some(tokens) = &self.tokens else { return Vec::new() };
         let TokenSet { access, refresh, previous, surplus } = tokens.copy();
@@ -452,20 +426,6 @@ mod tests {
         assert!(wiped.tokens.is_none() && !wiped.profile.is_refreshable);
         assert!(wiped.retried(T1 + QUARANTINE).is_none());
         assert!(active().wiped(T1 + QUARANTINE * 2).is_none(), "a living one is not touched");
-    }
-
-    #[test]
-    fn a_crash_between_the_end_and_the_forgetting_tells_no_end_that_is_not_done() {
-        let leaving = active().revoking(&ReuseProfile::default(), T1);
-        let past = || Some(leaving.ended(Happening::Revoked, T1));
-        let told = |connection: Connection| -> Vec<Happening> {
-            connection.timeline(past()).events().iter().map(|event| event.what).collect()
-        };
-        assert_eq!(told(leaving.copy()).last(), Some(&Happening::Revoking));
-        assert_eq!(told(active())[..2], [Happening::Revoked, Happening::Begun], "of the one before");
-        let past = past().unwrap();
-        assert_eq!((past.profile.account, past.profile.is_refreshable), (None, false));
-        assert!(past.tokens.is_none());
     }
 
     #[test]
