@@ -105,7 +105,8 @@ impl Way {
 
 impl Broker {
     /// Makes a call and answers with its head; the body follows as it comes. Dropping either ends the call, which whoever
-    /// has the body must do once its time is over. Its `request_id` goes to the provider and is not remembered here: a stream cannot be answered twice.
+    /// has the body must do once its time is over. Its `request_id` goes to the provider and is not remembered here: a
+    /// stream cannot be answered twice.
     ///
     /// # Errors
     /// What the table in the README says. A provider's 4xx or 5xx is no error, but for one that asks to wait longer

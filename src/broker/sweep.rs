@@ -12,8 +12,8 @@ use crate::store::{Expected, Selection};
 
 impl Broker {
     /// Forgets consents that ran out of time, with the PENDING connections they leave, and histories of connections that
-    /// ended long ago or are too many, and counts the rest for the
-    /// metrics. Answers how many records went. Meant to run about every minute.
+    /// ended long ago or are too many, and counts the rest for the metrics. Answers how many records went. Meant to run
+    /// about every minute.
     ///
     /// # Errors
     /// The store's; what is left is swept the next time.

@@ -56,9 +56,7 @@ async fn waiters_share_one_refresh() {
 async fn hanging_up_ends_the_waiting_and_not_the_refresh() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     stage.provider.release();

@@ -385,9 +385,7 @@ async fn a_restart_takes_up_the_revocations_that_were_left() {
 async fn a_disconnect_waits_for_the_refresh_under_way_and_revokes_what_it_brought() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     let (broker, named) = (stage.broker.clone(), id.clone());
     let disconnect = tokio::spawn(async move { broker.disconnect(named).await });
     stage.provider.release();

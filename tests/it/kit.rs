@@ -134,6 +134,14 @@ impl Stage {
         tokio::spawn(async move { broker.access_token(asked).await })
     }
 
+    /// A caller whose refresh has reached the provider, which does not answer before it is let go.
+    pub(crate) async fn refreshing(&self, id: &ConnectionId) -> JoinHandle<Result<TokenAnswer, Error>> {
+        self.provider.hold();
+        let caller = self.asking(id);
+        self.provider.requests_reach(1).await;
+        caller
+    }
+
     /// An owner who disconnects in a task of its own, seen to have it written down.
     pub(crate) async fn disconnecting(&self, id: &ConnectionId) -> JoinHandle<Result<Disconnected, Error>> {
         let (broker, ended) = (self.broker.clone(), id.clone());

@@ -48,9 +48,7 @@ async fn happened(stage: &Stage, id: &ConnectionId) -> Vec<Happening> {
 async fn a_refresh_is_written_down_before_it_is_sent() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     let stored = stage.store.get(&id).await.unwrap().unwrap().value;
     let intent = stored.profile.intent.expect("the intent is durable when the request arrives");
     let presented = stored.tokens.unwrap().refresh.unwrap();
@@ -164,9 +162,7 @@ async fn a_strict_provider_is_asked_exactly_once_more_and_late() {
 async fn what_was_left_unfinished_is_tried_before_anything_is_refreshed_ahead() {
     let stage = stage(Reuse::Reusable);
     let (left, due) = (stage.expired("user-42").await, stage.expired("user-43").await);
-    stage.provider.hold();
-    let lost = stage.asking(&left);
-    stage.provider.requests_reach(1).await;
+    let lost = stage.refreshing(&left).await;
     let stage = stage.restarted();
     lost.abort();
     let _hand = Hand::of(&stage.clock);
@@ -284,9 +280,7 @@ async fn a_disconnect_does_not_wait_for_a_hanging_refresh_to_say_no() {
     let id = stage.imported("user-42").await;
     stage.token(&id).await.unwrap();
     stage.clock.advance(LIFE);
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     let disconnect = stage.disconnecting(&id).await;
     assert!(stage.broker.cached(&request(&id)).is_none());
     assert!(stage.provider.ended.lock().unwrap().is_empty(), "nothing is revoked before what comes is known");
@@ -301,9 +295,7 @@ async fn a_disconnect_does_not_wait_for_a_hanging_refresh_to_say_no() {
 async fn a_consent_that_comes_during_a_refresh_stands_and_nothing_is_revoked() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     let import = token_broker::broker::ImportConnection {
         access_token: Some(token_broker::secret::Secret::new("at-new".into())),
         expires_at: Some(stage.clock.now() + LIFE),

@@ -50,7 +50,7 @@ const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::provider) struct Patience {
-    /// From the last byte of the request to the head of the answer.
+    /// From the moment the request is sent, or from the last byte of its body, to the head of the answer.
     pub(in crate::provider) head: Duration,
     /// Between two pieces of a body.
     pub(in crate::provider) idle: Duration,

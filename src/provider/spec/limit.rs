@@ -19,7 +19,7 @@ pub struct CallLimits {
     pub stream_timeout: Option<Span>,
     /// How long the caller of a streamed call may take nothing of what has come, or send nothing of what is to follow.
     pub stall_timeout: Span,
-    /// From the last byte of a request to the head of its answer.
+    /// From the moment a call is sent, connecting included, or from the last byte of its body, to the head of its answer.
     pub head_timeout: Span,
     /// Between two pieces of an answer.
     pub idle_timeout: Span,

@@ -85,6 +85,19 @@ async fn made(desk: &Desk, request: v1::CallProviderRequest) -> Result<(u32, u32
     answer.map(|answer| (answer.status, answer.attempts)).map_err(|status| reason(&status))
 }
 
+/// What comes of a request to a server that resets the first `times` streams, and how often it was asked.
+async fn reset(
+    times: usize,
+    why: Reason,
+    request: v1::CallProviderRequest,
+) -> (Result<(u32, u32), String>, usize) {
+    let (api, asked) = resetting(times, why).await;
+    let desk = api.desk().await;
+    let answer = made(&desk, request).await;
+    desk.stop().await;
+    (answer, asked.load(Ordering::SeqCst))
+}
+
 fn unavailable() -> Result<(u32, u32), String> {
     Err("PROVIDER_UNAVAILABLE".to_owned())
 }
@@ -105,11 +118,8 @@ async fn a_refused_stream_is_sent_again_whatever_its_method_within_the_attempts(
         (1, retried(v1::RetryMode::Never, post("/x", b"charge")), unavailable(), 1),
     ];
     for (times, request, expected, sent) in table {
-        let (api, asked) = resetting(times, Reason::REFUSED_STREAM).await;
-        let desk = api.desk().await;
-        assert_eq!(made(&desk, request.clone()).await, expected, "{times} of {request:?}");
-        assert_eq!(asked.load(Ordering::SeqCst), sent, "{times} of {request:?}");
-        desk.stop().await;
+        let told = format!("{times} of {request:?}");
+        assert_eq!(reset(times, Reason::REFUSED_STREAM, request).await, (expected, sent), "{told}");
     }
 }
 
@@ -133,11 +143,8 @@ async fn a_stream_reset_for_any_other_reason_is_sent_again_only_where_that_is_ha
             (idempotent.clone(), Ok((200, 2)), 2),
         ];
         for (request, expected, sent) in table {
-            let (api, asked) = resetting(1, why).await;
-            let desk = api.desk().await;
-            assert_eq!(made(&desk, request.clone()).await, expected, "{why:?} of {request:?}");
-            assert_eq!(asked.load(Ordering::SeqCst), sent, "{why:?} of {request:?}");
-            desk.stop().await;
+            let told = format!("{why:?} of {request:?}");
+            assert_eq!(reset(1, why, request).await, (expected, sent), "{told}");
         }
     }
 }

@@ -15,9 +15,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 async fn set_back_it_gives_what_the_request_brings_no_longer_life() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     stage.clock.set(stage.clock.now() - DAY);
     stage.provider.release();
     assert_eq!(caller.await.unwrap().unwrap().token.access.expires_at, Some(stage.clock.now() + LIFE));
@@ -30,9 +28,7 @@ async fn set_back_it_gives_what_the_request_brings_no_longer_life() {
 async fn set_ahead_it_takes_a_machine_that_stood_still_for_nothing_else() {
     let stage = stage(Reuse::Strict);
     let id = stage.expired("user-42").await;
-    stage.provider.hold();
-    let caller = stage.asking(&id);
-    stage.provider.requests_reach(1).await;
+    let caller = stage.refreshing(&id).await;
     let asked_at = stage.clock.now();
     stage.clock.advance(LIFE / 2);
     stage.provider.release();
@@ -45,10 +41,8 @@ async fn set_either_way_it_ends_no_grace_period() {
         let stage = stage(grace(5));
         let id = stage.imported("user-42").await;
         stage.clock.advance(LIFE - Duration::from_secs(300));
-        stage.provider.hold();
         stage.provider.next(Err(lost()));
-        let caller = stage.asking(&id);
-        stage.provider.requests_reach(1).await;
+        let caller = stage.refreshing(&id).await;
         // The old token lives on by either time: nothing but the grace period presses.
         let (now, by) = (stage.clock.now(), Duration::from_secs(30));
         stage.clock.set(if is_back { now - by } else { now + by });

@@ -145,9 +145,7 @@ async fn tokens_that_come_after_a_disconnect_and_cannot_be_stored_are_served_to_
     for (is_deaf, told) in [(false, Reason::ConnectionNotFound), (true, Reason::StoreUnavailable)] {
         let stage = stage(Reuse::Strict);
         let id = stage.expired("user-42").await;
-        stage.provider.hold();
-        let caller = stage.asking(&id);
-        stage.provider.requests_reach(1).await;
+        let caller = stage.refreshing(&id).await;
         let disconnect = stage.disconnecting(&id).await;
         stage.store.fail_writes_after(0, usize::MAX);
         stage.store.is_deaf.store(is_deaf, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use token_broker::clock::Timestamp;
 use token_broker::config::Override;
 use token_broker::connection::history::Happening;
 use token_broker::connection::reuse::Reuse;
-use token_broker::connection::{ConnectionId, Holder, Intent, Status};
+use token_broker::connection::{Connection, ConnectionId, Holder, Intent, Status};
 use token_broker::entropy::OsEntropy;
 use token_broker::error::Reason;
 use token_broker::store::guard::{DurableStore, Opening};
@@ -46,6 +46,13 @@ fn files(folder: &Path) -> usize {
     let is_tokens = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|end| end != "place");
     std::fs::read_dir(second(folder))
         .map_or(0, |files| files.filter(|file| is_tokens(file.as_ref().unwrap())).count())
+}
+
+/// The store as it is without a connection; answers what it held of it.
+async fn record_removed(stage: &Stage, id: &ConnectionId) -> Connection {
+    let stored = stage.store.get(id).await.unwrap().unwrap();
+    stage.store.remove(id, Expected::At(stored.revision)).await.unwrap();
+    stored.value
 }
 
 /// One life of a process: whatever still runs when `life` has ended is gone without a word.
@@ -206,8 +213,7 @@ async fn tokens_of_a_later_state_than_that_of_a_connection_made_anew_are_kept() 
     let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
     let id = stage.imported("user-42").await;
     left_behind(&stage, &*escrow, 5, "rt-late").await;
-    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    record_removed(&stage, &id).await;
     stage.clock.advance(Duration::from_secs(60));
     stage.imported("user-42").await;
     assert_eq!(taken_up(&stage.broker).await, 1);
@@ -226,8 +232,7 @@ async fn tokens_of_a_connection_that_is_gone_are_revoked_unless_the_store_was_pu
         let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
         let id = stage.imported("user-42").await;
         left_behind(&stage, &*escrow, 1, "rt-late").await;
-        let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-        stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+        record_removed(&stage, &id).await;
         stage.broker.take_up_escrow(trust).await.unwrap();
         stage.broker.drain().await;
         assert_eq!(files(folder.path()), files_left);
@@ -248,10 +253,9 @@ async fn tokens_that_a_store_put_back_could_not_take_are_taken_up_by_the_newer_o
     let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
     let id = stage.imported("user-42").await;
     left_behind(&stage, &*escrow, 1, "rt-late").await;
-    let newer = stage.store.get(&id).await.unwrap().unwrap();
-    stage.store.remove(&id, Expected::At(newer.revision)).await.unwrap();
+    let newer = record_removed(&stage, &id).await;
     stage.broker.take_up_escrow(Trust::RolledBack).await.unwrap();
-    stage.store.put(&newer.value, Expected::Absent).await.unwrap();
+    stage.store.put(&newer, Expected::Absent).await.unwrap();
     let stage = stage.restarted();
     assert_eq!(taken_up(&stage.broker).await, 1);
     assert_eq!(files(folder.path()), 0);
@@ -266,8 +270,7 @@ async fn where_the_second_place_alone_shows_that_a_store_was_put_back_no_grant_t
     // Three whose records are older than what came for them, and one that the store lacks altogether.
     let lacking = stage.imported("user-1").await;
     left_behind_of(&stage, &*escrow, &lacking, 1, 1, "rt-of-one-that-lives").await;
-    let revision = stage.store.get(&lacking).await.unwrap().unwrap().revision;
-    stage.store.remove(&lacking, Expected::At(revision)).await.unwrap();
+    record_removed(&stage, &lacking).await;
     let mut older = Vec::new();
     for (name, attempt) in [("user-2", 2), ("user-3", 3), ("user-4", 4)] {
         let id = stage.imported(name).await;
@@ -296,8 +299,7 @@ async fn what_no_record_holds_lies_in_the_second_place_until_it_is_revoked_also_
     let (broker, asked) = (stage.broker.clone(), request(&id));
     let caller = tokio::spawn(async move { broker.access_token(asked).await });
     stage.provider.requests_reach(1).await;
-    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
-    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    record_removed(&stage, &id).await;
     *stage.provider.revocation.lock().unwrap() = Err(unreachable());
     stage.provider.release();
     assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ConnectionNotFound);

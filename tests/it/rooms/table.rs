@@ -207,7 +207,11 @@ pub(super) const ONLY_IN: &[(&str, &[&str], &str)] = &[
         ],
         "files have owners",
     ),
-    ("std::net::TcpListener", &["cli"], "listening is tokio's"),
+    (
+        "std::net::TcpListener",
+        &["cli"],
+        "listening is tokio's, but for a port that is tried before a runtime is there",
+    ),
     ("std::net::TcpStream", &[], "no thread waits for a peer"),
     ("std::net::UdpSocket", &[], "nothing speaks UDP"),
     (
