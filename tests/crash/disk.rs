@@ -9,6 +9,9 @@ use super::script::mix;
 
 const PAGE: usize = 4096;
 
+/// The file that says what was acknowledged.
+const ACKS: &str = "acks";
+
 /// One call of the recorded process.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -63,6 +66,19 @@ pub(crate) struct Disk {
     inodes: HashMap<u64, Inode>,
     /// A file whose `fdatasync` is taken for nothing: the negative control.
     deaf: Option<&'static str>,
+    debt: Debt,
+}
+
+/// How the deaf file stands to those who were promised that it keeps what they wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Debt {
+    /// All that was promised is kept. sled has this at each new segment too, whose `fsync` counts.
+    #[default]
+    Nothing,
+    /// A sync was taken for nothing, and nobody has built on it yet.
+    Unheard,
+    /// Something was acknowledged since.
+    Owed,
 }
 
 impl Disk {
@@ -83,17 +99,25 @@ impl Disk {
                 self.names.insert(name(&record.first), record.inode);
                 self.inodes.insert(record.inode, Inode::default());
             }
-            b'W' => self.inode(record).write(usize::try_from(record.at).unwrap(), &record.first),
+            b'W' => {
+                if self.debt == Debt::Unheard && self.is_named(record.inode, ACKS) {
+                    self.debt = Debt::Owed;
+                }
+                self.inode(record).write(usize::try_from(record.at).unwrap(), &record.first);
+            }
             b'T' => self.inode(record).truncate(usize::try_from(record.at).unwrap()),
-            b'F' => self.inode(record).sync(),
-            b'D' => {
-                let is_deaf = self.deaf.is_some_and(|deaf| {
-                    self.names.iter().any(|(name, inode)| *inode == record.inode && name.ends_with(deaf))
-                });
-                if !is_deaf {
-                    self.inode(record).sync();
+            b'F' => {
+                if self.is_deaf_to(record.inode) {
+                    self.debt = Debt::Nothing;
+                }
+                self.inode(record).sync();
+            }
+            b'D' if self.is_deaf_to(record.inode) => {
+                if self.debt == Debt::Nothing && !self.inode(record).dirty.is_empty() {
+                    self.debt = Debt::Unheard;
                 }
             }
+            b'D' => self.inode(record).sync(),
             b'R' => self.rename(&name(&record.first), &name(&record.second)),
             b'U' => {
                 self.names.remove(&name(&record.first));
@@ -102,6 +126,19 @@ impl Disk {
             b'M' => drop(self.folders.insert(name(&record.first))),
             other => panic!("no record of kind {other}"),
         }
+    }
+
+    /// Whether something was acknowledged that only a sync would keep which was taken for nothing.
+    pub(crate) fn owes(&self) -> bool {
+        self.debt == Debt::Owed
+    }
+
+    fn is_deaf_to(&self, inode: u64) -> bool {
+        self.deaf.is_some_and(|deaf| self.is_named(inode, deaf))
+    }
+
+    fn is_named(&self, inode: u64, end: &str) -> bool {
+        self.names.iter().any(|(name, named)| *named == inode && name.ends_with(end))
     }
 
     fn inode(&mut self, record: &Record) -> &mut Inode {
@@ -125,8 +162,8 @@ impl Disk {
         self.folders = self.folders.iter().map(|name| moved(name).unwrap_or_else(|| name.clone())).collect();
     }
 
-    /// Makes the state that a power cut would leave, below `folder`. The file `acks` is no part of the disk: it says what
-    /// was acknowledged by then.
+    /// Makes the state that a power cut would leave, below `folder`. What says what was acknowledged by then is no part of
+    /// the disk.
     pub(crate) fn cut(&self, mode: Mode, folder: &Path) {
         for name in &self.folders {
             fs::create_dir_all(folder.join(name)).unwrap();
@@ -135,7 +172,7 @@ impl Disk {
             let file = folder.join(name);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             let inode = &self.inodes[inode];
-            let content = if name == "acks" { inode.now.clone() } else { inode.after(mode) };
+            let content = if name == ACKS { inode.now.clone() } else { inode.after(mode) };
             fs::write(file, content).unwrap();
         }
     }
