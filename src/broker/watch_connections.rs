@@ -3,10 +3,17 @@
 //! Invariant: what a reader has applied up to a snapshot's end is complete; one that fell so far behind that changes
 //! were lost is given a new snapshot and told so, never left with a gap.
 
+mod news;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 
+use self::news::News;
 use super::{Broker, Change};
 use crate::clock::Timestamp;
 use crate::connection::{ConnectionId, Profile, Status};
@@ -42,14 +49,24 @@ pub struct ConnectionWatch {
     selection: Selection,
     changes: broadcast::Receiver<Change>,
     listing: Option<Listing>,
+    /// What changed during the snapshot: its reader is told afterwards, however long reading takes.
+    news: News,
 }
 
 /// A snapshot under way.
 #[derive(Default)]
 struct Listing {
-    page: std::vec::IntoIter<Profile>,
+    page: VecDeque<Profile>,
     after: Option<PageToken>,
     is_last: bool,
+}
+
+/// Why there is nothing to be told.
+enum Missing {
+    /// So many changes were lost.
+    Lost(u64),
+    /// The watch ends.
+    Over(Error),
 }
 
 impl std::fmt::Debug for ConnectionWatch {
@@ -64,7 +81,8 @@ impl Broker {
         // Before anything is read: what changes meanwhile is told after the snapshot.
         let changes = self.changes.subscribe();
         let selection = Selection { status: None, ..selection };
-        ConnectionWatch { broker: self.clone(), selection, changes, listing: Some(Listing::default()) }
+        let (listing, news) = (Some(Listing::default()), News::default());
+        ConnectionWatch { broker: self.clone(), selection, changes, listing, news }
     }
 }
 
@@ -75,58 +93,120 @@ impl ConnectionWatch {
     /// The store's, or `SHUTTING_DOWN`: the watch has ended.
     pub async fn next(&mut self) -> Result<ConnectionEvent, Error> {
         loop {
-            if let Some(listing) = &mut self.listing {
-                if let Some(profile) = listing.page.next() {
-                    return Ok(ConnectionEvent::Connection(Box::new(profile)));
+            let told = if self.listing.is_some() || !self.news.is_empty() {
+                match self.take_in() {
+                    Ok(()) => self.snapshot().await,
+                    Err(missing) => Err(missing),
                 }
-                if listing.is_last {
-                    self.listing = None;
-                    return Ok(ConnectionEvent::SnapshotEnd);
+            } else {
+                tokio::select! {
+                    change = self.changes.recv() => change.map(|change| event(&self.selection, change)).map_err(Missing::from),
+                    () = self.broker.draining.cancelled() => Err(Missing::Over(Error::ShuttingDown)),
                 }
-                let page = self.broker.tokens.list(&self.selection, listing.after.as_ref(), PAGE).await?;
-                let is_last = page.next.is_none();
-                *listing = Listing { page: page.profiles.into_iter(), after: page.next, is_last };
-                continue;
-            }
-            let change = tokio::select! {
-                change = self.changes.recv() => change,
-                () = self.broker.draining.cancelled() => return Err(Error::ShuttingDown),
             };
-            match change {
-                Ok(change) => {
-                    if let Some(event) = self.event(change) {
-                        return Ok(event);
-                    }
-                }
-                Err(RecvError::Lagged(lost)) => {
+            match told {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => {}
+                Err(Missing::Lost(lost)) => {
                     tracing::info!(lost, "a watch fell behind and starts anew");
                     self.changes = self.broker.changes.subscribe();
+                    self.news = News::default();
                     self.listing = Some(Listing::default());
                     return Ok(ConnectionEvent::SnapshotStart);
                 }
-                Err(RecvError::Closed) => return Err(Error::ShuttingDown),
+                Err(Missing::Over(error)) => return Err(error),
             }
         }
     }
 
-    fn event(&self, change: Change) -> Option<ConnectionEvent> {
-        match change {
-            // That a refresh was begun is written down first; to a reader nothing has changed yet.
-            Change::Kept(profile) if profile.status == Status::Active && profile.intent.is_some() => None,
-            Change::Kept(profile) => {
-                self.selects(&profile.id).then_some(ConnectionEvent::Connection(profile))
+    /// The next of a snapshot and of what changed meanwhile.
+    async fn snapshot(&mut self) -> Result<Option<ConnectionEvent>, Missing> {
+        let Some(listing) = &mut self.listing else { return Ok(self.news.next()) };
+        // At once, so that however many come and go they are not piled up.
+        if let Some(gone) = self.news.next_gone() {
+            return Ok(Some(gone));
+        }
+        if let Some(profile) = listing.page.pop_front() {
+            return Ok(Some(ConnectionEvent::Connection(Box::new(profile))));
+        }
+        if listing.is_last {
+            self.listing = None;
+            return Ok(Some(ConnectionEvent::SnapshotEnd));
+        }
+        let mut listed = self.broker.tokens.list(&self.selection, listing.after.as_ref(), PAGE);
+        let page = loop {
+            tokio::select! {
+                page = &mut listed => break page.map_err(|error| Missing::Over(error.into()))?,
+                change = self.changes.recv() => match change {
+                    Ok(change) => note(&mut self.news, event(&self.selection, change)),
+                    Err(error) => return Err(error.into()),
+                },
             }
-            Change::Forgotten(id) => self.selects(&id).then_some(ConnectionEvent::Removed(id)),
-            Change::Ending { id, ends_at } => {
-                self.selects(&id).then_some(ConnectionEvent::Ending { id, ends_at })
+        };
+        drop(listed);
+        let is_last = page.next.is_none();
+        let mut profiles = VecDeque::from(page.profiles);
+        profiles.retain(|profile| !self.news.is_gone(&profile.id));
+        *listing = Listing { page: profiles, after: page.next, is_last };
+        Ok(None)
+    }
+
+    /// Takes in what has changed, to make room for more changes.
+    fn take_in(&mut self) -> Result<(), Missing> {
+        loop {
+            match self.changes.try_recv() {
+                Ok(change) => {
+                    let event = event(&self.selection, change);
+                    if let (Some(ConnectionEvent::Removed(gone)), Some(listing)) = (&event, &mut self.listing)
+                    {
+                        listing.page.retain(|profile| profile.id != *gone);
+                    }
+                    note(&mut self.news, event);
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Lagged(lost)) => return Err(Missing::Lost(lost)),
+                Err(TryRecvError::Closed) => return Err(Missing::Over(Error::ShuttingDown)),
             }
         }
     }
+}
 
-    fn selects(&self, id: &ConnectionId) -> bool {
-        let Selection { tenant, provider, status: _, name_prefix, with_ended: _ } = &self.selection;
-        tenant.as_ref().is_none_or(|tenant| *tenant == id.tenant)
-            && provider.as_ref().is_none_or(|provider| *provider == id.provider)
-            && name_prefix.as_ref().is_none_or(|prefix| id.name.as_str().starts_with(prefix.as_str()))
+impl From<RecvError> for Missing {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Lagged(lost) => Self::Lost(lost),
+            RecvError::Closed => Self::Over(Error::ShuttingDown),
+        }
     }
+}
+
+fn note(news: &mut News, event: Option<ConnectionEvent>) {
+    match event {
+        Some(ConnectionEvent::Connection(profile)) => news.changed(profile),
+        Some(ConnectionEvent::Removed(id)) => news.removed(id),
+        Some(ConnectionEvent::Ending { id, ends_at }) => news.ending(id, ends_at),
+        Some(ConnectionEvent::SnapshotStart | ConnectionEvent::SnapshotEnd) | None => {}
+    }
+}
+
+/// What a change is to a reader; `None`: nothing.
+fn event(selection: &Selection, change: Change) -> Option<ConnectionEvent> {
+    match change {
+        // That a refresh was begun is written down first; to a reader nothing has changed yet.
+        Change::Kept(profile) if profile.status == Status::Active && profile.intent.is_some() => None,
+        Change::Kept(profile) => {
+            selects(selection, &profile.id).then_some(ConnectionEvent::Connection(profile))
+        }
+        Change::Forgotten(id) => selects(selection, &id).then_some(ConnectionEvent::Removed(id)),
+        Change::Ending { id, ends_at } => {
+            selects(selection, &id).then_some(ConnectionEvent::Ending { id, ends_at })
+        }
+    }
+}
+
+fn selects(selection: &Selection, id: &ConnectionId) -> bool {
+    let Selection { tenant, provider, status: _, name_prefix, with_ended: _ } = selection;
+    tenant.as_ref().is_none_or(|tenant| *tenant == id.tenant)
+        && provider.as_ref().is_none_or(|provider| *provider == id.provider)
+        && name_prefix.as_ref().is_none_or(|prefix| id.name.as_str().starts_with(prefix.as_str()))
 }

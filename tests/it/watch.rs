@@ -321,6 +321,66 @@ async fn a_reader_that_fell_behind_is_told_everything_anew() {
     assert_eq!(known, [("user-1".to_owned(), Status::Active)], "also what was removed meanwhile is gone");
 }
 
+/// More changes than a reader may be behind.
+async fn many_changes(stage: &Stage, name: &str) {
+    for _ in 0..600 {
+        stage.broker.refresh_connection(id(name), None).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_ends_however_much_changes_while_it_is_listed() {
+    let stage = Stage::new();
+    // More than the store is asked for at once.
+    for n in 0..501 {
+        stage.imported(&format!("user-{n}")).await;
+    }
+    stage.store.lets_listings_through(false);
+    let mut listings = stage.store.listings();
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    let reader = tokio::spawn(async move {
+        let is_end = |event: &ConnectionEvent| {
+            assert!(!matches!(event, ConnectionEvent::SnapshotStart));
+            matches!(event, ConnectionEvent::SnapshotEnd)
+        };
+        (applied(&mut watch, is_end).await, watch)
+    });
+    listings.wait_for(|count| *count == 1).await.unwrap();
+    many_changes(&stage, "user-1").await;
+    stage.broker.disconnect(id("user-2")).await.unwrap();
+    stage.store.lets_listings_through(true);
+    let (known, mut watch) = reader.await.unwrap();
+    assert_eq!(known.len(), 500);
+    assert!(known.iter().all(|(name, status)| name != "user-2" && *status == Status::Active));
+    // What changed is told once more, as it is by then.
+    let ConnectionEvent::Connection(profile) = watch.next().await.unwrap() else { panic!("a connection") };
+    assert_eq!((profile.id, profile.generation), (id("user-1"), 601));
+    stage.broker.drain().await;
+    assert!(matches!(watch.next().await, Err(Error::ShuttingDown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_snapshot_is_told_of_what_went_and_not_that_it_is_there() {
+    let stage = Stage::new();
+    for name in ["user-1", "user-2", "user-3"] {
+        stage.imported(name).await;
+    }
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    let ConnectionEvent::Connection(first) = watch.next().await.unwrap() else { panic!("a connection") };
+    let gone = if first.id == id("user-2") { "user-3" } else { "user-2" };
+    stage.broker.disconnect(id(gone)).await.unwrap();
+    let mut told = vec![first.id];
+    loop {
+        match watch.next().await.unwrap() {
+            ConnectionEvent::Connection(profile) => told.push(profile.id),
+            ConnectionEvent::Removed(removed) => assert_eq!(removed, id(gone)),
+            ConnectionEvent::SnapshotEnd => break,
+            event => panic!("{event:?}"),
+        }
+    }
+    assert!(told.len() == 2 && !told.contains(&id(gone)), "{told:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_grant_is_told_to_those_who_watch_connections() {
     let stage = Stage::new();
