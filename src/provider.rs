@@ -112,7 +112,7 @@ pub trait ProviderClient: Send + Sync {
         refresh: &RefreshToken,
     ) -> Result<IssuedTokens, ProviderError>;
 
-    /// Closes the circuit breaker and forgets every rest that the provider asked for: an operator knows better.
+    /// Closes every circuit breaker and forgets every rest that the provider asked for: an operator knows better.
     fn close_breaker(&self) {}
 
     /// Revokes a grant in the provider's own way (RFC 7009: the refresh token first).

@@ -30,19 +30,22 @@ impl Broker {
         Ok(self.configured_provider(key)?.info())
     }
 
-    /// Closes the circuit breaker of a provider, on an operator's word. Answers whether requests had been held back.
+    /// Closes the circuit breakers of a provider, those of its API's hosts with it, and ends the pauses that it asked for, on
+    /// an operator's word. Answers whether requests had been held back.
     ///
     /// # Errors
     /// `PROVIDER_NOT_CONFIGURED`, naming what is.
     pub fn close_breaker(&self, key: &str) -> Result<bool, Error> {
         let provider = self.configured_provider(key)?;
-        let was_resting = provider.info().health.is_some_and(|health| {
-            health.breaker != BreakerState::Closed
-                || health.next_attempt_at.is_some()
-                || health.background_rests_until.is_some()
-        });
+        let info = provider.info();
+        let was_resting =
+            info.health.is_some_and(|health| {
+                health.breaker != BreakerState::Closed
+                    || health.next_attempt_at.is_some()
+                    || health.background_rests_until.is_some()
+            }) || info.api.is_some_and(|api| api.breaker != BreakerState::Closed || api.pausing > 0);
         provider.close_breaker();
-        tracing::warn!(provider = key, was_resting, "an operator closed the circuit breaker");
+        tracing::warn!(provider = key, was_resting, "an operator closed the circuit breakers");
         Ok(was_resting)
     }
 

@@ -125,6 +125,9 @@ fn api(health: ApiHealth) -> v1::ProviderApi {
         last_success_time: health.last_success_at.map(timestamp),
         next_attempt_time: health.next_attempt_at.map(timestamp),
         in_flight: health.under_way,
+        held_back: health.held_back,
+        held_back_hosts: health.held_back_hosts,
+        paused_connections: health.pausing,
         quota: health.quota.map(|quota| v1::ApiQuota {
             remaining: quota.remaining,
             limit: quota.limit.unwrap_or_default(),

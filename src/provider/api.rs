@@ -5,6 +5,7 @@
 //! whatever is sent went through [`Target::authorize`].
 
 mod held;
+mod host;
 mod recall;
 mod turn;
 
@@ -116,7 +117,7 @@ impl ProviderApi {
         self.0.api.is_there().then(|| self.0.turns.health())
     }
 
-    /// Closes the API's breaker by hand.
+    /// Closes the API's breakers by hand.
     pub(in crate::provider) fn close_breaker(&self) {
         self.0.turns.close();
     }
@@ -247,7 +248,7 @@ impl PreparedCall for Prepared {
             self.shared.metrics.call_cached(provider.as_str(), "hit");
             return Ok(self.given(remembered, &authorized));
         }
-        let leave = turns.enter(credential.of(), patience).await;
+        let leave = turns.enter(credential.of(), &authorized.target().origin(), patience).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;

@@ -50,21 +50,27 @@ pub struct Health {
     pub background_rests_until: Option<Timestamp>,
 }
 
-/// Whether a provider's API answers.
+/// Whether a provider's API answers. Of several hosts the breaker and its failures are those of the one that fares worst.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiHealth {
-    /// State of its circuit breaker.
+    /// State of the circuit breaker.
     pub breaker: BreakerState,
     /// Failures in a row.
     pub consecutive_failures: u32,
+    /// Hosts whose breaker is not closed.
+    pub held_back: u32,
+    /// The first of them, with their ports: those to which nothing is sent before those that are tried.
+    pub held_back_hosts: Vec<String>,
     /// The last failure, and when it was.
     pub last_failure: Option<(Reason, Timestamp)>,
     /// When it last answered.
     pub last_success_at: Option<Timestamp>,
-    /// When the next call may be made; `None`: now.
+    /// When the next call may be made to one of those hosts; `None`: now.
     pub next_attempt_at: Option<Timestamp>,
     /// Calls under way.
     pub under_way: u32,
+    /// Connections whose calls wait because the API asked for a pause.
+    pub pausing: u32,
     /// What is left of the quota of the connection that has least, as the API said.
     pub quota: Option<ApiQuota>,
 }

@@ -273,6 +273,12 @@ impl Target {
         &self.place.host
     }
 
+    /// The host with its port, for what is true of all that is served there.
+    pub fn origin(&self) -> Arc<str> {
+        let port = self.place.port.unwrap_or(if self.place.is_https { 443 } else { 80 });
+        format!("{}:{port}", self.place.host).into()
+    }
+
     /// The path, base path included, without the query.
     pub fn path(&self) -> &str {
         self.url.path()

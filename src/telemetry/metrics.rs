@@ -135,7 +135,7 @@ impl Default for Metrics {
             api_breaker_state: register(
                 registry,
                 "api_breaker_state",
-                "1 for the state in which the circuit breaker of a provider's API is, 0 for the others",
+                "1 for the state in which the circuit breaker of a provider's API is, 0 for the others; of several hosts that of the worst",
                 Family::default(),
             ),
             refreshes_ahead: register(

@@ -3,6 +3,7 @@
 mod cache;
 mod consent;
 mod decompression;
+mod host;
 mod http2;
 mod limits;
 mod measures;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::filled;
+use crate::cli::escape::escaped;
 use crate::cli::page::Page;
 use crate::cli::times;
 use crate::grpc::proto::v1::{
@@ -33,7 +34,7 @@ pub(crate) struct HealthView {
     pub(crate) background_rest_end_time: Option<String>,
 }
 
-/// How a provider's API fares.
+/// How a provider's API fares. Of several hosts the breaker and its failures are those of the one that fares worst.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct ApiView {
     /// CLOSED (traffic flows), OPEN (calls are refused) or HALF_OPEN (one at a time tries).
@@ -46,8 +47,14 @@ pub(crate) struct ApiView {
     pub(crate) last_error_time: Option<String>,
     /// When it last answered.
     pub(crate) last_success_time: Option<String>,
-    /// When the next call may be made; null: now.
+    /// When the next call may be made to one of the hosts that are held back; null: now.
     pub(crate) next_attempt_time: Option<String>,
+    /// Hosts whose breaker is not closed.
+    pub(crate) held_back: u32,
+    /// Their names with ports, at most ten.
+    pub(crate) held_back_hosts: Vec<String>,
+    /// Connections whose calls wait because the API asked for a pause.
+    pub(crate) paused_connections: u32,
     /// Calls under way.
     pub(crate) in_flight: u32,
     /// Calls left to the connection that has least, by the API's own word.
@@ -137,6 +144,9 @@ impl From<ProviderApi> for ApiView {
             last_error_time: time(wire.last_error_time),
             last_success_time: time(wire.last_success_time),
             next_attempt_time: time(wire.next_attempt_time),
+            held_back: wire.held_back,
+            held_back_hosts: wire.held_back_hosts,
+            paused_connections: wire.paused_connections,
             in_flight: wire.in_flight,
             quota_remaining: wire.quota.as_ref().map(|quota| quota.remaining),
             quota_limit: wire.quota.as_ref().map(|quota| quota.limit).filter(|limit| *limit > 0),
@@ -152,17 +162,33 @@ impl ApiView {
             return String::new();
         }
         let mut parts = vec![match self.breaker.as_str() {
-            "OPEN" => "resting".to_owned(),
-            "HALF_OPEN" => "trying".to_owned(),
+            "OPEN" => format!("resting{}", self.places()),
+            "HALF_OPEN" => format!("trying{}", self.places()),
             _ if self.consecutive_failures > 0 => format!("{} failures in a row", self.consecutive_failures),
             _ => "well".to_owned(),
         }];
+        parts.extend(match self.paused_connections {
+            0 => None,
+            1 => Some("1 connection pauses by its word".to_owned()),
+            more => Some(format!("{more} connections pause by its word")),
+        });
         parts.extend((self.in_flight > 0).then(|| format!("{} calls under way", self.in_flight)));
         parts.extend(self.quota_remaining.map(|left| match self.quota_limit {
             Some(limit) => format!("{left} of {limit} calls left to one connection"),
             None => format!("{left} calls left to one connection"),
         }));
         parts.join(", ")
+    }
+}
+
+impl ApiView {
+    /// Which hosts are held back.
+    fn places(&self) -> String {
+        let Some(first) = self.held_back_hosts.first() else { return String::new() };
+        match self.held_back {
+            0 | 1 => format!(" at {}", escaped(first)),
+            more => format!(" at {} and {} more of its hosts", escaped(first), more - 1),
+        }
     }
 }
 

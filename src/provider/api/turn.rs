@@ -1,7 +1,7 @@
-//! Who may call a provider's API next: the breaker for all, and for each connection so many calls at a time, so many in a
-//! span, and the pause that the provider asked for.
+//! Who may call a provider's API next: a breaker for each of its hosts, and for each connection so many calls at a time, so
+//! many in a span, and the pause that the provider asked for.
 //!
-//! Knows no HTTP. The breaker is another one than the token endpoint's. Invariant: whoever was let through holds a
+//! Knows no HTTP. The breakers are others than the token endpoint's. Invariant: whoever was let through holds a
 //! [`Leave`]; one that is dropped unsettled says nothing about the API and gives its place back.
 
 use std::collections::HashMap;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::host::{HostPass, Hosts};
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, ProviderKey};
-use crate::error::{Outage, ProviderError};
-use crate::provider::breaker::{self, Breaker, Pass};
+use crate::error::{ProviderError, Reason};
+use crate::provider::breaker;
 use crate::provider::budget::Purse;
-use crate::provider::health::{ApiHealth, ApiQuota, BreakerState};
+use crate::provider::health::{ApiHealth, ApiQuota};
 use crate::provider::spec::limit::CallLimits;
 use crate::provider::throttle::Quota;
 use crate::telemetry::Metrics;
@@ -34,16 +35,14 @@ struct Shared {
     provider: ProviderKey,
     limits: CallLimits,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
 struct State {
-    breaker: Breaker,
+    hosts: Hosts,
     lanes: HashMap<ConnectionId, Lane>,
-    last_failure: Option<(ProviderError, Timestamp)>,
+    last_failure: Option<(Reason, Timestamp)>,
     last_success_at: Option<Timestamp>,
-    refused: u64,
     under_way: u32,
 }
 
@@ -55,7 +54,7 @@ struct Lane {
     quota: Option<(Quota, Timestamp)>,
 }
 
-/// What a call says about the API.
+/// What a call says about the host that it went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It answers.
@@ -72,7 +71,7 @@ pub(super) enum Verdict {
 pub(super) struct Leave {
     turns: Arc<Shared>,
     connection: ConnectionId,
-    pass: Option<Pass>,
+    pass: Option<HostPass>,
     _place: OwnedSemaphorePermit,
     counts: Option<Arc<Metrics>>,
     status: Option<u16>,
@@ -86,28 +85,27 @@ impl Turns {
         metrics: Arc<Metrics>,
     ) -> Self {
         let state = State {
-            breaker: Breaker::new(limits.breaker.figures()),
+            hosts: Hosts::new(provider.clone(), limits.breaker.figures(), metrics),
             lanes: HashMap::new(),
             last_failure: None,
             last_success_at: None,
-            refused: 0,
             under_way: 0,
         };
-        metrics.set_api_breaker_state(provider.as_str(), BreakerState::Closed.as_str());
         let (provider, limits, state) = (provider.clone(), limits.clone(), Mutex::new(state));
-        Self(Arc::new(Shared { provider, limits, clock, metrics, state }))
+        Self(Arc::new(Shared { provider, limits, clock, state }))
     }
 
-    /// Waits for a turn, at most for `patience`.
+    /// Waits for a turn to call `host`, at most for `patience`.
     pub(super) async fn enter(
         &self,
         connection: &ConnectionId,
+        host: &Arc<str>,
         patience: Duration,
     ) -> Result<Leave, ProviderError> {
         let until = Instant::now() + patience;
         let places = {
             let mut state = self.0.state();
-            self.0.check_breaker(&mut state)?;
+            state.hosts.check(host, Instant::now())?;
             state.lane(connection, &self.0.limits).places.clone()
         };
         let place = match timeout_at(until, places.acquire_owned()).await {
@@ -122,12 +120,7 @@ impl Turns {
                 match lane.opens_at(now) {
                     Some(opens_at) => opens_at,
                     None => {
-                        let before = state.breaker.state();
-                        let pass = match state.breaker.ask(now) {
-                            Ok(pass) => pass,
-                            Err(resting) => return Err(self.0.refusal(&mut state, resting.retry_after)),
-                        };
-                        self.0.tell(before, &mut state);
+                        let pass = state.hosts.ask(host, now)?;
                         if let Some(purse) = &mut state.lane(connection, &self.0.limits).purse {
                             purse.take();
                         }
@@ -153,28 +146,27 @@ impl Turns {
 
     pub(super) fn close(&self) {
         let mut state = self.0.state();
-        let before = state.breaker.state();
-        state.breaker.close();
+        state.hosts.close();
         state.lanes.values_mut().for_each(|lane| lane.rests_until = None);
-        self.0.tell(before, &mut state);
     }
 
     pub(super) fn health(&self) -> ApiHealth {
         let (now, at) = (Instant::now(), self.0.clock.now());
-        let state = self.0.state();
+        let mut state = self.0.state();
         let quotas = state.lanes.values().filter_map(|lane| lane.quota);
         let scarcest =
             quotas.filter(|(quota, _)| quota.remaining.is_some()).min_by_key(|(quota, _)| quota.remaining);
+        let pausing = state.lanes.values().filter(|lane| lane.rests_until.is_some_and(|until| until > now));
+        let pausing = u32::try_from(pausing.count()).unwrap_or(u32::MAX);
         ApiHealth {
-            breaker: state.breaker.state(),
-            consecutive_failures: state.breaker.streak(),
-            last_failure: state.last_failure.as_ref().map(|(error, at)| (error.reason(), *at)),
+            last_failure: state.last_failure,
             last_success_at: state.last_success_at,
-            next_attempt_at: state.breaker.next_try(now).filter(|left| !left.is_zero()).map(|left| at + left),
             under_way: state.under_way,
+            pausing,
             quota: scarcest.and_then(|(quota, at)| {
                 Some(ApiQuota { remaining: quota.remaining?, limit: quota.limit, seen_at: at })
             }),
+            ..state.hosts.health(now, at)
         }
     }
 }
@@ -182,49 +174,6 @@ impl Turns {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_breaker(&self, state: &mut State) -> Result<(), ProviderError> {
-        match state.breaker.check(Instant::now()) {
-            Ok(()) => Ok(()),
-            Err(resting) => Err(self.refusal(state, resting.retry_after)),
-        }
-    }
-
-    fn refusal(&self, state: &mut State, retry_after: Duration) -> ProviderError {
-        state.refused += 1;
-        let outage = Outage {
-            failures: state.breaker.streak(),
-            within: state.breaker.streak_took(),
-            last: state.last_failure.as_ref().map(|(error, _)| error.clone()),
-            refused: state.refused,
-        };
-        ProviderError::CircuitOpen { retry_after, outage: Box::new(outage) }
-    }
-
-    /// One line in the log and one step of the metric for each change of the breaker.
-    fn tell(&self, before: BreakerState, state: &mut State) {
-        let now = state.breaker.state();
-        if now == before {
-            return;
-        }
-        let provider = self.provider.as_str();
-        self.metrics.set_api_breaker_state(provider, now.as_str());
-        match now {
-            BreakerState::Open => {
-                let (failures, last) = (state.breaker.streak(), state.last_failure.as_ref());
-                state.refused = 0;
-                let last = last.map(|(error, _)| error.to_string()).unwrap_or_default();
-                tracing::warn!(provider, failures, last, "the provider's API fails; its breaker opens");
-            }
-            BreakerState::HalfOpen => {
-                tracing::info!(provider, "the provider's API is tried again, one call at a time");
-            }
-            BreakerState::Closed => {
-                let refused = state.refused;
-                tracing::info!(provider, refused, "the provider's API answers again; its breaker closes");
-            }
-        }
     }
 }
 
@@ -286,19 +235,20 @@ impl Leave {
         }
     }
 
-    /// What the call says about the API. The place is kept until this is dropped.
+    /// What the call says about its host. The place is kept until this is dropped.
     pub(super) fn settle(&mut self, verdict: Verdict) {
         let Some(pass) = self.pass.take() else { return };
         let (now, at) = (Instant::now(), self.turns.clock.now());
         let mut state = self.turns.state();
-        let before = state.breaker.state();
+        let mut failure = None;
         let for_breaker = match &verdict {
             Verdict::Works => {
                 state.last_success_at = Some(at);
                 breaker::Verdict::Success
             }
             Verdict::Failed(error, rest) => {
-                state.last_failure = Some((error.clone(), at));
+                state.last_failure = Some((error.reason(), at));
+                failure = Some(error);
                 breaker::Verdict::Failure(*rest)
             }
             Verdict::Throttled(wait) => {
@@ -310,8 +260,7 @@ impl Leave {
             }
             Verdict::Nothing => breaker::Verdict::Nothing,
         };
-        state.breaker.settle(pass, for_breaker, now);
-        self.turns.tell(before, &mut state);
+        state.hosts.settle(&pass, for_breaker, failure, now);
     }
 
     fn count(&mut self) {

@@ -38,8 +38,8 @@ pub struct CallLimits {
     /// Calls within any span of that length, for each connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Window>,
-    /// When the API is left alone after failures; apart from the token endpoint's, so that an API that is down stops no
-    /// refresh.
+    /// When a host of the API is left alone after failures, each by itself; apart from the token endpoint's, so that an API
+    /// that is down stops no refresh.
     pub breaker: Breaker,
     /// How often a call is tried that fails and may be repeated: `network` (3 attempts, from 200 ms), `aggressive` (5,
     /// from 100 ms), `conservative` (2, from 1 s).

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::ManualClock;
 use crate::error::Unsent;
+use crate::provider::health::BreakerState;
 use crate::provider::spec::lifecycle::Window;
 use crate::provider::spec::restraint::BreakerFigures;
 use crate::provider::spec::span::Span;
@@ -20,6 +21,10 @@ fn id(name: &str) -> ConnectionId {
     ConnectionId::parse(String::new(), "p".into(), name.into()).unwrap()
 }
 
+fn host() -> Arc<str> {
+    "api.example:443".into()
+}
+
 fn failed() -> Verdict {
     let error = ProviderError::Unavailable { cause: Unsent::Refused(503), retry_after: None };
     Verdict::Failed(error, None)
@@ -33,7 +38,7 @@ fn fragile() -> CallLimits {
 
 async fn broken(turns: &Turns) {
     for _ in 0..3 {
-        turns.enter(&id("a"), PATIENT).await.unwrap().settle(failed());
+        turns.enter(&id("a"), &host(), PATIENT).await.unwrap().settle(failed());
     }
 }
 
@@ -41,18 +46,18 @@ async fn broken(turns: &Turns) {
 async fn an_api_that_fails_is_left_alone_and_then_tried_by_one_call_at_a_time() {
     let turns = turns(fragile());
     broken(&turns).await;
-    let refused = turns.enter(&id("b"), PATIENT).await.err().unwrap();
+    let refused = turns.enter(&id("b"), &host(), PATIENT).await.err().unwrap();
     assert!(matches!(refused, ProviderError::CircuitOpen { retry_after, .. } if retry_after == 30 * SECOND));
     tokio::time::sleep(30 * SECOND).await;
 
-    let mut probe = turns.enter(&id("a"), PATIENT).await.unwrap();
+    let mut probe = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
     assert_eq!(turns.health().breaker, BreakerState::HalfOpen);
     for name in ["a", "b"] {
-        let refused = turns.enter(&id(name), PATIENT).await.err();
+        let refused = turns.enter(&id(name), &host(), PATIENT).await.err();
         assert!(matches!(refused, Some(ProviderError::CircuitOpen { .. })), "one at a time");
     }
     probe.settle(Verdict::Works);
-    turns.enter(&id("b"), PATIENT).await.unwrap();
+    turns.enter(&id("b"), &host(), PATIENT).await.unwrap();
     assert_eq!(turns.health().breaker, BreakerState::Closed);
 }
 
@@ -61,20 +66,20 @@ async fn a_probe_that_is_given_up_lets_the_next_one_try() {
     let turns = turns(fragile());
     broken(&turns).await;
     tokio::time::sleep(30 * SECOND).await;
-    drop(turns.enter(&id("a"), PATIENT).await.unwrap());
-    turns.enter(&id("a"), PATIENT).await.unwrap();
+    drop(turns.enter(&id("a"), &host(), PATIENT).await.unwrap());
+    turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn so_many_calls_of_a_connection_are_under_way_and_others_are_not_held_up() {
     let turns = turns(CallLimits { max_parallel: 2, ..CallLimits::default() });
-    let first = turns.enter(&id("a"), PATIENT).await.unwrap();
-    let _second = turns.enter(&id("a"), PATIENT).await.unwrap();
-    let refused = turns.enter(&id("a"), SECOND).await.err();
+    let first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
+    let _second = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
+    let refused = turns.enter(&id("a"), &host(), SECOND).await.err();
     assert!(matches!(refused, Some(ProviderError::RateLimited { .. })));
-    turns.enter(&id("b"), SECOND).await.unwrap();
-    let a = id("a");
-    let mut third = std::pin::pin!(turns.enter(&a, PATIENT));
+    turns.enter(&id("b"), &host(), SECOND).await.unwrap();
+    let (a, host) = (id("a"), host());
+    let mut third = std::pin::pin!(turns.enter(&a, &host, PATIENT));
     assert!(futures_util::poll!(&mut third).is_pending());
     drop(first);
     third.await.unwrap();
@@ -86,11 +91,11 @@ async fn a_budget_is_kept_for_each_connection() {
     let turns = turns(CallLimits { budget, ..CallLimits::default() });
     let began = Instant::now();
     for _ in 0..4 {
-        drop(turns.enter(&id("a"), PATIENT).await.unwrap());
+        drop(turns.enter(&id("a"), &host(), PATIENT).await.unwrap());
     }
     assert_eq!(began.elapsed(), 10 * SECOND);
-    drop(turns.enter(&id("b"), Duration::ZERO).await.unwrap());
-    let refused = turns.enter(&id("a"), SECOND).await.err();
+    drop(turns.enter(&id("b"), &host(), Duration::ZERO).await.unwrap());
+    let refused = turns.enter(&id("a"), &host(), SECOND).await.err();
     let wait = refused.and_then(|error| error.retry_after()).unwrap();
     assert_eq!(wait, 10 * SECOND);
 }
@@ -98,12 +103,12 @@ async fn a_budget_is_kept_for_each_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_the_api_asks_for_holds_one_connection() {
     let turns = turns(CallLimits::default());
-    turns.enter(&id("a"), PATIENT).await.unwrap().settle(Verdict::Throttled(Some(60 * SECOND)));
-    let refused = turns.enter(&id("a"), 59 * SECOND).await.err().unwrap();
+    turns.enter(&id("a"), &host(), PATIENT).await.unwrap().settle(Verdict::Throttled(Some(60 * SECOND)));
+    let refused = turns.enter(&id("a"), &host(), 59 * SECOND).await.err().unwrap();
     assert_eq!(refused.retry_after(), Some(60 * SECOND));
-    turns.enter(&id("b"), Duration::ZERO).await.unwrap();
+    turns.enter(&id("b"), &host(), Duration::ZERO).await.unwrap();
     let began = Instant::now();
-    turns.enter(&id("a"), PATIENT).await.unwrap();
+    turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
     assert_eq!(began.elapsed(), 60 * SECOND);
 }
 
@@ -112,7 +117,7 @@ async fn the_scarcest_quota_is_shown() {
     let turns = turns(CallLimits::default());
     for (name, remaining) in [("a", 40), ("b", 3), ("c", 70)] {
         let quota = Quota { remaining: Some(remaining), limit: Some(100) };
-        turns.enter(&id(name), PATIENT).await.unwrap().learn(quota);
+        turns.enter(&id(name), &host(), PATIENT).await.unwrap().learn(quota);
     }
     let shown = turns.health().quota.unwrap();
     assert_eq!((shown.remaining, shown.limit), (3, Some(100)));
@@ -121,9 +126,9 @@ async fn the_scarcest_quota_is_shown() {
 #[tokio::test]
 async fn lanes_of_connections_that_call_nothing_are_let_go() {
     let turns = turns(CallLimits::default());
-    let _kept = turns.enter(&id("kept"), PATIENT).await.unwrap();
+    let _kept = turns.enter(&id("kept"), &host(), PATIENT).await.unwrap();
     for n in 0..=MOST_LANES {
-        drop(turns.enter(&id(&n.to_string()), PATIENT).await.unwrap());
+        drop(turns.enter(&id(&n.to_string()), &host(), PATIENT).await.unwrap());
     }
     let state = turns.0.state();
     assert!(state.lanes.len() <= MOST_LANES, "{}", state.lanes.len());
