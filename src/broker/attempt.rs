@@ -14,7 +14,7 @@ use super::{Broker, ServedToken};
 use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
 use crate::connection::{
-    Connection, ConnectionId, Intent, IssuedTokens, Profile, Status, Step, Verdict, Waiting,
+    Connection, ConnectionId, Intent, IssuedTokens, Profile, Scopes, Status, Step, Verdict, Waiting,
 };
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
@@ -311,6 +311,15 @@ impl Broker {
         });
     }
 
+    /// Says so where a connection has fewer scopes than `before`, durably. What it is good for is left to the app.
+    pub(super) fn heed_lost_scopes(&self, before: &Scopes, profile: &Profile) {
+        let lost = profile.scopes.missing(before.as_slice());
+        if !lost.is_empty() {
+            tracing::warn!(connection = %profile.id, ?lost, "the provider granted fewer scopes than before");
+            self.metrics.grant_narrowed(profile.id.provider.as_str());
+        }
+    }
+
     /// Does to the record, as it is now, what the outcome means.
     pub(super) async fn settle(
         &self,
@@ -326,6 +335,7 @@ impl Broker {
                 self.cache.retire(turn);
                 return Ok(Settled::Stray);
             };
+            let before = stored.value.profile.scopes.clone();
             let landed = stored.value.landed(attempt, outcome, &self.moment(&reuse), self.dice());
             let (connection, verdict) = (landed.connection, landed.verdict);
             if verdict.is_change() {
@@ -343,6 +353,7 @@ impl Broker {
             }
             return Ok(match verdict {
                 Verdict::Refreshed => {
+                    self.heed_lost_scopes(&before, &connection.profile);
                     failpoint::hit("refresh.publish.before").await;
                     match self.served(connection) {
                         Ok(token) => {

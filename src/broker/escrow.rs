@@ -271,10 +271,12 @@ impl Broker {
         let reuse = provider.reuse_profile();
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
+        let before = stored.value.profile.scopes.clone();
         let Some(restored) = stored.value.restored(attempt, issued, &self.moment(&reuse)) else {
             return Ok(false);
         };
         self.keep(&turn, &restored, Expected::At(stored.revision), Weight::Rescue).await?;
+        self.heed_lost_scopes(&before, &restored.profile);
         tracing::warn!(connection = %id, "newer tokens than the record's were taken up from the second place");
         Ok(true)
     }

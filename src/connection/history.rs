@@ -28,7 +28,8 @@ pub struct Event {
     pub times: u32,
     /// The connection's generation afterwards.
     pub generation: u64,
-    /// Why: a reason as on the wire, or a provider's own error code; of another connection its name.
+    /// Why: a reason as on the wire, or a provider's own error code; of another connection its name; of scopes those
+    /// that were lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -45,6 +46,8 @@ pub enum Happening {
     Imported,
     /// Tokens were refreshed.
     Refreshed,
+    /// The provider granted fewer scopes than before.
+    Narrowed,
     /// A refresh failed, and certainly spent nothing.
     Failed,
     /// The outcome of a refresh became unknown.
@@ -85,11 +88,12 @@ pub enum Happening {
 
 impl Happening {
     /// Every kind of event.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Begun,
         Self::Connected,
         Self::Imported,
         Self::Refreshed,
+        Self::Narrowed,
         Self::Failed,
         Self::Ambiguous,
         Self::Resumed,
@@ -117,6 +121,7 @@ impl Happening {
             Self::Connected => "connected",
             Self::Imported => "imported",
             Self::Refreshed => "refreshed",
+            Self::Narrowed => "narrowed",
             Self::Failed => "failed",
             Self::Ambiguous => "ambiguous",
             Self::Resumed => "resumed",

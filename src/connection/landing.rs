@@ -6,9 +6,14 @@ use super::attempt::{Backoff, Intent};
 use super::history::Happening;
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::Moment;
-use super::{AccessToken, Connection, Failure, IssuedTokens, RefreshToken, SURPLUS, Status, variable};
+use super::{
+    AccessToken, Connection, Failure, IssuedTokens, RefreshToken, SURPLUS, Scopes, Status, variable,
+};
 use crate::clock::Timestamp;
 use crate::error::ProviderError;
+
+/// How much of the names of lost scopes is kept as what happened, in characters: the scopes that are left are in the record.
+const NAMED: usize = 256;
 
 /// A record after an outcome, and what that means.
 #[derive(Debug)]
@@ -162,11 +167,13 @@ impl Connection {
         }
         self.profile.generation = attempt.generation;
         self.profile.fence = self.profile.fence.max(attempt.fence) + 1;
+        let before = self.profile.scopes.clone();
         let mut connection = self.refreshed(issued.copy(), counts_from(attempt, moment.reuse), moment.now);
         if connection.may_be_spent(moment.reuse) {
             connection.profile.status = Status::Ambiguous;
         }
         connection.note(Happening::Salvaged, None, moment.now);
+        connection.note_lost_scopes(&before, moment.now);
         Some(connection)
     }
 
@@ -204,6 +211,7 @@ impl Connection {
         }
         let was_unknown = attempt.tries > 1 || self.profile.status != Status::Active;
         let counts_from = counts_from(attempt, moment.reuse);
+        let before = self.profile.scopes.clone();
         let mut connection = self.refreshed(issued.copy(), counts_from, moment.now);
         let what = match (is_ours, was_unknown) {
             (false, _) => Happening::Salvaged,
@@ -211,6 +219,7 @@ impl Connection {
             (true, false) => Happening::Refreshed,
         };
         connection.note(what, None, moment.now);
+        connection.note_lost_scopes(&before, moment.now);
         Landed { connection, verdict: Verdict::Refreshed }
     }
 
@@ -327,6 +336,15 @@ impl Connection {
     pub(super) fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
         let before = self.profile.backoff.as_ref();
         self.profile.backoff = Some(Backoff::after(before, error.asked_wait(), now, dice));
+    }
+
+    /// Writes down which scopes it had `before` and has no more.
+    fn note_lost_scopes(&mut self, before: &Scopes, now: Timestamp) {
+        let lost = self.profile.scopes.missing(before.as_slice());
+        if !lost.is_empty() {
+            let named: String = lost.join(" ").chars().take(NAMED).collect();
+            self.note(Happening::Narrowed, Some(&named), now);
+        }
     }
 
     /// The same connection with what a refresh issued.

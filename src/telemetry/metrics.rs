@@ -59,6 +59,7 @@ pub struct Metrics {
     refreshes_due: Family<ProviderLabel, Gauge>,
     refresh_lateness: Family<ProviderLabel, Histogram, fn() -> Histogram>,
     grants_ending: Family<ProviderLabel, Count>,
+    grants_narrowed: Family<ProviderLabel, Count>,
     store: StoreSeries,
 }
 
@@ -162,6 +163,12 @@ impl Default for Metrics {
                 "Announcements that a grant ends unless its owner consents again",
                 Family::default(),
             ),
+            grants_narrowed: register(
+                registry,
+                "grants_narrowed",
+                "Refreshes that brought fewer scopes than the connection had before",
+                Family::default(),
+            ),
             store: StoreSeries::new(registry),
             registry: std::mem::take(registry),
         }
@@ -225,6 +232,11 @@ impl Metrics {
     /// Counts an announcement that a grant of `provider` ends for good.
     pub fn grant_ending(&self, provider: &str) {
         self.grants_ending.get_or_create(&ProviderLabel { provider: provider.to_owned() }).inc();
+    }
+
+    /// Counts a refresh that left a connection of `provider` with fewer scopes.
+    pub fn grant_narrowed(&self, provider: &str) {
+        self.grants_narrowed.get_or_create(&ProviderLabel { provider: provider.to_owned() }).inc();
     }
 
     /// How many connections of `provider` have `status`. The broker counts; this tells.
@@ -341,6 +353,7 @@ mod tests {
         metrics.set_refreshes_due("google", 7);
         metrics.refresh_lateness("google", Duration::from_millis(40));
         metrics.grant_ending("google");
+        metrics.grant_narrowed("google");
         metrics.set_connections("google", Status::Active, 3);
         metrics.set_soonest_grant_expiry("google", Some(Timestamp::from_millis(1_790_000_000_500)));
         metrics.provider_requested("google", "token", Some(200));
@@ -365,6 +378,7 @@ mod tests {
             "token_broker_refreshes_due{provider=\"google\"} 7",
             "token_broker_refresh_lateness_seconds_bucket{le=\"0.1\",provider=\"google\"} 1",
             "token_broker_grants_ending_total{provider=\"google\"} 1",
+            "token_broker_grants_narrowed_total{provider=\"google\"} 1",
             "token_broker_call_cache_total{provider=\"google\",outcome=\"hit\"} 1",
             "token_broker_call_cache_entries{provider=\"google\"} 2",
             "token_broker_call_cache_bytes{provider=\"google\"} 2048",

@@ -9,14 +9,16 @@ mod wait;
 
 use std::time::Duration;
 
-use token_broker::broker::{Ahead, Durability, Recovery, Source, TokenRequest, Trust};
+use token_broker::broker::{
+    Ahead, ConnectionEvent, Durability, Recovery, Source, TokenEvent, TokenRequest, Trust, WatchRequest,
+};
 use token_broker::clock::Clock as _;
 use token_broker::connection::history::Happening;
 use token_broker::connection::reuse::{Reuse, ReuseProfile};
 use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
 use token_broker::error::{AmbiguousCause, Error, OAuthCode, ProviderError, Reason, Unsent};
 use token_broker::provider::Revocation;
-use token_broker::store::TokenStore as _;
+use token_broker::store::{Selection, TokenStore as _};
 
 use crate::ahead::Hand;
 use crate::kit::{LIFE, Stage, issued, request};
@@ -424,6 +426,34 @@ async fn a_grant_with_fewer_scopes_is_kept_and_says_so() {
     let error = stage.broker.access_token(asked).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ScopeNotGranted);
     assert_eq!(stage.token(&id).await.unwrap(), "at-n");
+}
+
+#[tokio::test]
+async fn scopes_that_a_refresh_loses_are_told_to_all_who_want_to_know() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    let mut connections = stage.broker.watch_connections(Selection::default());
+    while !matches!(connections.next().await.unwrap(), ConnectionEvent::SnapshotEnd) {}
+    let wanted = WatchRequest { id: id.clone(), scopes: vec!["read".into()], min_ttl: None };
+    let mut tokens = stage.broker.watch_access_token(wanted).await.unwrap();
+    assert!(matches!(tokens.next().await.unwrap(), TokenEvent::Token(_)));
+    let mut narrower = issued("at-n", Some("rt-n"));
+    narrower.scopes = Some(["list"].into_iter().collect());
+    stage.provider.next(Ok(narrower));
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+
+    let ConnectionEvent::Connection(profile) = connections.next().await.unwrap() else { panic!("changed") };
+    assert_eq!(profile.scopes.as_slice(), ["list"]);
+    let TokenEvent::ConsentNeeded { reason, .. } = tokens.next().await.unwrap() else { panic!("consent") };
+    assert_eq!(reason, Reason::ScopeNotGranted);
+    let history = stage.broker.history(&id).await.unwrap();
+    let last = history.events().last().unwrap();
+    assert_eq!((last.what, last.why.as_deref()), (Happening::Narrowed, Some("read")));
+    let metrics = stage.metrics.encode().unwrap();
+    assert!(metrics.contains("token_broker_grants_narrowed_total{provider=\"sandbox\"} 1"), "{metrics}");
+
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+    assert_eq!(happened(&stage, &id).await.last(), Some(&Happening::Refreshed), "told once");
 }
 
 #[tokio::test]

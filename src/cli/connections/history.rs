@@ -36,8 +36,8 @@ pub(crate) struct Timeline {
 /// One event, or several of one kind in a row.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EventView {
-    /// begun, connected, imported, refreshed, failed, ambiguous, resumed, recovered, salvaged, denied, reauth_required,
-    /// retried, rolled_back, revoking, surplus, revocation_failed, same_account, wiped, or at its end revoked,
+    /// begun, connected, imported, refreshed, narrowed, failed, ambiguous, resumed, recovered, salvaged, denied,
+    /// reauth_required, retried, rolled_back, revoking, surplus, revocation_failed, same_account, wiped, or at its end revoked,
     /// revocation_unconfirmed, revocation_not_supported or revocation_not_needed; more may come.
     event: String,
     /// When; of several in a row the first.
@@ -48,7 +48,7 @@ pub(crate) struct EventView {
     count: u32,
     /// The connection's generation afterwards.
     generation: u64,
-    /// A reason, or the provider's own error code.
+    /// A reason, or the provider's own error code; of narrowed the scopes that were lost.
     why: Option<String>,
     #[serde(skip)]
     wire: HistoryEvent,

@@ -383,6 +383,29 @@ fn fewer_scopes_are_stored_as_they_come() {
 }
 
 #[test]
+fn scopes_that_are_lost_are_an_event_that_names_them() {
+    let reuse = ReuseProfile::default();
+    let mut connection = active();
+    for (scopes, lost) in [
+        (Some(vec!["read", "send", "write"]), None),
+        (Some(vec!["read", "send", "write"]), None),
+        (None, None),
+        (Some(vec!["list", "read"]), Some("send write")),
+        (Some(vec!["list", "read"]), None),
+        (Some(vec!["list", "read", "write"]), None),
+        (Some(vec![]), Some("list read write")),
+    ] {
+        let scopes = scopes.map(|scopes| scopes.into_iter().collect());
+        let outcome = Ok(IssuedTokens { scopes, ..issued("at-1", None) });
+        connection = tried(connection, outcome, &at(T0, &reuse)).connection;
+        let [.., before, last] = connection.history.events() else { panic!("{:?}", connection.history) };
+        let expected = if lost.is_some() { Happening::Narrowed } else { Happening::Refreshed };
+        assert_eq!((last.what, last.why.as_deref()), (expected, lost));
+        assert!(lost.is_none() || before.what == Happening::Refreshed);
+    }
+}
+
+#[test]
 fn inside_a_grace_period_what_the_provider_asks_for_is_kept_where_there_is_time() {
     let reuse = grace(60);
     let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
