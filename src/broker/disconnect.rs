@@ -29,6 +29,30 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// What a refresh under way is given beyond its deadline to be stored, before its connection is revoked without it.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// The first and the longest time between two tries where the store keeps one from being written down.
+const FIRST_STORE_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_STORE_RETRY: Duration = Duration::from_secs(60);
+
+/// How far a revocation came.
+#[derive(Default)]
+struct Progress {
+    /// Whether there is a record that says REVOKING, or may say so: it is not known whether its write was done.
+    is_begun: bool,
+    /// What the provider said of all that the record held at that revision: should the store not let it be written down,
+    /// the provider is not asked again.
+    answered: Option<(Revision, RevocationState)>,
+}
+
+/// What a try leaves to be done.
+enum Next {
+    /// Nothing.
+    Over,
+    /// Another, after so long.
+    Pause(Duration),
+    /// Another when the store has rested.
+    StoreFails,
+}
+
 /// Whether a revocation is asked for now, or was asked for earlier and is only to be carried on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Intent {
@@ -59,7 +83,7 @@ impl Broker {
             resumed += page.profiles.len();
             for profile in page.profiles {
                 let pause = self.pause_of(&profile);
-                self.keep_revoking(profile.id, pause);
+                self.keep_revoking(profile.id, pause, Progress::default());
             }
             after = page.next;
             if after.is_none() {
@@ -70,11 +94,22 @@ impl Broker {
 
     async fn revoke_and_forget(self: Arc<Self>, id: ConnectionId) -> Result<Disconnected, Error> {
         let provider = self.configured_provider(id.provider.as_str())?.clone();
-        let (profile, revocation) = self.try_revoke(&provider, &id, Intent::Begin).await?;
+        let mut progress = Progress::default();
+        let tried = self.try_revoke(&provider, &id, Intent::Begin, &mut progress).await;
+        let (profile, revocation) = match tried {
+            Ok(tried) => tried,
+            Err(error) => {
+                // Names of nothing cost no memory, also while the store cannot say that they are.
+                if progress.is_begun {
+                    self.keep_revoking(id, SHORTEST, progress);
+                }
+                return Err(error);
+            }
+        };
         if let RevocationState::Pending { error, next_attempt_at } = &revocation {
             tracing::warn!(connection = %id, %error, "the grant is not revoked yet; trying on");
             let pause = self.pause_until(*next_attempt_at, &profile);
-            self.keep_revoking(id, pause);
+            self.keep_revoking(id, pause, progress);
         }
         Ok(Disconnected { profile, revocation })
     }
@@ -84,8 +119,9 @@ impl Broker {
         provider: &Arc<dyn ProviderClient>,
         id: &ConnectionId,
         intent: Intent,
+        progress: &mut Progress,
     ) -> Result<(Profile, RevocationState), Error> {
-        let profile = self.mark_revoking(id, &provider.reuse_profile(), intent).await?;
+        let profile = self.mark_revoking(id, &provider.reuse_profile(), intent, progress).await?;
         if profile.status != Status::Revoking {
             // Forgotten meanwhile and connected anew under the same name: none of our business.
             return Ok((profile, RevocationState::Revoked));
@@ -107,7 +143,11 @@ impl Broker {
             if connection.profile.status != Status::Revoking {
                 return Ok((connection.profile, RevocationState::Revoked));
             }
-            let outcome = revoked(&**provider, &connection).await;
+            let outcome = match &progress.answered {
+                Some((at, state)) if *at == revision => Ok(state.clone()),
+                _ => revoked(&**provider, &connection).await,
+            };
+            progress.answered = outcome.as_ref().ok().map(|state| (revision, state.clone()));
             let turn = self.cache.turn(id).await;
             if self.tokens.get(id).await?.is_some_and(|stored| stored.revision != revision) {
                 // Tokens came that must be revoked too, or another try noted how it failed.
@@ -139,6 +179,7 @@ impl Broker {
         id: &ConnectionId,
         reuse: &ReuseProfile,
         intent: Intent,
+        progress: &mut Progress,
     ) -> Result<Profile, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else {
@@ -150,9 +191,11 @@ impl Broker {
             if intent == Intent::Resume {
                 return Ok(connection.profile);
             }
+            progress.is_begun = true;
             connection = connection.revoking(reuse, self.clock.now());
             self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
+        progress.is_begun = true;
         turn.withdraw();
         self.forget_answers(id);
         Ok(connection.profile)
@@ -224,7 +267,7 @@ impl Broker {
 
     /// Tries again until the provider has answered, the connection was brought back, or the broker drains. The
     /// record says REVOKING, so a restart goes on from there.
-    fn keep_revoking(self: &Arc<Self>, id: ConnectionId, pause: Duration) {
+    fn keep_revoking(self: &Arc<Self>, id: ConnectionId, pause: Duration, mut progress: Progress) {
         // However often it is asked for, one task tries.
         if !self.revocations().insert(id.clone()) {
             return;
@@ -233,12 +276,16 @@ impl Broker {
         let draining = self.draining.clone();
         self.tasks.spawn(async move {
             let trying = async {
-                let mut pause = pause;
+                let (mut pause, mut store_rest) = (pause, FIRST_STORE_RETRY);
                 loop {
                     tokio::time::sleep(pause).await;
-                    match broker.carry_on(&id).await {
-                        Some(next) => pause = next,
-                        None => return,
+                    match broker.carry_on(&id, &mut progress).await {
+                        Next::Over => return,
+                        Next::Pause(next) => (pause, store_rest) = (next, FIRST_STORE_RETRY),
+                        Next::StoreFails => {
+                            pause = store_rest;
+                            store_rest = (store_rest * 2).min(LONGEST_STORE_RETRY);
+                        }
                     }
                 }
             };
@@ -254,23 +301,23 @@ impl Broker {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more try; answers when the next is due, or nothing where none is.
-    async fn carry_on(self: &Arc<Self>, id: &ConnectionId) -> Option<Duration> {
+    /// One more try.
+    async fn carry_on(self: &Arc<Self>, id: &ConnectionId, progress: &mut Progress) -> Next {
         let Ok(provider) = self.configured_provider(id.provider.as_str()) else {
             tracing::error!(connection = %id, "cannot be revoked: its provider is no longer configured");
-            return None;
+            return Next::Over;
         };
-        match self.try_revoke(provider, id, Intent::Resume).await {
+        match self.try_revoke(provider, id, Intent::Resume, progress).await {
             Ok((profile, RevocationState::Pending { error, next_attempt_at })) => {
                 if let Error::Provider { error: ProviderError::Misconfigured(code), .. } = &error {
                     tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
                 }
-                Some(self.pause_until(next_attempt_at, &profile))
+                Next::Pause(self.pause_until(next_attempt_at, &profile))
             }
-            Ok(_) | Err(Error::ConnectionNotFound(_)) => None,
+            Ok(_) | Err(Error::ConnectionNotFound(_)) => Next::Over,
             Err(error) => {
                 tracing::warn!(connection = %id, %error, "a revocation could not be completed; trying on");
-                Some(Duration::from_secs(1))
+                Next::StoreFails
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use token_broker::broker::{Broker, RevocationState};
+use token_broker::broker::{Broker, ConnectionEvent, RevocationState};
 use token_broker::connection::history::Happening;
-use token_broker::connection::{ConnectionId, REMEMBERED};
+use token_broker::connection::{ConnectionId, REMEMBERED, Status};
 use token_broker::error::{Error, ProviderError, Reason, Unsent};
 use token_broker::provider::Revocation;
 use token_broker::store::{Selection, TokenStore as _};
@@ -69,6 +69,39 @@ async fn a_revocation_that_was_pending_and_turns_out_to_be_impossible_is_told() 
     }
     let life = happened(&stage.broker, &id).await;
     assert_eq!(life[3..], [Happening::RevocationFailed, Happening::RevocationNotSupported]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_and_cannot_be_forgotten_is_forgotten_by_itself_once_the_store_is_well() {
+    // Its end cannot be written down, or its record not be removed.
+    for (failing_writes, failing_removals) in [(8, 0), (0, 8)] {
+        let stage = Stage::new();
+        let id = stage.imported("user-42").await;
+        let mut watch = stage.broker.watch_connections(Selection::default());
+        // The first write is that it is being revoked.
+        stage.store.fail_writes_after(1, failing_writes);
+        stage.store.fail_removals(failing_removals);
+        let error = stage.broker.disconnect(id.clone()).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::StoreUnavailable);
+        assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Revoking);
+        while !matches!(watch.next().await.unwrap(), ConnectionEvent::Removed(gone) if gone == id) {}
+        stage.broker.drain().await;
+        assert_eq!(happened(&stage.broker, &id).await.last(), Some(&Happening::Revoked));
+        assert_eq!(stage.provider.revocations(), 1, "what it has answered it is not asked again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_that_was_not_written_down_is_not_carried_on() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    stage.store.fail_writes_after(0, 1);
+    let error = stage.broker.disconnect(id.clone()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::StoreUnavailable);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Active);
+    assert_eq!(stage.provider.revocations(), 0);
 }
 
 #[tokio::test]

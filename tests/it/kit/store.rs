@@ -14,6 +14,7 @@ pub(crate) struct FaultyStore {
     inner: Arc<dyn TokenStore>,
     successes_left: AtomicUsize,
     failures_left: AtomicUsize,
+    removals_to_fail: AtomicUsize,
     takes_rescues: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
@@ -29,6 +30,7 @@ impl FaultyStore {
             inner,
             successes_left: AtomicUsize::new(0),
             failures_left: AtomicUsize::new(0),
+            removals_to_fail: AtomicUsize::new(0),
             takes_rescues: AtomicBool::new(false),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
@@ -54,11 +56,20 @@ impl FaultyStore {
         self.failures_left.store(count, Ordering::SeqCst);
     }
 
+    /// The next `count` removals fail.
+    pub(crate) fn fail_removals(&self, count: usize) {
+        self.removals_to_fail.store(count, Ordering::SeqCst);
+    }
+
     /// After the next `successes` writes it is full, and has room left for what must not be lost.
     pub(crate) fn fill_after(&self, successes: usize) {
         self.fail_writes_after(successes, usize::MAX);
         self.takes_rescues.store(true, Ordering::SeqCst);
     }
+}
+
+fn take(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 #[async_trait]
@@ -72,9 +83,6 @@ impl TokenStore for FaultyStore {
     }
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
-        let take = |left: &AtomicUsize| {
-            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-        };
         if !take(&self.successes_left) && take(&self.failures_left) {
             return Err(StoreError::Unavailable("no space left".into()));
         }
@@ -91,6 +99,9 @@ impl TokenStore for FaultyStore {
     }
 
     async fn remove(&self, id: &ConnectionId, expected: Expected) -> Result<(), StoreError> {
+        if take(&self.removals_to_fail) {
+            return Err(StoreError::Unavailable("the disk does not answer".into()));
+        }
         self.inner.remove(id, expected).await
     }
 
