@@ -18,7 +18,7 @@ mod variable;
 
 use serde::{Deserialize, Serialize};
 
-pub use attempt::{Backoff, CLOCK_MARGIN, Holder, Intent};
+pub use attempt::{Backoff, CLOCK_MARGIN, Holder, Intent, LONGEST_ASKED};
 pub use history::History;
 pub use id::{ConnectionId, ConnectionName, ProviderKey, Tenant};
 pub use landing::{Landed, Verdict};

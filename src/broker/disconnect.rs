@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use self::doubt::Unknown;
 use super::cache::Turn;
 use super::escrow::not_durable;
@@ -14,7 +16,7 @@ use super::keep::Weight;
 use super::{Broker, Disconnected, RevocationState};
 use crate::clock::Timestamp;
 use crate::connection::reuse::ReuseProfile;
-use crate::connection::{Connection, ConnectionId, Profile, Status};
+use crate::connection::{Connection, ConnectionId, LONGEST_ASKED, Profile, Status, Waiting};
 use crate::error::{Error, ProviderError, StoreError};
 use crate::failpoint;
 use crate::provider::{ProviderClient, Revocation};
@@ -23,8 +25,8 @@ use crate::store::{Expected, Revision, Selection};
 /// The shortest time between two tries.
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// The longest time without a look: the clock may have been set meanwhile.
-const LONGEST: Duration = Duration::from_secs(300);
+/// The longest time without a look at the clock: it may have been set meanwhile.
+const LONGEST_NAP: Duration = Duration::from_secs(300);
 
 /// What a refresh under way is given beyond its deadline to be stored, before its connection is revoked without it.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -47,8 +49,8 @@ struct Progress {
 enum Next {
     /// Nothing.
     Over,
-    /// Another, after so long.
-    Pause(Duration),
+    /// Another, then.
+    At(Timestamp),
     /// Another when the store has rested.
     StoreFails,
 }
@@ -82,8 +84,8 @@ impl Broker {
             let page = self.tokens.list(&selection, after.as_ref(), 1000).await?;
             resumed += page.profiles.len();
             for profile in page.profiles {
-                let pause = self.pause_of(&profile);
-                self.keep_revoking(profile.id, pause, Progress::default());
+                let due = self.due(None, &profile);
+                self.keep_revoking(profile.id, due, Progress::default());
             }
             after = page.next;
             if after.is_none() {
@@ -101,15 +103,15 @@ impl Broker {
             Err(error) => {
                 // Names of nothing cost no memory, also while the store cannot say that they are.
                 if progress.is_begun {
-                    self.keep_revoking(id, SHORTEST, progress);
+                    self.keep_revoking(id, self.clock.now(), progress);
                 }
                 return Err(error);
             }
         };
         if let RevocationState::Pending { error, next_attempt_at } = &revocation {
             tracing::warn!(connection = %id, %error, "the grant is not revoked yet; trying on");
-            let pause = self.pause_until(*next_attempt_at, &profile);
-            self.keep_revoking(id, pause, progress);
+            let due = self.due(*next_attempt_at, &profile);
+            self.keep_revoking(id, due, progress);
         }
         Ok(Disconnected { profile, revocation })
     }
@@ -125,6 +127,12 @@ impl Broker {
         if profile.status != Status::Revoking {
             // Forgotten meanwhile and connected anew under the same name: none of our business.
             return Ok((profile, RevocationState::Revoked));
+        }
+        // Whoever repeats it: what the provider asks for holds. The task that goes on has waited for it.
+        if let Some(until) = profile.asked_to_wait_until(self.clock.now()).filter(|_| intent == Intent::Begin)
+        {
+            let error = self.waits(&profile, until, Waiting::Pause);
+            return Ok((profile, RevocationState::Pending { error, next_attempt_at: Some(until) }));
         }
         failpoint::hit("disconnect.revoking.after").await;
         if let Some(error) = self.await_surplus(provider, &profile).await {
@@ -253,21 +261,30 @@ impl Broker {
         Ok((profile, state))
     }
 
-    fn pause_until(&self, next_attempt_at: Option<Timestamp>, profile: &Profile) -> Duration {
-        match next_attempt_at {
-            Some(at) => self.clock.now().until(at).clamp(SHORTEST, LONGEST),
-            None => self.pause_of(profile),
-        }
+    /// When the next try is due: then, or by its record.
+    fn due(&self, next_attempt_at: Option<Timestamp>, profile: &Profile) -> Timestamp {
+        let now = self.clock.now();
+        let paused = || profile.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now));
+        next_attempt_at.unwrap_or_else(paused)
     }
 
-    fn pause_of(&self, profile: &Profile) -> Duration {
-        let now = self.clock.now();
-        profile.backoff.as_ref().map_or(SHORTEST, |backoff| now.until(backoff.until)).clamp(SHORTEST, LONGEST)
+    /// Returns when it is `due` by the clock on the wall, or by one that nobody sets, whichever comes first.
+    async fn rest_until(&self, due: Timestamp) {
+        let left =
+            || Some(self.clock.now().until(due)).filter(|left| *left <= LONGEST_ASKED).unwrap_or_default();
+        let ends = Instant::now() + left().max(SHORTEST);
+        loop {
+            let pause = left().max(SHORTEST).min(ends.duration_since(Instant::now()));
+            tokio::time::sleep(pause.min(LONGEST_NAP)).await;
+            if pause <= LONGEST_NAP {
+                return;
+            }
+        }
     }
 
     /// Tries again until the provider has answered, the connection was brought back, or the broker drains. The
     /// record says REVOKING, so a restart goes on from there.
-    fn keep_revoking(self: &Arc<Self>, id: ConnectionId, pause: Duration, mut progress: Progress) {
+    fn keep_revoking(self: &Arc<Self>, id: ConnectionId, due: Timestamp, mut progress: Progress) {
         // However often it is asked for, one task tries.
         if !self.revocations().insert(id.clone()) {
             return;
@@ -276,14 +293,14 @@ impl Broker {
         let draining = self.draining.clone();
         self.tasks.spawn(async move {
             let trying = async {
-                let (mut pause, mut store_rest) = (pause, FIRST_STORE_RETRY);
+                let (mut due, mut store_rest) = (due, FIRST_STORE_RETRY);
                 loop {
-                    tokio::time::sleep(pause).await;
+                    broker.rest_until(due).await;
                     match broker.carry_on(&id, &mut progress).await {
                         Next::Over => return,
-                        Next::Pause(next) => (pause, store_rest) = (next, FIRST_STORE_RETRY),
+                        Next::At(next) => (due, store_rest) = (next, FIRST_STORE_RETRY),
                         Next::StoreFails => {
-                            pause = store_rest;
+                            due = broker.clock.now() + store_rest;
                             store_rest = (store_rest * 2).min(LONGEST_STORE_RETRY);
                         }
                     }
@@ -312,7 +329,7 @@ impl Broker {
                 if let Error::Provider { error: ProviderError::Misconfigured(code), .. } = &error {
                     tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
                 }
-                Next::Pause(self.pause_until(next_attempt_at, &profile))
+                Next::At(self.due(next_attempt_at, &profile))
             }
             Ok(_) | Err(Error::ConnectionNotFound(_)) => Next::Over,
             Err(error) => {

@@ -17,11 +17,11 @@ const NOTICED: Duration = Duration::from_secs(1);
 
 /// The first pause after a failure, and the longest. Each is twice the one before, times chance (full jitter).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A pause of no length would be none.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause that a provider can ask for (`Retry-After`, a day) with what we add to it.
-const LONGEST_ASKED: Duration = Duration::from_secs(2 * 86_400);
+pub const LONGEST_ASKED: Duration = Duration::from_secs(2 * 86_400);
 
 /// Which run of which process acts: drawn at start, so that no two runs share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl Backoff {
     }
 
     /// When it ends; at once if it lies further off than any pause can, because the clock was set back since.
-    pub(super) fn ends_at(&self, now: Timestamp) -> Timestamp {
+    pub fn ends_at(&self, now: Timestamp) -> Timestamp {
         if self.until > now + LONGEST_ASKED { now } else { self.until }
     }
 }

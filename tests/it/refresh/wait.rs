@@ -1,13 +1,14 @@
-//! A provider that answers a refresh with a server error and asks to wait (`Retry-After`): whether the refresh was carried
-//! out is open, and the wait is kept as far as it cannot cost the grant.
+//! A provider that answers a refresh with a server error and asks to wait (`Retry-After`), so that it is open whether the
+//! refresh was carried out, or that slows down a revocation: the wait is kept as far as it cannot cost the grant.
 
 use std::time::Duration;
 
 use token_broker::broker::{RevocationState, Source, TokenRequest};
-use token_broker::clock::Clock as _;
+use token_broker::clock::{Clock as _, Timestamp};
 use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
 use token_broker::error::{AmbiguousCause, Error, ProviderError, Reason};
+use token_broker::provider::Revocation;
 
 use super::{grace, stage};
 use crate::ahead::Hand;
@@ -103,6 +104,10 @@ async fn a_wait_that_outlasts_a_grace_period_costs_no_grant_though_nobody_asks_a
     assert_eq!((profile.status, profile.generation, profile.backoff), (Status::Active, 2, None));
 }
 
+fn limited(wait: Duration) -> ProviderError {
+    ProviderError::RateLimited { retry_after: Some(wait) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_repeat_that_is_due_later_keeps_no_broker_from_draining() {
     let stage = stage(grace(60));
@@ -135,4 +140,64 @@ async fn a_disconnect_asks_after_what_was_lost_no_earlier_than_the_provider_asks
     assert_eq!(stage.broker.disconnect(id.clone()).await.unwrap().revocation, RevocationState::Revoked);
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0", "rt-0"]);
     assert_eq!(*stage.provider.ended.lock().unwrap(), ["rt-1", "rt-0"]);
+}
+
+/// A revocation that is told to wait, and when it is tried again.
+async fn slowed_down(wait: Duration) -> (Stage, ConnectionId, Timestamp) {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    *stage.provider.revocation.lock().unwrap() = Err(limited(wait));
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap().revocation;
+    let RevocationState::Pending { next_attempt_at: Some(at), .. } = answer else { panic!("{answer:?}") };
+    let told = stage.clock.now().until(at);
+    assert!((wait..=wait + wait / 10).contains(&told), "{told:?}");
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    (stage, id, at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_tried_again_no_earlier_than_the_provider_asks_also_after_a_restart() {
+    for is_restarted in [false, true] {
+        let (mut stage, id, at) = slowed_down(LIFE).await;
+        let _hand = Hand::of(&stage.clock);
+        if is_restarted {
+            stage.broker.drain().await;
+            stage = stage.restarted();
+            assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+        }
+        stage.provider.revocations_reach(2).await;
+        // By the wall clock, which follows by whole seconds.
+        let early = stage.clock.now().until(at);
+        assert!(early <= Duration::from_secs(1), "{early:?}");
+        stage.broker.drain().await;
+        let gone = Error::ConnectionNotFound(id.clone());
+        assert_eq!(stage.broker.connection(&id).await.unwrap_err(), gone);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_that_is_repeated_while_the_provider_asks_to_wait_sends_nothing() {
+    let (stage, id, at) = slowed_down(WAIT).await;
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap().revocation;
+    let left = stage.clock.now().until(at);
+    let RevocationState::Pending { error, next_attempt_at } = answer else { panic!("{answer:?}") };
+    assert_eq!((error.reason(), error.retry_after()), (Reason::ProviderRateLimited, Some(left)));
+    assert_eq!((next_attempt_at, stage.provider.revocations()), (Some(at), 1));
+    stage.clock.advance(left);
+    assert_eq!(stage.broker.disconnect(id.clone()).await.unwrap().revocation, RevocationState::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_makes_no_revocation_wait_longer_and_is_seen_when_it_jumps_ahead() {
+    let (stage, _, _) = slowed_down(LIFE).await;
+    let since = tokio::time::Instant::now();
+    stage.clock.set(stage.clock.now() - 10 * LIFE);
+    stage.provider.revocations_reach(2).await;
+    assert!(since.elapsed() <= LIFE + LIFE / 5, "{:?}", since.elapsed());
+
+    let (stage, _, at) = slowed_down(24 * LIFE).await;
+    let since = tokio::time::Instant::now();
+    stage.clock.set(at);
+    stage.provider.revocations_reach(2).await;
+    assert!(since.elapsed() <= LIFE, "{:?}", since.elapsed());
 }
