@@ -1,5 +1,6 @@
 //! The faults (faults.md section 7.4), by number: what each does in a round.
 
+mod beside;
 mod caller;
 mod clock;
 mod control;
@@ -51,12 +52,13 @@ pub(crate) enum Fault {
     F28,
     F30,
     F31,
+    Beside,
     Window,
     Random,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::Control,
         Self::I2,
         Self::F1,
@@ -83,6 +85,7 @@ impl Fault {
         Self::F28,
         Self::F30,
         Self::F31,
+        Self::Beside,
         Self::Window,
         Self::Random,
     ];
@@ -115,6 +118,7 @@ impl Fault {
             Self::F28 => "F28",
             Self::F30 => "F30",
             Self::F31 => "F31",
+            Self::Beside => "beside",
             Self::Window => "window",
             Self::Random => "random",
         }
@@ -148,6 +152,7 @@ impl Fault {
             Self::F28 => "SIGTERM under load",
             Self::F30 => "restart after restart",
             Self::F31 => "a second broker on the volume",
+            Self::Beside => "another provider beside one that is down",
             Self::Window => "from an answer's last byte to durable",
             Self::Random => "faults and kills at random",
         }
@@ -191,6 +196,7 @@ impl Fault {
             Self::F30 if row.profile == Profile::Strict => restart::patient(row, rounds).await,
             Self::F30 => restart::inflict(row, rounds).await,
             Self::F31 => second::inflict(row, rounds).await,
+            Self::Beside => beside::inflict(row, rounds).await,
             Self::Window => window::inflict(row, rounds).await,
             Self::Random => random::inflict(row, rounds).await,
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use token_broker::clock::Timestamp;
 use token_broker::entropy::OsEntropy;
@@ -93,18 +93,12 @@ impl Home {
 
     /// Writes the configuration: one provider, which is the sandbox, of which the broker knows what `profile` says and
     /// `more` on top.
-    pub(crate) fn configure(&self, sandbox: &Sandbox, profile: Profile, more: &serde_json::Value) {
-        let mut provider = json!({
-            "key": PROVIDER,
-            "kind": "sandbox",
-            "vars": {"port": sandbox.address().port().to_string()},
-            "client_id": sandbox.client_id(),
-            "client_secret": sandbox.client_secret().unwrap().expose().clone(),
-        });
-        for (key, value) in profile.configured().as_object().unwrap().iter().chain(more.as_object().unwrap())
-        {
-            provider[key] = value.clone();
-        }
+    pub(crate) fn configure(&self, sandbox: &Sandbox, profile: Profile, more: &Value) {
+        self.configure_all(&[described(PROVIDER, sandbox, profile, more)]);
+    }
+
+    /// Writes it with these providers.
+    pub(crate) fn configure_all(&self, providers: &[Value]) {
         let mut store = json!({"path": self.store(), "engine": self.engine.name(), "ephemeral": true});
         if self.has_second_place {
             store["escrow_path"] = json!(self.path("second"));
@@ -118,7 +112,7 @@ impl Home {
             "store": store,
             "seal": {"key_file": self.path("seal.key")},
             "refresh": {"ahead": self.is_refreshing_ahead},
-            "providers": [provider],
+            "providers": providers,
         });
         // JSON is YAML.
         std::fs::write(self.path("config.yaml"), config.to_string()).unwrap();
@@ -160,6 +154,21 @@ impl Home {
         };
         text.lines().filter_map(line).collect()
     }
+}
+
+/// A provider's part of the configuration.
+pub(crate) fn described(key: &str, sandbox: &Sandbox, profile: Profile, more: &Value) -> Value {
+    let mut provider = json!({
+        "key": key,
+        "kind": "sandbox",
+        "vars": {"port": sandbox.address().port().to_string()},
+        "client_id": sandbox.client_id(),
+        "client_secret": sandbox.client_secret().unwrap().expose().clone(),
+    });
+    for (key, value) in profile.configured().as_object().unwrap().iter().chain(more.as_object().unwrap()) {
+        provider[key] = value.clone();
+    }
+    provider
 }
 
 /// The broker: built like this kit, unless another build of it is named.

@@ -82,14 +82,7 @@ impl Stage {
     /// The same, in a home that was made.
     pub(crate) async fn at(home: Home, profile: Profile, life: Duration, more: &Value) -> Self {
         let hand = Arc::new(Hand::new(home.folder()));
-        let behavior = Behavior {
-            reuse: profile.sandbox(),
-            lifetimes: Lifetimes { access_token_ttl: life, refresh_token_ttl: None },
-            ..Behavior::default()
-        };
-        let options = SandboxOptions { behavior, ..SandboxOptions::default() };
-        let any_port = ([127, 0, 0, 1], 0).into();
-        let sandbox = Sandbox::start(any_port, options, hand.clone(), Arc::new(OsEntropy)).unwrap();
+        let sandbox = sandbox(profile, life, &hand);
         home.configure(&sandbox, profile, more);
         let mut stage = Self { profile, home, hand, sandbox, running: None, deaths: Vec::new(), grants: 0 };
         stage.start().await;
@@ -98,11 +91,7 @@ impl Stage {
 
     /// A stage on which answers may be held for a while: neither the broker's time nor a grace period runs out meanwhile.
     pub(crate) async fn patient(home: Home, profile: Profile) -> Self {
-        let mut more = json!({"token_timeout": "20s"});
-        if profile == Profile::Grace {
-            more["reuse"] = json!({"grace": {"seconds": LONG_GRACE.as_secs()}});
-        }
-        let stage = Self::at(home, profile, LIFE, &more).await;
+        let stage = Self::at(home, profile, LIFE, &patience(profile)).await;
         if profile == Profile::Grace {
             stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(LONG_GRACE));
         }
@@ -234,10 +223,20 @@ impl Stage {
     ) -> (Grant, impl Future<Output = Result<(), Status>> + 'static + use<>) {
         self.grants += 1;
         let name = format!("user-{}", self.grants);
-        let issued = self.sandbox.grants().issue(&name, &["openid"]);
+        self.importing(PROVIDER, &self.sandbox, name)
+    }
+
+    /// The same at another provider.
+    pub(crate) fn importing(
+        &self,
+        provider: &str,
+        sandbox: &Sandbox,
+        name: String,
+    ) -> (Grant, impl Future<Output = Result<(), Status>> + 'static + use<>) {
+        let issued = sandbox.grants().issue(&name, &["openid"]);
         let expires = self.broker_now() + i64::try_from(issued.expires_in.as_millis()).unwrap();
         let request = v1::ImportConnectionRequest {
-            provider: PROVIDER.to_owned(),
+            provider: provider.to_owned(),
             connection: name.clone(),
             refresh_token: issued.refresh_token.unwrap().expose().clone(),
             access_token: issued.access_token.expose().clone(),
@@ -351,6 +350,27 @@ impl Stage {
     pub(crate) fn hold_answer(&self, grant: &Grant) -> Hold {
         self.sandbox.script().hold_answer(On::refresh().account(&grant.name))
     }
+}
+
+/// What the broker is told of a provider whose answers may be held.
+pub(crate) fn patience(profile: Profile) -> Value {
+    let mut more = json!({"token_timeout": "20s"});
+    if profile == Profile::Grace {
+        more["reuse"] = json!({"grace": {"seconds": LONG_GRACE.as_secs()}});
+    }
+    more
+}
+
+/// A provider of this profile whose access tokens live `life`.
+pub(crate) fn sandbox(profile: Profile, life: Duration, hand: &Arc<Hand>) -> Sandbox {
+    let behavior = Behavior {
+        reuse: profile.sandbox(),
+        lifetimes: Lifetimes { access_token_ttl: life, refresh_token_ttl: None },
+        ..Behavior::default()
+    };
+    let options = SandboxOptions { behavior, ..SandboxOptions::default() };
+    let any_port = ([127, 0, 0, 1], 0).into();
+    Sandbox::start(any_port, options, hand.clone(), Arc::new(OsEntropy)).unwrap()
 }
 
 pub(crate) fn request(grant: &Grant) -> v1::GetAccessTokenRequest {
