@@ -3,6 +3,8 @@
 //! always the same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
 //! put it into `REGRESSIONS`.
 
+mod calm;
+mod crowd;
 mod provider;
 mod race;
 mod truth;
@@ -17,13 +19,13 @@ use std::time::Duration;
 use provider::{SimProvider, issued};
 use token_broker::broker::{AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
 use token_broker::clock::Clock as _;
-use token_broker::connection::{Connection, ProviderKey, Scopes, Status};
+use token_broker::connection::{Connection, ProviderKey, Scopes};
 use token_broker::entropy::SeededEntropy;
 use token_broker::error::Reason;
 use token_broker::store::memory::MemoryStore;
 use token_broker::store::{Expected, TokenStore as _};
 use token_broker::telemetry::Metrics;
-use truth::{Kind, LIFE, Met, Truth, held, id};
+use truth::{Kind, Met, Truth, id};
 use world::{Dice, Power, SimClock, SimStore};
 
 /// Seeds that failed once.
@@ -164,60 +166,6 @@ impl Life {
         }
         *highest = generation.max(*highest);
     }
-
-    /// Calm weather at last: who still has a living grant gets a living token, and what was ended is ended.
-    async fn end(&self) {
-        self.truth.is_calm.store(true, Ordering::SeqCst);
-        // The longest pause, the longest lease, and the late probe before the end of the last token's life. A clock that
-        // was set back makes that token live the longer.
-        self.clock.jump_past_everything();
-        tokio::time::sleep(Duration::from_secs(600) + LIFE * 2).await;
-        let (broker, _, _) = self.running();
-        for at in 0..CONNECTIONS {
-            let name = format!("c{at}");
-            let request = |min_ttl| TokenRequest {
-                id: id(&name),
-                scopes: Vec::new(),
-                min_ttl,
-                if_not_equal_to: None,
-                allow_stale: false,
-            };
-            let Some(stored) = self.disk.get(&id(&name)).await.unwrap() else {
-                let grants = self.truth.grants.lock().unwrap();
-                let grant = &grants[&self.truth.stored.lock().unwrap()[&name]];
-                if !grant.is_dead && !grant.revoked.contains(&grant.delivered) {
-                    self.truth.breach(format!("rt-{} of {name} was not revoked: {grant:?}", grant.delivered));
-                }
-                continue;
-            };
-            if stored.value.profile.status == Status::Revoking {
-                self.truth.breach(format!("{name} is still being revoked"));
-                continue;
-            }
-            let held = held(&stored.value).unwrap();
-            let is_alive = self.truth.would_take(&held);
-            let lost_an_answer = self.truth.grants.lock().unwrap()[&held.0].lost_an_answer;
-            let is_inherent = self.truth.kind == Kind::Strict && lost_an_answer;
-            if !is_alive && !is_inherent {
-                self.truth.breach(format!("I5/I6: the grant of {name} is lost"));
-            }
-            if !is_alive {
-                continue;
-            }
-            let mut answer = broker.access_token(request(Some(Duration::from_secs(100)))).await;
-            for _ in 0..40 {
-                if answer.is_ok() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                answer = broker.access_token(request(Some(Duration::from_secs(100)))).await;
-            }
-            if let Err(error) = answer {
-                let profile = self.disk.get(&id(&name)).await.unwrap().unwrap().value.profile;
-                self.truth.breach(format!("I12: {name} lives and gets no token: {error}; {profile:?}"));
-            }
-        }
-    }
 }
 
 fn start(
@@ -258,9 +206,7 @@ fn start(
 
 /// Lives one life; answers every breach, the number of token requests, and what was met.
 fn live(seed: u64) -> (Vec<String>, u64, Met) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    in_paused_time(async {
         let life = Life::begin(seed).await;
         let until = tokio::time::Instant::now() + SPAN;
         let callers: Vec<_> = (0..CALLERS)
@@ -313,7 +259,8 @@ fn live_all(seeds: impl Iterator<Item = u64>) -> Met {
 #[test]
 fn no_life_breaks_an_invariant() {
     let met = live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
-    assert!(met.abandoned > 0 && met.jumps_under_way > 0 && met.stale > 0, "not everything was met: {met}");
+    let is_all = met.abandoned > 0 && met.jumps_under_way > 0 && met.stale > 0 && met.crowds > 0;
+    assert!(is_all, "not everything was met: {met}");
 }
 
 #[test]
@@ -326,16 +273,38 @@ fn no_life_of_many_breaks_an_invariant() {
     };
 }
 
+fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(work)
+}
+
 /// The check can fail: a provider that forgets its grants is found out.
 #[test]
 fn a_lost_grant_is_noticed() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    in_paused_time(async {
         let life = Life::begin(4).await;
         life.truth.grants.lock().unwrap().get_mut("c1").unwrap().is_dead = true;
         life.end().await;
         let broken = life.truth.broken.lock().unwrap().clone();
         assert_eq!(broken, ["I5/I6: the grant of c1 is lost"]);
+    });
+}
+
+/// So is a grant that lives and cannot be refreshed.
+#[test]
+fn a_grant_without_a_fresh_token_is_noticed() {
+    in_paused_time(async {
+        let life = Life::begin(4).await;
+        life.clock.jump(i64::try_from(truth::LIFE.as_millis()).unwrap());
+        life.is_full.store(true, Ordering::SeqCst);
+        life.end().await;
+        let broken = life.truth.broken.lock().unwrap().clone();
+        for name in ["c0", "c1", "c2", "c3"] {
+            let its = |what: &&String| what.starts_with(&format!("I12: {name} lives and got no fresh token"));
+            let found = broken.iter().filter(its).count();
+            assert_eq!(found, 2, "as the weather left it, and with nothing to wait for: {broken:#?}");
+        }
+        assert_eq!(broken.len(), 8);
     });
 }

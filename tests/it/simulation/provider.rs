@@ -51,7 +51,9 @@ pub(super) fn issued(name: &str, number: u32) -> IssuedTokens {
 struct Wait {
     truth: Arc<Truth>,
     power: Power,
-    what: String,
+    name: String,
+    presented: u32,
+    run: u64,
     since: Instant,
     patience: Duration,
     is_over: bool,
@@ -59,13 +61,17 @@ struct Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
+        self.truth.is_over(&self.name, self.run);
         if self.is_over || self.power.is_cut() {
             return;
         }
         self.truth.show_mercy();
         let waited = self.since.elapsed();
         if waited + LEEWAY < self.patience {
-            self.truth.breach(format!("I10: {} was aborted after {waited:?}", self.what));
+            let Self { name, presented, .. } = self;
+            self.truth.breach(format!(
+                "I10: the refresh of {name} with rt-{presented} was aborted after {waited:?}"
+            ));
         }
     }
 }
@@ -186,11 +192,13 @@ impl ProviderClient for SimProvider {
     async fn refresh(&self, _: Admission, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
         self.power.hold().await;
         let (name, presented) = split(refresh.value.expose());
-        self.truth.check_arrival(&name, presented, refresh).await;
+        self.truth.check_arrival(&name, presented, refresh, self.run).await;
         let mut wait = Wait {
             truth: self.truth.clone(),
             power: self.power.clone(),
-            what: format!("the refresh of {name} with rt-{presented}"),
+            name: name.clone(),
+            presented,
+            run: self.run,
             since: Instant::now(),
             patience: self.patience(&name).await,
             is_over: false,

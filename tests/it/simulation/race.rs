@@ -11,7 +11,7 @@ use token_broker::error::Reason;
 use token_broker::store::TokenStore as _;
 
 use super::truth::{LIFE, id};
-use super::{CONNECTIONS, Life};
+use super::{CONNECTIONS, Life, in_paused_time};
 
 /// Races of an everyday run, and of a long one.
 const FEW: u64 = 240;
@@ -101,12 +101,6 @@ async fn judged(life: &Life) -> Vec<String> {
         }
     }
     life.truth.broken.lock().unwrap().clone()
-}
-
-fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(work)
 }
 
 fn race_all(count: u64) {

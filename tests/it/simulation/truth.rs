@@ -42,6 +42,8 @@ pub(super) struct Grant {
     pub(super) under_way: BTreeMap<u32, u32>,
     /// Tokens that were presented and answered with success.
     pub(super) answered: BTreeSet<u32>,
+    /// How often each token was presented.
+    pub(super) presented: BTreeMap<u32, u32>,
     /// Which tokens were presented when each was issued.
     won_with: BTreeMap<u32, BTreeSet<u32>>,
     /// When each access token was issued, and to which run of the broker.
@@ -57,6 +59,8 @@ pub(super) struct Met {
     pub(super) jumps_under_way: u64,
     /// Tokens that came when the grant that they belong to had been replaced.
     pub(super) stale: u64,
+    /// Crowds that asked for one successor at once.
+    pub(super) crowds: u64,
 }
 
 impl Met {
@@ -64,13 +68,17 @@ impl Met {
         self.abandoned += more.abandoned;
         self.jumps_under_way += more.jumps_under_way;
         self.stale += more.stale;
+        self.crowds += more.crowds;
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { abandoned, jumps_under_way, stale } = self;
-        write!(f, "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock")
+        let Self { abandoned, jumps_under_way, stale, crowds } = self;
+        write!(
+            f,
+            "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a crowd"
+        )
     }
 }
 
@@ -86,6 +94,8 @@ pub(super) struct Truth {
     pub(super) stored: Mutex<BTreeMap<String, String>>,
     pub(super) broken: Mutex<Vec<String>>,
     pub(super) requests: Mutex<u64>,
+    /// Requests whose answer a run of the broker waits for, by connection and run.
+    awaited: Mutex<BTreeMap<(String, u64), u32>>,
     pub(super) met: Mutex<Met>,
     mercy_until: Mutex<Option<Instant>>,
     /// No more faults.
@@ -129,6 +139,7 @@ impl Truth {
             stored: Mutex::default(),
             broken: Mutex::default(),
             requests: Mutex::default(),
+            awaited: Mutex::default(),
             met: Mutex::default(),
             mercy_until: Mutex::default(),
             is_calm: AtomicBool::new(false),
@@ -195,6 +206,20 @@ impl Truth {
         !grant.is_dead && (self.kind == Kind::Reusable || grant.newest == *presented)
     }
 
+    /// How often a refresh token was presented.
+    pub(super) fn times_presented(&self, grant: &str, number: u32) -> u32 {
+        self.grants.lock().unwrap()[grant].presented.get(&number).copied().unwrap_or(0)
+    }
+
+    /// How old an access token is, where that run can know. What was issued before the clock was set back is known by a
+    /// better clock only to the run that it was issued to.
+    pub(super) fn age(&self, token: &str, run: u64) -> Option<Duration> {
+        let (grant, number) = split(token);
+        let (issued_at, issued_to) = self.grants.lock().unwrap()[&grant].issued[&number];
+        let is_known = issued_to == run || self.clock.was_set_back_at().is_none_or(|at| at < issued_at);
+        is_known.then(|| issued_at.elapsed())
+    }
+
     /// Whether the grant that stands behind a connection is dead.
     pub(super) fn is_dead(&self, name: &str) -> bool {
         let stored = self.stored.lock().unwrap().get(name).cloned();
@@ -224,9 +249,23 @@ impl Truth {
         Ok(grant.newest)
     }
 
-    /// What must hold whenever a request arrives.
-    pub(super) async fn check_arrival(&self, name: &str, presented: u32, token: &RefreshToken) {
+    /// A run waits for an answer no more.
+    pub(super) fn is_over(&self, name: &str, run: u64) {
+        *self.awaited.lock().unwrap().get_mut(&(owner(name).to_owned(), run)).unwrap() -= 1;
+    }
+
+    /// What must hold whenever a request of that run arrives.
+    pub(super) async fn check_arrival(&self, name: &str, presented: u32, token: &RefreshToken, run: u64) {
         *self.requests.lock().unwrap() += 1;
+        let awaited = {
+            let mut awaited = self.awaited.lock().unwrap();
+            let awaited = awaited.entry((owner(name).to_owned(), run)).or_default();
+            *awaited += 1;
+            *awaited
+        };
+        if awaited > 1 {
+            self.breach(format!("I13: {awaited} requests for {name} at a time"));
+        }
         match self.disk.get(&id(owner(name))).await.unwrap() {
             None => self.breach(format!("I2: {name} is asked for without a record")),
             Some(stored) => {
@@ -252,21 +291,17 @@ impl Truth {
         if self.kind == Kind::Strict && *under_way > 1 {
             self.breach(format!("I1: rt-{presented} of {name} is under way twice"));
         }
-        if self.kind != Kind::Reusable && grant.answered.contains(&presented) {
+        *grant.presented.entry(presented).or_default() += 1;
+        if grant.answered.contains(&presented) {
             self.breach(format!("I13: rt-{presented} of {name} was answered and is presented again"));
         }
     }
 
-    /// An access token that is served now to a caller of that run. What was issued before the clock was set back is known
-    /// by a better clock only to the run that it was issued to.
+    /// An access token that is served now to a caller of that run.
     pub(super) fn check_served(&self, token: &str, run: u64) {
-        let (grant, number) = split(token);
-        let (issued_at, issued_to) = self.grants.lock().unwrap()[&grant].issued[&number];
-        let is_known = issued_to == run || self.clock.was_set_back_at().is_none_or(|at| at < issued_at);
         // What a grace period repeats is older than the request that it answers.
         let longest = LIFE + if self.kind == Kind::Grace { GRACE } else { Duration::ZERO };
-        if is_known && issued_at.elapsed() >= longest {
-            let age = issued_at.elapsed();
+        if let Some(age) = self.age(token, run).filter(|age| *age >= longest) {
             self.breach(format!("F23: {token} was served at the age of {age:?}"));
         }
     }

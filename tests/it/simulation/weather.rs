@@ -35,6 +35,7 @@ impl Life {
             7 => self.set_the_clock().await,
             8 if self.dice.one_in(6) => self.disconnect().await,
             9 if self.dice.one_in(2) => self.consent_again().await,
+            10 => self.crowd().await,
             _ => {}
         }
     }
