@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 pub const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 
 /// The least by which two clocks must part before it is taken for more than the time it takes to read them.
-const NOTICED: Duration = Duration::from_secs(1);
+pub(super) const NOTICED: Duration = Duration::from_secs(1);
 
 /// The first pause after a failure, and the longest. Each is twice the one before, times chance (full jitter).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::attempt::{Holder, Intent};
+use super::attempt::{Holder, Intent, NOTICED};
 use super::reuse::{Reuse, ReuseProfile, usable};
 use super::{Profile, Status};
 use crate::clock::Timestamp;
@@ -131,9 +131,11 @@ impl Profile {
         }
     }
 
-    /// The end of the pause after failures; now where there is none.
+    /// The end of the pause after failures; now where there is none, or where the last failure lies ahead: the clock was
+    /// set back since, and the pause would be as much longer.
     pub(super) fn resumes_at(&self, now: Timestamp) -> Timestamp {
-        self.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now))
+        let was_set_back = self.last_failure.as_ref().is_some_and(|failure| failure.at > now + NOTICED);
+        self.backoff.as_ref().filter(|_| !was_set_back).map_or(now, |backoff| backoff.ends_at(now))
     }
 
     /// When the provider gives this connection tokens again. An import's tokens are of unknown age: at once.

@@ -124,7 +124,7 @@ impl Connection {
 
     /// The error of the last failure, for those who are told to wait for what came of it.
     pub fn failure(profile: &Profile, now: Timestamp) -> ProviderError {
-        let retry_after = profile.backoff.as_ref().map(|backoff| now.until(backoff.ends_at(now)));
+        let retry_after = profile.backoff.as_ref().map(|_| now.until(profile.resumes_at(now)));
         let failure = profile.last_failure.as_ref();
         match failure.and_then(|failure| Reason::parse(&failure.reason)) {
             Some(Reason::ProviderRateLimited) => ProviderError::RateLimited { retry_after },

@@ -292,6 +292,17 @@ fn a_clock_that_was_set_back_does_not_freeze_a_connection() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_after_a_failure_makes_no_pause_longer() {
+    let (reuse, hour) = (ReuseProfile::default(), secs(3600));
+    let failed = tried(active(), Err(unreachable()), &at(T0 + hour, &reuse)).connection.profile;
+    let until = T0 + hour + secs(1);
+    assert_eq!(failed.step(&at(T0 + hour, &reuse), false), Step::Wait { until, why: Waiting::Pause });
+    assert_eq!(failed.step(&at(T0, &reuse), false), Step::Send, "it would last an hour");
+    let told = Connection::failure(&failed, T0).asked_wait();
+    assert_eq!(told, Some(Duration::ZERO), "nor is anybody told to wait so long");
+}
+
+#[test]
 fn the_life_of_a_token_that_a_grace_answer_repeats_counts_from_the_first_request() {
     let reuse = grace(60);
     let doubt = tried(active(), Err(ambiguous()), &at(T0 + secs(100), &reuse)).connection;
