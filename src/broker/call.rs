@@ -25,7 +25,7 @@ use super::{Broker, Source, TokenRequest};
 use crate::connection::{ConnectionId, Credential, ProviderKey};
 use crate::error::{Error, ProviderError};
 use crate::provider::call::{
-    AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
+    Allowance, AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
 };
 
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
@@ -81,6 +81,8 @@ struct Way {
     policy: CallPolicy,
     /// Until when the caller waits for a turn or for a better time.
     waits_until: Instant,
+    /// When the caller stops waiting.
+    deadline: Option<Instant>,
     /// When it must be over, and by which limit; `None`: it takes the time it takes.
     ends: Option<(Instant, &'static str)>,
     attempts: u32,
@@ -95,6 +97,17 @@ impl Way {
         match self.retry.mode {
             RetryMode::Never | RetryMode::Safe => is_safe || has_key,
             RetryMode::Idempotent => true,
+        }
+    }
+
+    /// The time that the next attempt has.
+    fn allowance(&self) -> Allowance {
+        let now = Instant::now();
+        let ends_at = self.ends.map(|(ends_at, _)| ends_at);
+        let over_at = self.deadline.into_iter().chain(ends_at).min();
+        Allowance {
+            turn: self.waits_until.saturating_duration_since(now),
+            left: over_at.map(|over_at| over_at.saturating_duration_since(now)),
         }
     }
 
@@ -197,6 +210,7 @@ impl Broker {
             retry: call.retry,
             policy,
             waits_until: call.deadline.map_or(patience, |deadline| deadline.min(patience)),
+            deadline: call.deadline,
             ends,
             id: call.id,
             attempts: 0,
@@ -228,9 +242,8 @@ impl Broker {
             let token = self.access_token(renewal(way, refused)).await?;
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
-            let patience = way.waits_until.saturating_duration_since(Instant::now());
             let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
-            let sending = way.prepared.send(credential, body, patience);
+            let sending = way.prepared.send(credential, body, way.allowance());
             let sent = in_time(way.ends, &way.id, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,

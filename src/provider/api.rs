@@ -7,6 +7,7 @@
 mod held;
 mod host;
 mod recall;
+mod silence;
 mod turn;
 
 use std::sync::Arc;
@@ -16,19 +17,22 @@ use async_trait::async_trait;
 use http::header::{ACCEPT_ENCODING, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use self::held::{Held, peeked};
 use self::recall::{Recall, Remembered};
+use self::silence::Waiting;
 use self::turn::{Leave, Turns, Verdict};
 use super::cache::{Answers, Visit};
 use super::call::{
-    AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says, Wanted,
+    Allowance, AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
+    Wanted,
 };
 use super::coding::{self, Bounds};
 use super::field;
 use super::health::ApiHealth;
 use super::http::HttpClient;
-use super::http::api::{ApiClient, ApiRequest, Patience};
+use super::http::api::{ApiClient, ApiRequest, Patience, Pulse};
 use super::spec::ProviderSpec;
 use super::target::{self, AuthorizedTarget, Draft, Target};
 use super::throttle::{Reply, Signals};
@@ -53,6 +57,7 @@ struct Shared {
     signals: Signals,
     client: ApiClient,
     turns: Turns,
+    head_timeout: Duration,
     policy: CallPolicy,
     bounds: Bounds,
     answers: Option<Answers>,
@@ -98,6 +103,7 @@ impl ProviderApi {
             signals: Signals::new(spec),
             turns: Turns::new(provider, limits, clock.clone(), metrics.clone()),
             api,
+            head_timeout: patience.head,
             policy,
             bounds: Bounds { bytes: limits.max_decompressed_bytes, ratio: limits.max_decompression_ratio },
             answers: spec.api.cache.as_ref().map(|cache| Answers::new(provider, cache, metrics.clone())),
@@ -227,9 +233,10 @@ impl PreparedCall for Prepared {
         &self,
         credential: Credential<'_>,
         body: CallBody,
-        patience: Duration,
+        time: Allowance,
     ) -> Result<CallAnswer, Error> {
         let Shared { provider, turns, client, clock, .. } = &*self.shared;
+        let ends_at = time.left.map(|left| Instant::now() + left);
         let target = match &self.place {
             Place::Fixed(target) => target.clone(),
             Place::OfConnection(draft) => draft.target(credential.values())?,
@@ -248,7 +255,7 @@ impl PreparedCall for Prepared {
             self.shared.metrics.call_cached(provider.as_str(), "hit");
             return Ok(self.given(remembered, &authorized));
         }
-        let leave = turns.enter(credential.of(), &authorized.target().origin(), patience).await;
+        let leave = turns.enter(credential.of(), &authorized.target().origin(), time.turn).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;
@@ -262,7 +269,11 @@ impl PreparedCall for Prepared {
             let sent = {
                 // Also where the caller leaves meanwhile: the provider may do it all the same.
                 let _writing = Writing(self, &authorized);
-                client.send(ApiRequest { method, url, headers, body }).await
+                let pulse = Arc::new(Pulse::default());
+                let waiting = Waiting::new(&mut leave, &pulse, self.shared.head_timeout, ends_at);
+                let sent = client.send(ApiRequest { method, url, headers, body }, &pulse).await;
+                waiting.over();
+                sent
             };
             let response = match sent {
                 Ok(response) => response,

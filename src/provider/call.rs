@@ -160,13 +160,24 @@ impl Default for CallPolicy {
     }
 }
 
+/// The time that one attempt of a call has.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// How long it may wait for its turn.
+    pub turn: Duration,
+    /// How long until the whole call is over, by its caller's deadline or its entry's limit; `None`: it takes the time it
+    /// takes.
+    pub left: Option<Duration>,
+}
+
 /// A call that passed every rule. It knows where it goes; only the token is missing.
 #[async_trait]
 pub trait PreparedCall: Send + Sync {
     /// Whether it may be made more than once.
     fn repeatability(&self) -> Repeatability;
 
-    /// Makes the call once, waiting at most `patience` for its turn, and answers as soon as there is a head.
+    /// Makes the call once, and answers as soon as there is a head. Whoever drops it once its time is over says that the
+    /// provider did not answer in time; before, nothing.
     ///
     /// # Errors
     /// `Provider` with `Unavailable`, `RateLimited` or `CircuitOpen`: it was certainly not processed; with `Ambiguous`:
@@ -175,6 +186,6 @@ pub trait PreparedCall: Send + Sync {
         &self,
         credential: Credential<'_>,
         body: CallBody,
-        patience: Duration,
+        time: Allowance,
     ) -> Result<CallAnswer, Error>;
 }

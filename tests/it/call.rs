@@ -2,6 +2,7 @@
 
 mod cache;
 mod consent;
+mod deadline;
 mod decompression;
 mod host;
 mod http2;

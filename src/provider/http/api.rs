@@ -131,13 +131,14 @@ impl ApiClient {
         }
     }
 
-    /// Sends a request once, and answers with the head; the body follows as it comes.
+    /// Sends a request once, and answers with the head; the body follows as it comes. `pulse` was made for it, and tells
+    /// meanwhile how far it has come.
     pub(in crate::provider) async fn send(
         &self,
         request: ApiRequest,
+        pulse: &Arc<Pulse>,
     ) -> Result<http::Response<AnswerStream>, Error> {
         let client = self.client().ok_or(Error::Internal("no HTTP client could be made"))?;
-        let pulse = Arc::new(Pulse::default());
         let mut outgoing = client.request(request.method, request.url).headers(request.headers);
         match request.body {
             CallBody::Empty => pulse.done(),
@@ -147,9 +148,9 @@ impl ApiClient {
                 }
                 let whole = http_body_util::Full::new(bytes);
                 let whole = http_body_util::BodyExt::map_err(whole, |never| match never {});
-                outgoing = outgoing.body(self.paced(RequestStream::new(whole), &pulse));
+                outgoing = outgoing.body(self.paced(RequestStream::new(whole), pulse));
             }
-            CallBody::Stream(stream) => outgoing = outgoing.body(self.paced(stream, &pulse)),
+            CallBody::Stream(stream) => outgoing = outgoing.body(self.paced(stream, pulse)),
         }
         let mut sending = std::pin::pin!(outgoing.send());
         let response = loop {
@@ -236,7 +237,7 @@ fn lost(provider: &ProviderKey, cause: AmbiguousCause) -> Error {
 }
 
 /// How far a request's body has come, for whoever waits for the head of the answer.
-struct Pulse {
+pub(in crate::provider) struct Pulse {
     began: Instant,
     /// Milliseconds after `began`.
     beat: std::sync::atomic::AtomicU64,
@@ -276,7 +277,16 @@ impl Pulse {
         }
     }
 
-    fn beats(&self, waits_for_sender: bool) {
+    /// For how long the provider has said nothing; `None`: it is not its turn.
+    pub(in crate::provider) fn silence(&self) -> Option<Duration> {
+        let waits_for_sender = self.waits_for_sender.load(Ordering::Relaxed);
+        let is_its_turn = self.is_done.load(Ordering::Relaxed) || !waits_for_sender;
+        let beat = self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed));
+        is_its_turn.then(|| beat.elapsed())
+    }
+
+    /// A piece has gone out, or the next one has not come yet.
+    pub(in crate::provider) fn beats(&self, waits_for_sender: bool) {
         // Asked again while it waits: nothing has come since.
         if !waits_for_sender || !self.waits_for_sender.load(Ordering::Relaxed) {
             let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -287,7 +297,8 @@ impl Pulse {
         }
     }
 
-    fn done(&self) {
+    /// All of it has gone out.
+    pub(in crate::provider) fn done(&self) {
         self.beats(false);
         self.is_done.store(true, Ordering::Relaxed);
         self.changed.notify_one();

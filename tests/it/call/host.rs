@@ -57,7 +57,7 @@ async fn close_breaker(desk: &Desk) -> bool {
     admin.close_breaker(asked).await.unwrap().into_inner().was_resting
 }
 
-async fn shown(desk: &Desk) -> v1::ProviderApi {
+pub(super) async fn shown(desk: &Desk) -> v1::ProviderApi {
     let asked = v1::GetProviderRequest { provider: "sandbox".into() };
     let mut providers = ProviderServiceClient::new(desk.channel.clone());
     providers.get_provider(asked).await.unwrap().into_inner().provider.unwrap().api.unwrap()

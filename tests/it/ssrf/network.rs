@@ -16,7 +16,7 @@ use token_broker::connection::Credential;
 use token_broker::error::{Error, Mistake, Rule};
 use token_broker::provider::ProviderClient as _;
 use token_broker::provider::address::AddressPolicy;
-use token_broker::provider::call::{CallBody, Wanted};
+use token_broker::provider::call::{Allowance, CallBody, Wanted};
 use token_broker::provider::catalogue::ProviderEntry;
 use token_broker::provider::http::resolver::{GuardedResolver, Lookup};
 use token_broker::provider::http::{HttpClient, HttpSettings};
@@ -146,7 +146,8 @@ pub(super) async fn call(provider: &OAuthProvider, wanted: &Wanted) -> Result<u1
     let (id, token) = (connection(), token());
     let prepared = provider.prepare_call(&id, wanted)?;
     let credential = Credential::new(&id, &token);
-    Ok(prepared.send(credential, CallBody::Empty, Duration::from_secs(30)).await?.status)
+    let time = Allowance { turn: Duration::from_secs(30), left: None };
+    Ok(prepared.send(credential, CallBody::Empty, time).await?.status)
 }
 
 pub(super) fn get() -> Wanted {
