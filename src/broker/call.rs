@@ -101,13 +101,14 @@ impl Way {
     }
 
     /// The time that the next attempt has.
-    fn allowance(&self) -> Allowance {
+    fn allowance(&self, dice: u64) -> Allowance {
         let now = Instant::now();
         let ends_at = self.ends.map(|(ends_at, _)| ends_at);
         let over_at = self.deadline.into_iter().chain(ends_at).min();
         Allowance {
             turn: self.waits_until.saturating_duration_since(now),
             left: over_at.map(|over_at| over_at.saturating_duration_since(now)),
+            dice,
         }
     }
 
@@ -243,7 +244,7 @@ impl Broker {
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
             let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
-            let sending = way.prepared.send(credential, body, way.allowance());
+            let sending = way.prepared.send(credential, body, way.allowance(self.dice()));
             let sent = in_time(way.ends, &way.id, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,
@@ -331,8 +332,10 @@ impl Broker {
             return false;
         }
         let pause = match wait {
-            // With a little jitter on top: those who were told the same do not come back as one.
-            Some(wait) => wait + retry::pause(way.policy.pause, 1, self.dice()),
+            Some(wait) => {
+                let left = way.waits_until.saturating_duration_since(Instant::now());
+                retry::asked(wait, way.policy.pause, left, self.dice())
+            }
             None => retry::pause(way.policy.pause, way.repeats + 1, self.dice()),
         };
         if !way.waits(pause) || !self.calls.budget(&way.id.provider, RetryBudget::spend) {

@@ -255,7 +255,7 @@ impl PreparedCall for Prepared {
             self.shared.metrics.call_cached(provider.as_str(), "hit");
             return Ok(self.given(remembered, &authorized));
         }
-        let leave = turns.enter(credential.of(), &authorized.target().origin(), time.turn).await;
+        let leave = turns.enter(credential.of(), &authorized.target().origin(), time).await;
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;

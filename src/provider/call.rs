@@ -168,6 +168,8 @@ pub struct Allowance {
     /// How long until the whole call is over, by its caller's deadline or its entry's limit; `None`: it takes the time it
     /// takes.
     pub left: Option<Duration>,
+    /// At random: where it goes on in a span over which several are spread that waited for the same moment.
+    pub dice: u64,
 }
 
 /// A call that passed every rule. It knows where it goes; only the token is missing.

@@ -23,6 +23,14 @@ pub(super) fn pause(first: Duration, made: u32, dice: u64) -> Duration {
     Duration::from_millis(dice % millis.saturating_add(1))
 }
 
+/// The pause where the provider said how long to wait. Those who were told the same do not come back as one: on top comes
+/// anything up to a tenth of it, or up to `first` where that is more, but no more than half of what is `left` to the caller
+/// after it.
+pub(super) fn asked(wait: Duration, first: Duration, left: Duration, dice: u64) -> Duration {
+    let spread = first.max(wait / 10).min(left.saturating_sub(wait) / 2);
+    wait + pause(spread, 1, dice)
+}
+
 /// How many repetitions a provider may still get. A fifth of the first attempts, and ten in reserve: where everything
 /// fails, trying again makes it worse.
 #[derive(Debug)]
@@ -60,6 +68,21 @@ mod tests {
             assert_eq!(longest, Some(Duration::from_millis(ceiling)), "{made}");
         }
         assert_eq!(pause(first, 1, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_kept_and_its_end_is_spread_as_far_as_there_is_time() {
+        let (first, second) = (Duration::from_millis(200), Duration::from_secs(1));
+        for (wait, left, most) in [
+            (60 * second, 3600 * second, 66 * second),
+            (second, 60 * second, second + first),
+            (60 * second, 62 * second, 61 * second),
+            (60 * second, 30 * second, 60 * second),
+            (3600 * second, 9000 * second, 3610 * second),
+        ] {
+            let drawn = || (0..20_000).map(|dice| asked(wait, first, left, dice));
+            assert_eq!((drawn().min(), drawn().max()), (Some(wait), Some(most)), "{wait:?} {left:?}");
+        }
     }
 
     #[test]

@@ -62,6 +62,7 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
     use crate::connection::{ConnectionId, ProviderKey};
+    use crate::provider::call::Allowance;
     use crate::provider::health::BreakerState;
     use crate::provider::spec::limit::CallLimits;
     use crate::provider::spec::restraint::{Breaker, BreakerFigures};
@@ -78,7 +79,8 @@ mod tests {
         let provider = ProviderKey::parse("p").unwrap();
         let turns = Turns::new(&provider, &limits, clock, Arc::new(Metrics::default()));
         let id = ConnectionId::parse(String::new(), "p".into(), "c".into()).unwrap();
-        let mut leave = turns.enter(&id, &"api.example:443".into(), SECOND).await.unwrap();
+        let time = Allowance { turn: SECOND, left: None, dice: 0 };
+        let mut leave = turns.enter(&id, &"api.example:443".into(), time).await.unwrap();
         let ends_at = seconds.map(|seconds| Instant::now() + seconds * SECOND);
         let waiting = Waiting::new(&mut leave, pulse, 12 * SECOND, ends_at);
         tokio::time::sleep(dropped_after).await;

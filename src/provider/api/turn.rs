@@ -17,6 +17,7 @@ use crate::connection::{ConnectionId, ProviderKey};
 use crate::error::{ProviderError, Reason};
 use crate::provider::breaker;
 use crate::provider::budget::Purse;
+use crate::provider::call::Allowance;
 use crate::provider::health::{ApiHealth, ApiQuota};
 use crate::provider::spec::limit::CallLimits;
 use crate::provider::throttle::Quota;
@@ -24,6 +25,12 @@ use crate::telemetry::Metrics;
 
 /// Lanes kept of connections that call nothing at the moment.
 const MOST_LANES: usize = 10_000;
+
+/// Over which part of a pause those who waited for its end are spread, and over how long at least and at most: as one crowd
+/// they would earn the next pause, and one after the other they find out sooner that there is one.
+const SPREAD: u32 = 10;
+const SHORTEST_SPREAD: Duration = Duration::from_millis(100);
+const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 
 /// The pause where a provider asks for one and does not say how long.
 const UNSAID: Duration = Duration::from_secs(1);
@@ -50,8 +57,16 @@ struct State {
 struct Lane {
     places: Arc<Semaphore>,
     purse: Option<Purse>,
-    rests_until: Option<Instant>,
+    rest: Option<Rest>,
     quota: Option<(Quota, Timestamp)>,
+}
+
+/// A pause that the provider asked for.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    /// Over how long after it those are spread who waited for its end.
+    spread: Duration,
 }
 
 /// What a call says about the host that it went to.
@@ -95,14 +110,14 @@ impl Turns {
         Self(Arc::new(Shared { provider, limits, clock, state }))
     }
 
-    /// Waits for a turn to call `host`, at most for `patience`.
+    /// Waits for a turn to call `host`.
     pub(super) async fn enter(
         &self,
         connection: &ConnectionId,
         host: &Arc<str>,
-        patience: Duration,
+        time: Allowance,
     ) -> Result<Leave, ProviderError> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + time.turn;
         let places = {
             let mut state = self.0.state();
             state.hosts.check(host, Instant::now())?;
@@ -113,12 +128,12 @@ impl Turns {
             Ok(Err(_)) | Err(_) => return Err(ProviderError::RateLimited { retry_after: Some(UNSAID) }),
         };
         loop {
-            let better = {
+            let (opens_at, spread) = {
                 let mut state = self.0.state();
                 let now = Instant::now();
                 let lane = state.lane(connection, &self.0.limits);
-                match lane.opens_at(now) {
-                    Some(opens_at) => opens_at,
+                match lane.opens(now) {
+                    Some(opens) => opens,
                     None => {
                         let pass = state.hosts.ask(host, now)?;
                         if let Some(purse) = &mut state.lane(connection, &self.0.limits).purse {
@@ -136,18 +151,19 @@ impl Turns {
                     }
                 }
             };
-            if better >= until {
-                let retry_after = Some(better.saturating_duration_since(Instant::now()));
+            let Some(room) = until.checked_duration_since(opens_at).filter(|room| !room.is_zero()) else {
+                let retry_after = Some(opens_at.saturating_duration_since(Instant::now()));
                 return Err(ProviderError::RateLimited { retry_after });
-            }
-            sleep_until(better).await;
+            };
+            // Half of what time is left after it is for the call itself.
+            sleep_until(opens_at + part(spread.min(room / 2), time.dice)).await;
         }
     }
 
     pub(super) fn close(&self) {
         let mut state = self.0.state();
         state.hosts.close();
-        state.lanes.values_mut().for_each(|lane| lane.rests_until = None);
+        state.lanes.values_mut().for_each(|lane| lane.rest = None);
     }
 
     pub(super) fn health(&self) -> ApiHealth {
@@ -156,7 +172,7 @@ impl Turns {
         let quotas = state.lanes.values().filter_map(|lane| lane.quota);
         let scarcest =
             quotas.filter(|(quota, _)| quota.remaining.is_some()).min_by_key(|(quota, _)| quota.remaining);
-        let pausing = state.lanes.values().filter(|lane| lane.rests_until.is_some_and(|until| until > now));
+        let pausing = state.lanes.values().filter(|lane| lane.rest.is_some_and(|rest| rest.until > now));
         let pausing = u32::try_from(pausing.count()).unwrap_or(u32::MAX);
         ApiHealth {
             last_failure: state.last_failure,
@@ -193,16 +209,17 @@ impl Lane {
         Self {
             places: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
             purse: limits.budget.map(|window| Purse::new(window.count, window.per.duration())),
-            rests_until: None,
+            rest: None,
             quota: None,
         }
     }
 
-    /// When the next call may leave; `None`: now.
-    fn opens_at(&mut self, now: Instant) -> Option<Instant> {
-        let rest = self.rests_until.filter(|until| *until > now);
+    /// When the next call may leave, and over how long after that those are spread who wait for it; `None`: now. What the
+    /// budget lets go it counts one by one.
+    fn opens(&mut self, now: Instant) -> Option<(Instant, Duration)> {
+        let rest = self.rest.filter(|rest| rest.until > now).map(|rest| (rest.until, rest.spread));
         let purse = self.purse.as_mut().map(|purse| purse.when(1, now)).filter(|at| *at > now);
-        rest.max(purse)
+        rest.max(purse.map(|at| (at, Duration::ZERO)))
     }
 
     /// Whether nothing is lost with it.
@@ -211,8 +228,20 @@ impl Lane {
         let is_full = self.purse.as_mut().zip(limits.budget).is_none_or(|(purse, window)| {
             purse.left(now) >= usize::try_from(window.count).unwrap_or(usize::MAX)
         });
-        is_free && is_full && self.rests_until.is_none_or(|until| until <= now)
+        is_free && is_full && self.rest.is_none_or(|rest| rest.until <= now)
     }
+}
+
+impl Rest {
+    fn of(wait: Duration, now: Instant) -> Self {
+        Self { until: now + wait, spread: (wait / SPREAD).clamp(SHORTEST_SPREAD, LONGEST_SPREAD) }
+    }
+}
+
+/// Some part of a span, as the dice fall.
+fn part(span: Duration, dice: u64) -> Duration {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(dice % millis.saturating_add(1))
 }
 
 impl Leave {
@@ -252,9 +281,11 @@ impl Leave {
                 breaker::Verdict::Failure(*rest)
             }
             Verdict::Throttled(wait) => {
-                let until = now + wait.unwrap_or(UNSAID);
+                let rest = Rest::of(wait.unwrap_or(UNSAID), now);
                 let lane = state.lane(&self.connection, &self.turns.limits);
-                lane.rests_until = lane.rests_until.max(Some(until));
+                if lane.rest.is_none_or(|known| known.until < rest.until) {
+                    lane.rest = Some(rest);
+                }
                 // It answers: what it said is about one connection.
                 breaker::Verdict::Success
             }

@@ -146,7 +146,7 @@ pub(super) async fn call(provider: &OAuthProvider, wanted: &Wanted) -> Result<u1
     let (id, token) = (connection(), token());
     let prepared = provider.prepare_call(&id, wanted)?;
     let credential = Credential::new(&id, &token);
-    let time = Allowance { turn: Duration::from_secs(30), left: None };
+    let time = Allowance { turn: Duration::from_secs(30), left: None, dice: 0 };
     Ok(prepared.send(credential, CallBody::Empty, time).await?.status)
 }
 

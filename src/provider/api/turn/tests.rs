@@ -8,8 +8,13 @@ use crate::provider::spec::lifecycle::Window;
 use crate::provider::spec::restraint::BreakerFigures;
 use crate::provider::spec::span::Span;
 
-const PATIENT: Duration = Duration::from_secs(3600);
+const PATIENT: Allowance = within(Duration::from_secs(3600));
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Patience of that length, and dice that never fall otherwise.
+const fn within(turn: Duration) -> Allowance {
+    Allowance { turn, left: None, dice: 0 }
+}
 
 fn turns(limits: CallLimits) -> Turns {
     let key = ProviderKey::parse("p").unwrap();
@@ -75,9 +80,9 @@ async fn so_many_calls_of_a_connection_are_under_way_and_others_are_not_held_up(
     let turns = turns(CallLimits { max_parallel: 2, ..CallLimits::default() });
     let first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
     let _second = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
-    let refused = turns.enter(&id("a"), &host(), SECOND).await.err();
+    let refused = turns.enter(&id("a"), &host(), within(SECOND)).await.err();
     assert!(matches!(refused, Some(ProviderError::RateLimited { .. })));
-    turns.enter(&id("b"), &host(), SECOND).await.unwrap();
+    turns.enter(&id("b"), &host(), within(SECOND)).await.unwrap();
     let (a, host) = (id("a"), host());
     let mut third = std::pin::pin!(turns.enter(&a, &host, PATIENT));
     assert!(futures_util::poll!(&mut third).is_pending());
@@ -94,8 +99,8 @@ async fn a_budget_is_kept_for_each_connection() {
         drop(turns.enter(&id("a"), &host(), PATIENT).await.unwrap());
     }
     assert_eq!(began.elapsed(), 10 * SECOND);
-    drop(turns.enter(&id("b"), &host(), Duration::ZERO).await.unwrap());
-    let refused = turns.enter(&id("a"), &host(), SECOND).await.err();
+    drop(turns.enter(&id("b"), &host(), within(Duration::ZERO)).await.unwrap());
+    let refused = turns.enter(&id("a"), &host(), within(SECOND)).await.err();
     let wait = refused.and_then(|error| error.retry_after()).unwrap();
     assert_eq!(wait, 10 * SECOND);
 }
@@ -104,12 +109,63 @@ async fn a_budget_is_kept_for_each_connection() {
 async fn a_pause_that_the_api_asks_for_holds_one_connection() {
     let turns = turns(CallLimits::default());
     turns.enter(&id("a"), &host(), PATIENT).await.unwrap().settle(Verdict::Throttled(Some(60 * SECOND)));
-    let refused = turns.enter(&id("a"), &host(), 59 * SECOND).await.err().unwrap();
+    let refused = turns.enter(&id("a"), &host(), within(59 * SECOND)).await.err().unwrap();
     assert_eq!(refused.retry_after(), Some(60 * SECOND));
-    turns.enter(&id("b"), &host(), Duration::ZERO).await.unwrap();
+    turns.enter(&id("b"), &host(), within(Duration::ZERO)).await.unwrap();
     let began = Instant::now();
     turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
     assert_eq!(began.elapsed(), 60 * SECOND);
+}
+
+/// So many calls of one connection that wait for the end of a pause of 60 s, each with other dice: after how long each has
+/// its turn. The first one to have it is told to pause again if `again`.
+async fn waited(calls: u64, patience: Duration, again: Option<Duration>) -> Vec<Duration> {
+    let turns = turns(CallLimits::default());
+    let first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
+    first.throttled(60 * SECOND);
+    let (began, again) = (Instant::now(), std::sync::Mutex::new(again));
+    let calls = (0..calls).map(|n| {
+        let (turns, again) = (&turns, &again);
+        async move {
+            let time = Allowance { dice: n * 997, ..within(patience) };
+            let leave = turns.enter(&id("a"), &host(), time).await.unwrap();
+            let waited = began.elapsed();
+            if let Some(wait) = again.lock().unwrap().take() {
+                leave.throttled(wait);
+            }
+            waited
+        }
+    });
+    let mut waited = futures_util::future::join_all(calls).await;
+    waited.sort();
+    waited
+}
+
+impl Leave {
+    fn throttled(mut self, wait: Duration) {
+        self.settle(Verdict::Throttled(Some(wait)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_the_end_of_a_pause_do_not_go_on_as_one() {
+    let waited = waited(20, Duration::from_secs(3600), None).await;
+    assert!(waited[0] >= 60 * SECOND && waited[19] <= 66 * SECOND, "{waited:?}");
+    let moments: std::collections::BTreeSet<_> = waited.iter().collect();
+    assert_eq!(moments.len(), 20, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_little_time_after_a_pause_goes_on_in_the_first_half_of_it() {
+    let waited = waited(20, 62 * SECOND, None).await;
+    assert!(waited[0] >= 60 * SECOND && waited[19] <= 61 * SECOND, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_to_go_on_who_is_told_to_pause_again_keeps_the_others_back() {
+    let waited = waited(20, Duration::from_secs(3600), Some(30 * SECOND)).await;
+    assert!(waited[0] < 66 * SECOND, "{waited:?}");
+    assert!(waited[1] >= 90 * SECOND, "{waited:?}");
 }
 
 #[tokio::test]
