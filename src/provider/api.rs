@@ -300,6 +300,14 @@ impl PreparedCall for Prepared {
                 }
                 return self.read(response, credential, leave, recall, &authorized).await;
             }
+            // What was sent counts, and what is sent next has to be allowed as well.
+            leave.answered(response.status().as_u16());
+            drop(response);
+            if let Err(error) = leave.again().await {
+                leave.settle(Verdict::Works);
+                return Err(Error::Provider { provider: provider.clone(), error });
+            }
+            leave.used(&self.shared.metrics);
             body = CallBody::Empty;
         }
     }

@@ -88,6 +88,11 @@ pub(super) struct Leave {
     connection: ConnectionId,
     pass: Option<HostPass>,
     _place: OwnedSemaphorePermit,
+    /// Until when it waits for a turn, and how its dice fell.
+    until: Instant,
+    dice: u64,
+    /// Whether the budget holds a request of it to be under way.
+    is_counted: bool,
     counts: Option<Arc<Metrics>>,
     status: Option<u16>,
 }
@@ -127,37 +132,21 @@ impl Turns {
             Ok(Ok(place)) => place,
             Ok(Err(_)) | Err(_) => return Err(ProviderError::RateLimited { retry_after: Some(UNSAID) }),
         };
-        loop {
-            let (opens_at, spread) = {
-                let mut state = self.0.state();
-                let now = Instant::now();
-                let lane = state.lane(connection, &self.0.limits);
-                match lane.opens(now) {
-                    Some(opens) => opens,
-                    None => {
-                        let pass = state.hosts.ask(host, now)?;
-                        if let Some(purse) = &mut state.lane(connection, &self.0.limits).purse {
-                            purse.take();
-                        }
-                        state.under_way += 1;
-                        return Ok(Leave {
-                            turns: self.0.clone(),
-                            connection: connection.clone(),
-                            pass: Some(pass),
-                            _place: place,
-                            counts: None,
-                            status: None,
-                        });
-                    }
-                }
-            };
-            let Some(room) = until.checked_duration_since(opens_at).filter(|room| !room.is_zero()) else {
-                let retry_after = Some(opens_at.saturating_duration_since(Instant::now()));
-                return Err(ProviderError::RateLimited { retry_after });
-            };
-            // Half of what time is left after it is for the call itself.
-            sleep_until(opens_at + part(spread.min(room / 2), time.dice)).await;
-        }
+        let shared = &self.0;
+        let pass =
+            shared.begun(connection, until, time.dice, |state, now| state.hosts.ask(host, now)).await?;
+        shared.state().under_way += 1;
+        Ok(Leave {
+            turns: shared.clone(),
+            connection: connection.clone(),
+            pass: Some(pass),
+            _place: place,
+            until,
+            dice: time.dice,
+            is_counted: true,
+            counts: None,
+            status: None,
+        })
     }
 
     pub(super) fn close(&self) {
@@ -190,6 +179,38 @@ impl Turns {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a connection may send one more request, does what that takes, and counts it.
+    async fn begun<T>(
+        &self,
+        connection: &ConnectionId,
+        until: Instant,
+        dice: u64,
+        begin: impl Fn(&mut State, Instant) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        loop {
+            let (opens_at, spread) = {
+                let mut state = self.state();
+                let now = Instant::now();
+                match state.lane(connection, &self.limits).opens(now) {
+                    Some(opens) => opens,
+                    None => {
+                        let begun = begin(&mut state, now)?;
+                        if let Some(purse) = &mut state.lane(connection, &self.limits).purse {
+                            purse.take();
+                        }
+                        return Ok(begun);
+                    }
+                }
+            };
+            let Some(room) = until.checked_duration_since(opens_at).filter(|room| !room.is_zero()) else {
+                let retry_after = Some(opens_at.saturating_duration_since(Instant::now()));
+                return Err(ProviderError::RateLimited { retry_after });
+            };
+            // Half of what time is left after it is for the call itself.
+            sleep_until(opens_at + part(spread.min(room / 2), dice)).await;
+        }
     }
 }
 
@@ -250,6 +271,14 @@ impl Leave {
         self.counts = Some(metrics.clone());
     }
 
+    /// The call goes on with one more request, such as a redirect that is followed: waits for its turn as the first did.
+    pub(super) async fn again(&mut self) -> Result<(), ProviderError> {
+        self.spend();
+        self.turns.begun(&self.connection, self.until, self.dice, |_, _| Ok(())).await?;
+        self.is_counted = true;
+        Ok(())
+    }
+
     /// A head has come.
     pub(super) fn answered(&mut self, status: u16) {
         self.status = Some(status);
@@ -294,6 +323,16 @@ impl Leave {
         state.hosts.settle(&pass, for_breaker, failure, now);
     }
 
+    /// The request that was under way is over, for the budget.
+    fn spend(&mut self) {
+        if !std::mem::take(&mut self.is_counted) {
+            return;
+        }
+        if let Some(purse) = &mut self.turns.state().lane(&self.connection, &self.turns.limits).purse {
+            purse.spend(Instant::now());
+        }
+    }
+
     fn count(&mut self) {
         if let Some(metrics) = self.counts.take() {
             metrics.provider_requested(self.turns.provider.as_str(), "api", self.status);
@@ -305,12 +344,9 @@ impl Drop for Leave {
     fn drop(&mut self) {
         self.settle(Verdict::Nothing);
         self.count();
-        let now = Instant::now();
+        self.spend();
         let mut state = self.turns.state();
         state.under_way = state.under_way.saturating_sub(1);
-        if let Some(purse) = &mut state.lane(&self.connection, &self.turns.limits).purse {
-            purse.spend(now);
-        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct CallLimits {
     pub max_decompression_ratio: u32,
     /// Calls under way at a time, for each connection. Further ones wait for their turn.
     pub max_parallel: u32,
-    /// Calls within any span of that length, for each connection.
+    /// Requests within any span of that length, for each connection: calls, repetitions, and redirects that are followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Window>,
     /// When a host of the API is left alone after failures, each by itself; apart from the token endpoint's, so that an API

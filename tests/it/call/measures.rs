@@ -116,6 +116,25 @@ async fn what_is_left_of_a_quota_is_shown() {
 }
 
 #[tokio::test]
+async fn a_redirect_that_is_followed_is_one_more_request_of_the_budget() {
+    let desk = Desk::with(", api: {limits: {budget: {count: 3, per: 10m}}}").await;
+    let followed = |path: &str| {
+        let mut request =
+            tonic::Request::new(v1::CallProviderRequest { follow_redirects: true, ..get(path) });
+        request.set_timeout(Duration::from_secs(30));
+        request
+    };
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::redirect(302, "/api/near"));
+    assert_eq!(desk.client().call_provider(followed("/a")).await.unwrap().into_inner().status, 200);
+    // One is left: it goes to the redirect, and where that leads is not asked.
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::redirect(302, "/api/near"));
+    let status = desk.client().call_provider(followed("/b")).await.unwrap_err();
+    assert_eq!(reason(&status), "PROVIDER_RATE_LIMITED");
+    assert_eq!(desk.calls().len(), 3);
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn a_500_opens_the_breaker_and_what_is_an_answer_does_not() {
     for (status, opens) in [(500, true), (504, true), (501, false), (404, false)] {
         let desk = Desk::with(", api: {limits: {breaker: {failures: 3, open: 10m}}}").await;

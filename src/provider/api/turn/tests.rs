@@ -106,6 +106,26 @@ async fn a_budget_is_kept_for_each_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_request_of_a_call_is_counted_and_waits_for_its_turn() {
+    let budget = Some(Window { count: 2, per: Span::from_secs(10) });
+    let turns = turns(CallLimits { budget, ..CallLimits::default() });
+    let began = Instant::now();
+    let mut leave = turns.enter(&id("a"), &host(), within(11 * SECOND)).await.unwrap();
+    leave.again().await.unwrap();
+    leave.again().await.unwrap();
+    assert_eq!(began.elapsed(), 10 * SECOND);
+    leave.again().await.unwrap();
+    let refused = leave.again().await.unwrap_err();
+    assert_eq!(refused.retry_after(), Some(10 * SECOND));
+    drop(leave);
+    tokio::time::sleep(10 * SECOND).await;
+    // What was refused was not counted.
+    for _ in 0..2 {
+        drop(turns.enter(&id("a"), &host(), within(Duration::ZERO)).await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_that_the_api_asks_for_holds_one_connection() {
     let turns = turns(CallLimits::default());
     turns.enter(&id("a"), &host(), PATIENT).await.unwrap().settle(Verdict::Throttled(Some(60 * SECOND)));
@@ -123,7 +143,7 @@ async fn waited(calls: u64, patience: Duration, again: Option<Duration>) -> Vec<
     let turns = turns(CallLimits::default());
     let first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
     first.throttled(60 * SECOND);
-    let (began, again) = (Instant::now(), std::sync::Mutex::new(again));
+    let (began, again) = (Instant::now(), Mutex::new(again));
     let calls = (0..calls).map(|n| {
         let (turns, again) = (&turns, &again);
         async move {
