@@ -370,7 +370,11 @@ impl Prepared {
         let status = head.status.as_u16();
         leave.answered(status);
         let (beginning, body) = if shared.signals.reads_body_of(status) {
-            peeked(body, LOOKED_AT).await
+            let (beginning, body) = peeked(body, LOOKED_AT).await;
+            // A body that is still coded passes as it came; what it says is read from a copy.
+            let said =
+                coding::read_ahead(&head, beginning.clone(), LOOKED_AT, shared.bounds, &shared.provider);
+            (said.await.unwrap_or(beginning), body)
         } else {
             (bytes::Bytes::new(), body)
         };

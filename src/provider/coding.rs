@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::response::Parts;
 use http::{HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 
 use self::inflate::{Decoder, Inflated};
 use super::call::AnswerStream;
@@ -38,20 +39,48 @@ pub(in crate::provider) fn decoded(
     bounds: Bounds,
     provider: &ProviderKey,
 ) -> AnswerStream {
-    let has_whole = !matches!(
-        head.status,
-        StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
-    );
-    let mut codings = head.headers.get_all(CONTENT_ENCODING).iter();
-    let (Some(coding), None, true) = (codings.next(), codings.next(), has_whole) else { return body };
-    let decoder = match coding.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
-        b"gzip" | b"x-gzip" => Decoder::gzip(),
-        b"deflate" => Decoder::deflate(),
-        _ => return body,
-    };
+    let Some(decoder) = decoder(head) else { return body };
     head.headers.remove(CONTENT_ENCODING);
     head.headers.remove(CONTENT_LENGTH);
     AnswerStream::new(Inflated::new(body, decoder, bounds, provider.clone()))
+}
+
+/// What the beginning of a coded body says, for us to read while the body itself passes as it came: up to `most` bytes, and
+/// what there is of them where it is cut off, broken, or swells beyond its bounds. `None`: it is in no coding that we know.
+pub(in crate::provider) async fn read_ahead(
+    head: &Parts,
+    beginning: Bytes,
+    most: usize,
+    bounds: Bounds,
+    provider: &ProviderKey,
+) -> Option<Bytes> {
+    let decoder = decoder(head)?;
+    let coded = AnswerStream::new(Full::new(beginning).map_err(|never| match never {}));
+    let mut body = Inflated::new(coded, decoder, bounds, provider.clone());
+    let mut said = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        if said.len() >= most {
+            said.truncate(most);
+            break;
+        }
+    }
+    Some(said.freeze())
+}
+
+/// A decoder for the body of an answer, where it is in one coding that we know and there as a whole.
+fn decoder(head: &Parts) -> Option<Decoder> {
+    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        return None;
+    }
+    let mut codings = head.headers.get_all(CONTENT_ENCODING).iter();
+    let (Some(coding), None) = (codings.next(), codings.next()) else { return None };
+    match coding.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
+        b"gzip" | b"x-gzip" => Some(Decoder::gzip()),
+        b"deflate" => Some(Decoder::deflate()),
+        _ => None,
+    }
 }
 
 /// Bytes that came and were not read yet.

@@ -156,3 +156,44 @@ async fn an_answer_ends_where_it_swells_too_much() {
     let (_, body) = decode(200, "gzip", &small, small.len(), by_ratio);
     assert_eq!(read(body).await.unwrap().0.len(), 1024 * 1024, "small answers are not judged");
 }
+
+/// What is read of the beginning of a body.
+async fn said(status: u16, coding: &str, beginning: Vec<u8>, bounds: Bounds) -> Option<Bytes> {
+    let (head, _) = answer(status, coding, b"", 1);
+    let provider = ProviderKey::parse("acme").unwrap();
+    read_ahead(&head, beginning.into(), 64 * 1024, bounds, &provider).await
+}
+
+#[tokio::test]
+async fn what_a_coded_body_says_is_read_whatever_its_coding() {
+    let json = br#"{"error":"slow_down"}"#;
+    for (coding, body) in [
+        ("gzip", gzip(json)),
+        ("x-gzip", gzip(json)),
+        ("GZIP", gzip(json)),
+        ("deflate", zlib(json)),
+        ("deflate", raw(json)),
+    ] {
+        assert_eq!(said(400, coding, body, WIDE).await.unwrap(), &json[..], "{coding}");
+    }
+    for coding in ["br", "zstd", "identity", "gzip, gzip"] {
+        assert_eq!(said(400, coding, gzip(json), WIDE).await, None, "{coding}");
+    }
+    assert_eq!(said(206, "gzip", gzip(json), WIDE).await, None, "a part of a whole");
+    assert_eq!(said(400, "gzip", json.to_vec(), WIDE).await.unwrap(), "", "it is not what it says");
+}
+
+#[tokio::test]
+async fn however_far_a_coded_body_swells_so_much_of_it_is_read() {
+    let bomb = gzip(&vec![b'0'; 64 << 20]);
+    assert!(bomb.len() < 70_000);
+    assert_eq!(said(400, "gzip", bomb.clone(), WIDE).await.unwrap().len(), 64 * 1024);
+    let narrow = Bounds { bytes: 1000, ..WIDE };
+    assert!(said(400, "gzip", bomb, narrow).await.unwrap().len() <= 1000);
+    // The beginning of a longer one.
+    let long = text(400_000);
+    let mut cut = gzip(&long);
+    cut.truncate(20_000);
+    let read = said(400, "gzip", cut, WIDE).await.unwrap();
+    assert!(read.len() > 20_000 && long.starts_with(&read), "{}", read.len());
+}

@@ -1,6 +1,7 @@
 //! Answers that come compressed: as they are, or undone where the caller asks.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -49,6 +50,48 @@ async fn an_answer_is_decompressed_where_asked_and_nowhere_else() {
     let (head, streamed) = read(&desk, v1::CallHead { decompress: true, ..head() }).await.unwrap();
     assert_eq!(streamed, body);
     assert!(!has_field(&head.headers, "content-encoding"));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_compressed_body_says_to_the_broker_is_heard_and_the_bytes_pass_as_they_came() {
+    let entry = ", rate: {throttled: [{status: [400], path: /error/code, matches: slow_down}, \
+         {status: [403], matches: quota exceeded}]}, \
+         errors: [{at: api, status: [400], path: /error/code, is: [token_expired], means: token_bad}]";
+    let desk = Desk::with(entry).await;
+    let fault = |status: u16, body: &[u8]| {
+        Fault::status(status).body("application/json", gzip(body)).header(CONTENT_ENCODING, "gzip")
+    };
+    let script = desk.whole.sandbox.script();
+    let no_retry = Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 });
+
+    script.next(Endpoint::Echo, fault(400, br#"{"error":{"code":"token_expired"}}"#));
+    let answer = desk.call(get("/x")).await.unwrap();
+    assert_eq!((answer.status, answer.attempts), (200, 2), "the token is renewed");
+
+    let unheard = br#"{"error":{"code":"something_else"}}"#;
+    script.next(Endpoint::Echo, fault(400, unheard));
+    let answer = desk.call(get("/x")).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_ref()), (400, gzip(unheard).as_slice()));
+    assert!(answer.headers.contains(&header("content-encoding", "gzip")));
+
+    for (status, body) in
+        [(400, &br#"{"error":{"code":"slow_down"}}"#[..]), (403, b"your daily quota exceeded, sorry")]
+    {
+        let slow = fault(status, body).retry_after(Duration::from_secs(60));
+        // Each at a connection of its own: the pause is kept for those who call next.
+        let connection = format!("user-{status}");
+        desk.connect(&connection).await;
+        let call =
+            || v1::CallProviderRequest { connection: connection.clone(), retry: no_retry, ..get("/x") };
+        script.next(Endpoint::Echo, slow);
+        let answer = desk.call(call()).await.unwrap();
+        assert_eq!((u32::from(status), answer.body.as_ref()), (answer.status, gzip(body).as_slice()));
+        let mut hurried = tonic::Request::new(call());
+        hurried.set_timeout(Duration::from_secs(30));
+        let held_back = desk.client().call_provider(hurried).await.unwrap_err();
+        assert_eq!(reason(&held_back), "PROVIDER_RATE_LIMITED");
+    }
     desk.stop().await;
 }
 
