@@ -115,6 +115,9 @@ pub trait ProviderClient: Send + Sync {
     /// Closes every circuit breaker and forgets every rest that the provider asked for: an operator knows better.
     fn close_breaker(&self) {}
 
+    /// An access token was refused at this age, before its end, and its grant brought another.
+    fn saw_token_refused(&self, _age: Duration) {}
+
     /// Revokes a grant in the provider's own way (RFC 7009: the refresh token first).
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError>;
 

@@ -64,6 +64,15 @@ pub(super) enum Settled {
     Superseded,
 }
 
+/// At what age the token was refused that this refresh is to replace, where it should have lived on. How old one is that
+/// was imported nobody knows.
+fn refused_early(begun: &Connection, demand: &Demand, now: Timestamp) -> Option<Duration> {
+    let access = begun.tokens.as_ref()?.access.as_ref()?;
+    let is_ours = begun.profile.consented_at.is_some() || begun.profile.refreshed_at.is_some();
+    let is_early = is_ours && demand.refuses(Some(access)) && access.lives_for(Duration::ZERO, now);
+    is_early.then(|| now.since(access.issued_at))
+}
+
 impl Broker {
     /// One request, with the leave that `admission` is.
     pub(super) async fn attempt(
@@ -90,8 +99,8 @@ impl Broker {
         if latest.duration_since(Instant::now()) < reuse.token_timeout / 4 {
             return Err(self.give_up(id, attempt).await);
         }
-        let started = Instant::now();
-        let deadline = latest.min(started + attempt.patience(&reuse, self.clock.now()));
+        let (started, asked_at) = (Instant::now(), self.clock.now());
+        let deadline = latest.min(started + attempt.patience(&reuse, asked_at));
         let outcome = match timeout_at(deadline, provider.refresh(admission, refresh)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }),
@@ -99,6 +108,12 @@ impl Broker {
         failpoint::hit("refresh.send.after").await;
         self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        // Only a grant that lives tells of its tokens: where it is over, so are they.
+        if let Some(age) = refused_early(&begun, demand, asked_at)
+            && outcome.is_ok()
+        {
+            provider.saw_token_refused(age);
+        }
         let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {
             Ok(issued) => self.land(provider, begun, attempt, issued).await,

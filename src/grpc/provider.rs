@@ -160,6 +160,8 @@ fn learned(learned: Learned) -> v1::ProviderLearned {
         longest_grace: learned.longest_grace.and_then(|span| span.try_into().ok()),
         reuse_refused: learned.reuse_refused,
         shortest_refusal: learned.shortest_refusal.and_then(|span| span.try_into().ok()),
+        early_ends: learned.early_ends,
+        earliest_end: learned.earliest_end.and_then(|span| span.try_into().ok()),
         contradictions: learned.contradictions.into_iter().map(|seen| seen.as_str().to_owned()).collect(),
     }
 }

@@ -116,8 +116,12 @@ pub struct Learned {
     pub early_same: u64,
     /// Refreshes while the access token lived that gave another one.
     pub early_new: u64,
-    /// Lifetimes of access tokens.
+    /// Lifetimes of access tokens, as replies say them.
     pub access_life: Option<Spread>,
+    /// Access tokens that were refused before their end though their grants lived.
+    pub early_ends: u64,
+    /// The least age of one of those.
+    pub earliest_end: Option<Duration>,
     /// Lifetimes of refresh tokens, where replies say them.
     pub refresh_life: Option<Spread>,
     /// Spent refresh tokens that were taken again.

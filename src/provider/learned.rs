@@ -87,6 +87,14 @@ impl Learner {
         }
     }
 
+    /// An access token was refused at this age, before its end, and its grant brought another.
+    pub(in crate::provider) fn refused_early(&self, age: Duration) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.facts.early_ends += 1;
+        let earliest = seen.facts.earliest_end.map_or(age, |before| before.min(age));
+        seen.facts.earliest_end = Some(earliest);
+    }
+
     pub(in crate::provider) fn facts(&self) -> Learned {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         Learned {
@@ -277,6 +285,16 @@ mod tests {
         assert_eq!(never.facts().contradictions, [Contradiction::Rotates]);
         assert_eq!(always.facts().contradictions, [Contradiction::DoesNotRotate]);
         assert_eq!(log.text().lines().count(), 2, "{}", log.text());
+    }
+
+    #[test]
+    fn of_tokens_refused_early_their_number_and_the_youngest_are_told() {
+        let learner = learner(Rotation::Never, Reuse::Reusable);
+        assert_eq!((learner.facts().early_ends, learner.facts().earliest_end), (0, None));
+        for age in [900, 600, 1200] {
+            learner.refused_early(seconds(age));
+        }
+        assert_eq!((learner.facts().early_ends, learner.facts().earliest_end), (3, Some(seconds(600))));
     }
 
     #[test]

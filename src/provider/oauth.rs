@@ -4,6 +4,7 @@
 //! client authentication and token shape come from one immutable configuration; nothing from outside chooses a host.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use url::Url;
@@ -322,6 +323,10 @@ impl ProviderClient for OAuthProvider {
             refresh_absolute: spec.lifetimes.refresh_absolute.map(Span::duration),
             min_gap: spec.mint_limits.gap(),
         }
+    }
+
+    fn saw_token_refused(&self, age: Duration) {
+        self.learner.refused_early(age);
     }
 
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {

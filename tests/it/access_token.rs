@@ -382,3 +382,25 @@ async fn made_up_names_cost_no_memory_while_the_store_fails() {
     assert_eq!(stage.broker.places_in_memory(), 1);
     assert_eq!(stage.token(&known).await.unwrap(), "at-0");
 }
+
+#[tokio::test]
+async fn a_token_that_is_refused_before_its_end_tells_how_long_such_tokens_live() {
+    let stage = Stage::new();
+    let id = stage.imported("user-42").await;
+    let refused = async |token: &str| {
+        let not = Some(Secret::new(token.to_owned()).digest());
+        stage.broker.access_token(TokenRequest { if_not_equal_to: not, ..request(&id) }).await
+    };
+    refused("at-0").await.unwrap();
+    assert!(stage.provider.refused.lock().unwrap().is_empty(), "how old an imported one is nobody knows");
+    let age = Duration::from_secs(600);
+    stage.clock.advance(age);
+    refused("at-1").await.unwrap();
+    assert_eq!(*stage.provider.refused.lock().unwrap(), [age]);
+    stage.clock.advance(LIFE);
+    refused("at-2").await.unwrap();
+    stage.clock.advance(age);
+    stage.provider.next(Err(ProviderError::Denied(OAuthCode::new("invalid_grant"))));
+    refused("at-3").await.unwrap_err();
+    assert_eq!(*stage.provider.refused.lock().unwrap(), [age], "at its end, or with its grant, is not early");
+}

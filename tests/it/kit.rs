@@ -253,6 +253,8 @@ pub(crate) struct FakeProvider {
     pub(crate) lifetimes: Mutex<Lifetimes>,
     /// How it fares, as long as nobody closes its breaker.
     pub(crate) health: Mutex<Option<Health>>,
+    /// The ages at which tokens were refused too early.
+    pub(crate) refused: Mutex<Vec<Duration>>,
 }
 
 pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
@@ -289,6 +291,7 @@ impl FakeProvider {
             issued: AtomicUsize::new(0),
             lifetimes: Mutex::default(),
             health: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -371,6 +374,10 @@ impl ProviderClient for FakeProvider {
 
     fn is_enabled(&self) -> bool {
         true
+    }
+
+    fn saw_token_refused(&self, age: Duration) {
+        self.refused.lock().unwrap().push(age);
     }
 
     fn close_breaker(&self) {

@@ -95,8 +95,12 @@ pub(crate) struct LearnedView {
     pub(crate) early_same_token: u64,
     /// Refreshes while the access token lived that gave another one.
     pub(crate) early_new_token: u64,
-    /// Lifetimes of the last access tokens.
+    /// Lifetimes of the last access tokens, as replies state them.
     pub(crate) access_token_lifetime: Option<SpreadView>,
+    /// Access tokens that were refused before their stated end though their grants lived.
+    pub(crate) early_ends: u64,
+    /// The least age at which one was refused.
+    pub(crate) earliest_end_seconds: Option<f64>,
     /// Lifetimes of the last refresh tokens, where replies state them.
     pub(crate) refresh_token_lifetime: Option<SpreadView>,
     /// Spent refresh tokens that were accepted once more.
@@ -236,6 +240,8 @@ impl From<ProviderLearned> for LearnedView {
             early_same_token: wire.early_same_token,
             early_new_token: wire.early_new_token,
             access_token_lifetime: spread(wire.access_token_lifetime),
+            early_ends: wire.early_ends,
+            earliest_end_seconds: seconds(wire.earliest_end),
             refresh_token_lifetime: spread(wire.refresh_lifetime),
             reuse_accepted: wire.reuse_accepted,
             longest_grace_seconds: seconds(wire.longest_grace),
@@ -311,6 +317,10 @@ impl LearnedView {
             fields.push(("early refresh", format!("gave another access token {new} of {early} times")));
         }
         fields.extend(self.access_token_lifetime.map(|spread| ("token life", spread.words())));
+        if let Some(age) = self.earliest_end_seconds {
+            fields
+                .push(("token refused early", format!("{} times, from {} on", self.early_ends, words(age))));
+        }
         fields.extend(self.refresh_token_lifetime.map(|spread| ("refresh token life", spread.words())));
         if let Some(grace) = self.longest_grace_seconds {
             fields.push((

@@ -263,6 +263,8 @@ mod tests {
                 }),
                 reuse_accepted: 1,
                 longest_grace: span(4),
+                early_ends: 2,
+                earliest_end: span(700),
                 contradictions: vec!["rotation is never, but".into()],
                 ..v1::ProviderLearned::default()
             }),
@@ -282,6 +284,7 @@ mod tests {
             "early refresh gave another access token 0 of 2 times",
             "token life 300 s to 3600 s, mostly 3600 s",
             "spent one taken 1 times, up to 4 s later",
+            "token refused early 2 times, from 700 s on",
             "! rotation is never, but",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected}\n{text}");
