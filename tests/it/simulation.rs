@@ -1,10 +1,12 @@
 //! Hours of a broker's life in milliseconds: many callers that hang up, a provider that breaks off, restarts, kills, a
-//! full disk, a clock that is set while requests are under way, disconnects, new consents. Each seed is one life and
+//! full disk, a clock that is set while requests are under way, disconnects, new consents; in half of them the provider is
+//! behind its own line, budget and breaker. Each seed is one life and
 //! always the same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
 //! put it into `REGRESSIONS`.
 
 mod calm;
 mod crowd;
+mod gate;
 mod provider;
 mod race;
 mod truth;
@@ -16,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use provider::{SimProvider, issued};
+use gate::Gate;
+use provider::{Peer, SimProvider, issued};
 use token_broker::broker::{AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
 use token_broker::clock::Clock as _;
 use token_broker::connection::{Connection, ProviderKey, Scopes};
@@ -41,6 +44,8 @@ const SPAN: Duration = Duration::from_secs(3600);
 /// One life.
 struct Life {
     seed: u64,
+    /// Whether the provider's own line, budget and breaker are before it.
+    is_gated: bool,
     dice: Arc<Dice>,
     truth: Arc<Truth>,
     clock: Arc<SimClock>,
@@ -55,7 +60,12 @@ struct Life {
 }
 
 impl Life {
+    /// The life of that seed: half of them are gated.
     async fn begin(seed: u64) -> Arc<Self> {
+        Self::begin_so(seed, seed & 2 != 0).await
+    }
+
+    async fn begin_so(seed: u64, is_gated: bool) -> Arc<Self> {
         let dice = Arc::new(Dice::new(seed));
         let disk = Arc::new(MemoryStore::new(Arc::new(SeededEntropy::new(seed))));
         let kind = [Kind::Reusable, Kind::Grace, Kind::Strict][usize::try_from(seed % 3).unwrap()];
@@ -72,10 +82,11 @@ impl Life {
             disk.put(&connection, Expected::Absent).await.unwrap();
             truth.check_write(None, &connection);
         }
-        let (broker, power) = start(seed, 0, &truth, &clock, &disk, &is_full);
+        let (broker, power) = start(seed, is_gated, 0, &truth, &clock, &disk, &is_full);
         broker.recover(Trust::Sound).await.unwrap();
         Arc::new(Self {
             seed,
+            is_gated,
             dice,
             truth,
             clock,
@@ -96,7 +107,9 @@ impl Life {
     /// The next run over the same disk.
     async fn restart(&self) {
         let number = self.run.lock().unwrap().2 + 1;
-        let (broker, power) = start(self.seed, number, &self.truth, &self.clock, &self.disk, &self.is_full);
+        let (seed, is_gated) = (self.seed, self.is_gated);
+        let (broker, power) =
+            start(seed, is_gated, number, &self.truth, &self.clock, &self.disk, &self.is_full);
         *self.run.lock().unwrap() = (broker.clone(), power, number);
         broker.recover(Trust::Sound).await.unwrap();
         broker.resume_revocations().await.unwrap();
@@ -170,6 +183,7 @@ impl Life {
 
 fn start(
     seed: u64,
+    is_gated: bool,
     number: u64,
     truth: &Arc<Truth>,
     clock: &Arc<SimClock>,
@@ -177,12 +191,12 @@ fn start(
     is_full: &Arc<AtomicBool>,
 ) -> (Arc<Broker>, Power) {
     let power = Power::default();
+    let peer = Arc::new(Peer { truth: truth.clone(), power: power.clone(), run: number });
     let provider = SimProvider {
         key: ProviderKey::parse("sim").unwrap(),
         scopes: Scopes::default(),
-        truth: truth.clone(),
-        power: power.clone(),
-        run: number,
+        gate: is_gated.then(|| Gate::new(peer.clone())),
+        peer,
     };
     let tokens =
         SimStore { disk: disk.clone(), truth: truth.clone(), power: power.clone(), is_full: is_full.clone() };
@@ -259,7 +273,12 @@ fn live_all(seeds: impl Iterator<Item = u64>) -> Met {
 #[test]
 fn no_life_breaks_an_invariant() {
     let met = live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
-    let is_all = met.abandoned > 0 && met.jumps_under_way > 0 && met.stale > 0 && met.crowds > 0;
+    let is_all = met.abandoned > 0
+        && met.jumps_under_way > 0
+        && met.stale > 0
+        && met.crowds > 0
+        && met.full > 0
+        && met.probes > 0;
     assert!(is_all, "not everything was met: {met}");
 }
 

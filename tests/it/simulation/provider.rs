@@ -1,6 +1,7 @@
 //! The provider as the broker reaches it: processes what arrives, and breaks off as the dice fall.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,16 +18,24 @@ use token_broker::secret::Secret;
 use token_broker::store::TokenStore as _;
 use tokio::time::Instant;
 
+use super::gate::Gate;
 use super::truth::{Kind, LIFE, Truth, id, owner, split};
 use super::world::Power;
 
 /// How much earlier than its patience allows a request may be given up: what it took to write its intent counts.
 const LEEWAY: Duration = Duration::from_secs(1);
 
-/// The provider as one run of the broker reaches it.
+/// The provider as one run of the broker sees it.
 pub(super) struct SimProvider {
     pub(super) key: ProviderKey,
     pub(super) scopes: Scopes,
+    pub(super) peer: Arc<Peer>,
+    /// What stands before it, if anything does.
+    pub(super) gate: Option<Gate>,
+}
+
+/// The provider as one run of the broker reaches it.
+pub(super) struct Peer {
     pub(super) truth: Arc<Truth>,
     pub(super) power: Power,
     /// Which run of the broker this is the provider of.
@@ -76,7 +85,7 @@ impl Drop for Wait {
     }
 }
 
-impl SimProvider {
+impl Peer {
     /// How long a request that leaves now must be waited for.
     async fn patience(&self, name: &str) -> Duration {
         let stored = self.truth.disk.get(&id(owner(name))).await.unwrap();
@@ -101,7 +110,11 @@ impl SimProvider {
         // Within anybody's patience: an answer that is given up is a fault by itself, and fate has those.
         tokio::time::sleep(dice.millis(if is_calm { 50 } else { 2900 })).await;
         // Another fault may have come in the meantime.
-        let fate = if is_calm || truth.is_merciful() { 99 } else { dice.below(20) };
+        let fate = match truth.is_down.load(Ordering::SeqCst) {
+            true => 0,
+            false if is_calm || truth.is_merciful() => 99,
+            false => dice.below(20),
+        };
         match fate {
             0 => {
                 leave(&truth);
@@ -143,6 +156,33 @@ impl SimProvider {
         }
         answer
     }
+
+    /// A refresh token is presented. Answers the grant and the number of what it brought.
+    pub(super) async fn present(&self, refresh: &RefreshToken) -> Result<(String, u32), ProviderError> {
+        let (name, presented) = split(refresh.value.expose());
+        self.truth.check_arrival(&name, presented, refresh, self.run).await;
+        let mut wait = Wait {
+            truth: self.truth.clone(),
+            power: self.power.clone(),
+            name: name.clone(),
+            presented,
+            run: self.run,
+            since: Instant::now(),
+            patience: self.patience(&name).await,
+            is_over: false,
+        };
+        let work = Self::process(self.truth.clone(), self.power.clone(), self.run, name.clone(), presented);
+        let answer = tokio::spawn(work).await.unwrap();
+        self.power.hold().await;
+        wait.is_over = true;
+        if answer.is_ok() {
+            let mut grants = self.truth.grants.lock().unwrap();
+            grants.get_mut(&name).unwrap().answered.insert(presented);
+            let is_replaced = self.truth.stored.lock().unwrap().get(owner(&name)) != Some(&name);
+            self.truth.met.lock().unwrap().stale += u64::from(is_replaced);
+        }
+        answer.map(|number| (name, number))
+    }
 }
 
 #[async_trait]
@@ -180,55 +220,43 @@ impl ProviderClient for SimProvider {
     }
 
     fn reuse_profile(&self) -> ReuseProfile {
-        self.truth.reuse()
+        self.peer.truth.reuse()
     }
 
-    async fn admit(&self, _: Urgency) -> Result<Admission, ProviderError> {
-        tokio::time::sleep(self.truth.dice.millis(20)).await;
-        self.power.hold().await;
-        Ok(Admission::holding(()))
-    }
-
-    async fn refresh(&self, _: Admission, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
-        self.power.hold().await;
-        let (name, presented) = split(refresh.value.expose());
-        self.truth.check_arrival(&name, presented, refresh, self.run).await;
-        let mut wait = Wait {
-            truth: self.truth.clone(),
-            power: self.power.clone(),
-            name: name.clone(),
-            presented,
-            run: self.run,
-            since: Instant::now(),
-            patience: self.patience(&name).await,
-            is_over: false,
-        };
-        let work = Self::process(self.truth.clone(), self.power.clone(), self.run, name.clone(), presented);
-        let answer = tokio::spawn(work).await.unwrap();
-        self.power.hold().await;
-        wait.is_over = true;
-        if answer.is_ok() {
-            let mut grants = self.truth.grants.lock().unwrap();
-            grants.get_mut(&name).unwrap().answered.insert(presented);
-            let is_replaced = self.truth.stored.lock().unwrap().get(owner(&name)) != Some(&name);
-            self.truth.met.lock().unwrap().stale += u64::from(is_replaced);
+    async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
+        tokio::time::sleep(self.peer.truth.dice.millis(20)).await;
+        self.peer.power.hold().await;
+        match &self.gate {
+            Some(gate) => gate.admit(urgency).await,
+            None => Ok(Admission::holding(())),
         }
-        answer.map(|number| issued(&name, number))
+    }
+
+    async fn refresh(
+        &self,
+        admission: Admission,
+        refresh: &RefreshToken,
+    ) -> Result<IssuedTokens, ProviderError> {
+        self.peer.power.hold().await;
+        match &self.gate {
+            Some(gate) => gate.refresh(admission, refresh).await,
+            None => self.peer.present(refresh).await.map(|(grant, number)| issued(&grant, number)),
+        }
     }
 
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {
-        self.power.hold().await;
-        tokio::time::sleep(self.truth.dice.millis(500)).await;
-        self.power.hold().await;
-        if !self.truth.is_merciful() && self.truth.dice.one_in(3) {
+        self.peer.power.hold().await;
+        tokio::time::sleep(self.peer.truth.dice.millis(500)).await;
+        self.peer.power.hold().await;
+        if !self.peer.truth.is_merciful() && self.peer.truth.dice.one_in(3) {
             return Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
         }
         if let Some(refresh) = &tokens.refresh {
             let (name, number) = split(refresh.value.expose());
-            let mut grants = self.truth.grants.lock().unwrap();
+            let mut grants = self.peer.truth.grants.lock().unwrap();
             let grant = grants.get_mut(&name).unwrap();
             grant.revoked.insert(number);
-            grant.is_dead |= self.truth.kind != Kind::Reusable;
+            grant.is_dead |= self.peer.truth.kind != Kind::Reusable;
         }
         Ok(Revocation::Revoked)
     }

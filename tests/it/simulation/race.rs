@@ -33,7 +33,7 @@ enum Course {
 
 /// A race for each of a life's connections.
 async fn raced(seed: u64) -> (Arc<Life>, Vec<Course>) {
-    let life = Life::begin(seed).await;
+    let life = Life::begin_so(seed, false).await;
     life.truth.is_calm.store(true, Ordering::SeqCst);
     life.clock.jump(i64::try_from(LIFE.as_millis()).unwrap());
     let races: Vec<_> = (0..CONNECTIONS)

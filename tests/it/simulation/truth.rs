@@ -61,6 +61,10 @@ pub(super) struct Met {
     pub(super) stale: u64,
     /// Crowds that asked for one successor at once.
     pub(super) crowds: u64,
+    /// Times at which all places at the provider were taken.
+    pub(super) full: u64,
+    /// Requests that were to show whether the provider is back.
+    pub(super) probes: u64,
 }
 
 impl Met {
@@ -69,15 +73,18 @@ impl Met {
         self.jumps_under_way += more.jumps_under_way;
         self.stale += more.stale;
         self.crowds += more.crowds;
+        self.full += more.full;
+        self.probes += more.probes;
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { abandoned, jumps_under_way, stale, crowds } = self;
+        let Self { abandoned, jumps_under_way, stale, crowds, full, probes } = self;
         write!(
             f,
-            "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a crowd"
+            "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a \
+             crowd, {full} that took the last place, {probes} probes"
         )
     }
 }
@@ -100,6 +107,8 @@ pub(super) struct Truth {
     mercy_until: Mutex<Option<Instant>>,
     /// No more faults.
     pub(super) is_calm: AtomicBool,
+    /// Nobody reaches the provider.
+    pub(super) is_down: AtomicBool,
 }
 
 /// Whose a grant is: that of `c1` are `c1`, and after each further consent `c1@1`, `c1@2`.
@@ -143,6 +152,7 @@ impl Truth {
             met: Mutex::default(),
             mercy_until: Mutex::default(),
             is_calm: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
         }
     }
 

@@ -36,8 +36,20 @@ impl Life {
             8 if self.dice.one_in(6) => self.disconnect().await,
             9 if self.dice.one_in(2) => self.consent_again().await,
             10 => self.crowd().await,
+            11 if self.is_gated => self.outage().await,
             _ => {}
         }
+    }
+
+    /// Nobody reaches the provider for a while, and nothing is spent there.
+    async fn outage(&self) {
+        if self.truth.is_merciful() {
+            return;
+        }
+        self.truth.show_mercy();
+        self.truth.is_down.store(true, Ordering::SeqCst);
+        tokio::time::sleep(self.dice.millis(90_000)).await;
+        self.truth.is_down.store(false, Ordering::SeqCst);
     }
 
     async fn kill(&self) {
