@@ -247,6 +247,8 @@ impl Broker {
         let is_denied = matches!(error, ProviderError::Denied(_));
         let is_lost = matches!(error, ProviderError::Ambiguous { .. });
         let is_retriable = is_denied || is_lost;
+        let is_unheard =
+            matches!(error, ProviderError::RateLimited { .. } | ProviderError::Unavailable { .. });
         let told = Error::Provider { provider: id.provider.clone(), error: error.clone() };
         let profile = match self.settle(&**provider, id, attempt, &Err(error)).await {
             Ok(Settled::Failed(profile)) => profile,
@@ -276,6 +278,13 @@ impl Broker {
                     self.repeat_at(until, provider, id, attempt);
                 }
                 Err(self.waits(&profile, until, why))
+            }
+            // The repeat of one that was lost: the grace period goes on, whatever this one was told.
+            step @ (Step::Send | Step::Wait { .. }) if is_unheard && profile.is_saved_by_grace(&moment) => {
+                let soon = moment.now + LEAST_PAUSE;
+                let until = if let Step::Wait { until, .. } = step { until.max(soon) } else { soon };
+                self.repeat_at(until, provider, id, attempt);
+                Err(told)
             }
             Step::Send | Step::Wait { .. } | Step::Unrefreshable | Step::NotServing => Err(told),
         }

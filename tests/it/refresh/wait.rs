@@ -1,5 +1,5 @@
 //! A provider that answers a refresh with a server error and asks to wait (`Retry-After`), so that it is open whether the
-//! refresh was carried out, or that slows down a revocation: the wait is kept as far as it cannot cost the grant.
+//! refresh was carried out, or that slows down its repeat or a revocation: the wait is kept as far as it cannot cost the grant.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
 use token_broker::error::{AmbiguousCause, Error, ProviderError, Reason};
 use token_broker::provider::Revocation;
 
-use super::{grace, stage};
+use super::{grace, lost, stage};
 use crate::ahead::Hand;
 use crate::kit::{LIFE, Stage, request};
 
@@ -106,6 +106,37 @@ async fn a_wait_that_outlasts_a_grace_period_costs_no_grant_though_nobody_asks_a
 
 fn limited(wait: Duration) -> ProviderError {
     ProviderError::RateLimited { retry_after: Some(wait) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_is_told_to_slow_down_within_a_grace_period_is_made_when_that_is_over_though_nobody_asks()
+ {
+    let stage = stage(grace(60));
+    let id = stage.expired("user-42").await;
+    let _hand = Hand::of(&stage.clock);
+    let (wait, began) = (Duration::from_secs(10), tokio::time::Instant::now());
+    stage.provider.next(Err(lost()));
+    stage.provider.next(Err(limited(wait)));
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ProviderRateLimited);
+    tokio::time::timeout(LIFE, stage.provider.requests_reach(3)).await.unwrap();
+    assert!((wait..=wait + wait / 5).contains(&began.elapsed()), "{:?}", began.elapsed());
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0", "rt-0"]);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_is_told_to_slow_down_for_longer_than_a_grace_period_costs_no_grant() {
+    let stage = stage(grace(5));
+    let id = stage.expired("user-42").await;
+    let _hand = Hand::of(&stage.clock);
+    stage.provider.next(Err(lost()));
+    stage.provider.next(Err(limited(WAIT)));
+    stage.token(&id).await.unwrap_err();
+    tokio::time::timeout(LIFE, stage.provider.requests_reach(3)).await.unwrap();
+    stage.broker.drain().await;
+    let profile = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((profile.status, profile.generation, profile.backoff), (Status::Active, 2, None));
 }
 
 #[tokio::test(start_paused = true)]
