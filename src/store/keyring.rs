@@ -38,10 +38,13 @@ pub struct KeyRing {
     active: usize,
 }
 
+/// A ring key as it is used. Its own value is not kept; what is derived from it is, because every part of every record
+/// that is sealed or opened asks for it.
 struct RingKey {
     id: KeyId,
     created_at: Timestamp,
-    root: Secret<[u8; 32]>,
+    enc: Secret<[u8; 32]>,
+    escrow: Secret<[u8; 32]>,
 }
 
 /// What a derived key is for (seal.md 6.1). Keys of different purposes are independent.
@@ -93,7 +96,7 @@ impl KeyRing {
     /// A ring of one fresh key that is written nowhere: what it seals dies with the process.
     pub fn ephemeral(entropy: &dyn Entropy) -> Self {
         let root = Secret::new(entropy.bytes::<32>());
-        let key = RingKey { id: KeyId("k1".to_owned()), created_at: Timestamp::from_millis(0), root };
+        let key = RingKey::new(KeyId("k1".to_owned()), Timestamp::from_millis(0), &root);
         Self { keys: vec![key], active: 0 }
     }
 
@@ -114,20 +117,28 @@ impl KeyRing {
     }
 
     /// The key named `id`, derived for `purpose`; `None` if the ring lacks it.
-    pub(crate) fn derived(&self, id: &[u8], purpose: Purpose) -> Option<Secret<[u8; 32]>> {
+    pub(crate) fn derived(&self, id: &[u8], purpose: Purpose) -> Option<&Secret<[u8; 32]>> {
         let key = self.keys.iter().find(|key| key.id.0.as_bytes() == id)?;
         Some(key.derived(purpose))
     }
 
     /// The active key, derived for `purpose`.
-    pub(crate) fn active_derived(&self, purpose: Purpose) -> Secret<[u8; 32]> {
+    pub(crate) fn active_derived(&self, purpose: Purpose) -> &Secret<[u8; 32]> {
         self.keys[self.active].derived(purpose)
     }
 }
 
 impl RingKey {
-    fn derived(&self, purpose: Purpose) -> Secret<[u8; 32]> {
-        expand(Some(b"token-broker ring"), self.root.expose(), purpose.info())
+    fn new(id: KeyId, created_at: Timestamp, root: &Secret<[u8; 32]>) -> Self {
+        let derived = |purpose: Purpose| expand(Some(b"token-broker ring"), root.expose(), purpose.info());
+        Self { id, created_at, enc: derived(Purpose::Enc), escrow: derived(Purpose::Escrow) }
+    }
+
+    fn derived(&self, purpose: Purpose) -> &Secret<[u8; 32]> {
+        match purpose {
+            Purpose::Enc => &self.enc,
+            Purpose::Escrow => &self.escrow,
+        }
     }
 }
 

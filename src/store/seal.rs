@@ -122,7 +122,7 @@ impl Sealer {
         let ring_id = ring_id.as_str().as_bytes();
         let (salt, nonce) = (self.entropy.bytes::<SALT>(), self.entropy.bytes::<NONCE>());
         let aad = place.aad(self.store, ring_id);
-        let derived = derive(&self.ring.active_derived(self.purpose), &salt, &aad);
+        let derived = derive(self.ring.active_derived(self.purpose), &salt, &aad);
         let (key, commit) = derived.expose().split_at(32);
 
         let mut sealed = Vec::with_capacity(2 + ring_id.len() + SALT + COMMIT + NONCE + plain.len() + TAG);
@@ -144,7 +144,7 @@ impl Sealer {
         let envelope = Envelope::parse(sealed).ok_or(Unopened::Format)?;
         let aad = place.aad(self.store, envelope.ring_id);
         let enc = self.ring.derived(envelope.ring_id, self.purpose).ok_or(Unopened::UnknownKey)?;
-        let derived = derive(&enc, envelope.salt, &aad);
+        let derived = derive(enc, envelope.salt, &aad);
         let (key, commit) = derived.expose().split_at(32);
         if !bool::from(commit.ct_eq(envelope.commit)) {
             return Err(Unopened::Refused);

@@ -195,7 +195,7 @@ pub(super) fn parse(text: &str) -> Result<KeyRing, KeyFault> {
         if keys.iter().any(|other| other.id == key.id) {
             return Err(KeyFault::Line { line: place + 1, why: "this id is used in a line above" });
         }
-        if keys.iter().any(|other| other.root == key.root) {
+        if keys.iter().any(|other| other.enc == key.enc) {
             return Err(KeyFault::Line { line: place + 1, why: "this value is used in a line above" });
         }
         if is_active {
@@ -225,7 +225,7 @@ fn parse_line(line: &str) -> Result<(RingKey, bool), &'static str> {
     if let Some(why) = weakness(root.expose()) {
         return Err(why);
     }
-    Ok((RingKey { id, created_at, root }, is_active))
+    Ok((RingKey::new(id, created_at, &root), is_active))
 }
 
 fn parse_date(raw: &str) -> Option<Timestamp> {
@@ -233,7 +233,7 @@ fn parse_date(raw: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(instant.as_millisecond()))
 }
 
-fn decode(value: &str) -> Result<Secret<[u8; 32]>, &'static str> {
+pub(super) fn decode(value: &str) -> Result<Secret<[u8; 32]>, &'static str> {
     let bytes = match value.split_once(':') {
         Some(("base64", text)) => [STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD]
             .iter()

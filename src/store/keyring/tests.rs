@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::file::parse;
+use super::file::{decode, parse};
 use super::*;
 use crate::entropy::{OsEntropy, SeededEntropy};
 
@@ -160,5 +160,19 @@ proptest! {
         if let Err(fault) = parse(&text) {
             prop_assert!(text.len() < 12 || !fault.to_string().contains(&text));
         }
+    }
+}
+
+#[test]
+fn keys_are_derived_as_they_always_were() {
+    let ring = parse(&format!("k1 2026-11-21T14:00:00Z {HEX}")).unwrap();
+    let root = decode(HEX).unwrap();
+    for (purpose, info) in [(Purpose::Enc, "token-broker/1/enc"), (Purpose::Escrow, "token-broker/1/escrow")]
+    {
+        let mut key = [0; 32];
+        let extracted = Hkdf::<Sha256>::new(Some(b"token-broker ring"), root.expose());
+        extracted.expand(info.as_bytes(), &mut key).unwrap();
+        assert_eq!(ring.derived(b"k1", purpose).unwrap().expose(), &key);
+        assert_eq!(ring.active_derived(purpose).expose(), &key);
     }
 }

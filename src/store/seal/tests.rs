@@ -42,7 +42,8 @@ fn the_envelope_is_pinned_byte_by_byte() {
 }
 
 fn aad_keys(aad: &[u8], salt: &[u8]) -> ([u8; 32], [u8; 32]) {
-    let enc = KeyRing::ephemeral(&SeededEntropy::new(1)).derived(b"k1", Purpose::Enc).unwrap();
+    let ring = KeyRing::ephemeral(&SeededEntropy::new(1));
+    let enc = ring.derived(b"k1", Purpose::Enc).unwrap();
     let mut out = [0; 64];
     hkdf::Hkdf::<sha2::Sha256>::new(Some(salt), enc.expose()).expand(aad, &mut out).unwrap();
     (out[..32].try_into().unwrap(), out[32..].try_into().unwrap())
