@@ -73,23 +73,33 @@ impl Broker {
         self.owned(async move { broker.revoke_and_forget(id).await }).await
     }
 
-    /// Takes up the revocations that an earlier run could not finish.
+    /// Takes up the revocations that an earlier run could not finish: those that [`Broker::recover`] came upon, or all that
+    /// are found.
     ///
     /// # Errors
     /// The store's.
     pub async fn resume_revocations(self: &Arc<Self>) -> Result<usize, Error> {
+        let found = match self.recovering.take_revoking() {
+            Some(found) => found,
+            None => self.revoking().await?,
+        };
+        let resumed = found.len();
+        for profile in found {
+            let due = self.due(None, &profile);
+            self.keep_revoking(profile.id, due, Progress::default());
+        }
+        Ok(resumed)
+    }
+
+    async fn revoking(&self) -> Result<Vec<Profile>, Error> {
         let selection = Selection { status: Some(Status::Revoking), ..Selection::default() };
-        let (mut resumed, mut after) = (0, None);
+        let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = self.tokens.list(&selection, after.as_ref(), 1000).await?;
-            resumed += page.profiles.len();
-            for profile in page.profiles {
-                let due = self.due(None, &profile);
-                self.keep_revoking(profile.id, due, Progress::default());
-            }
+            found.extend(page.profiles);
             after = page.next;
             if after.is_none() {
-                return Ok(resumed);
+                return Ok(found);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a restart does first: finds out what became of the refreshes that an earlier run left unfinished, the most
 //! pressing first. Invariant: nothing of a store that was put back is refreshed before its grants are marked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -41,17 +41,31 @@ pub struct Recovery {
     pub marked: usize,
 }
 
-/// How many refreshes that an earlier run left unfinished are being tried for the first time.
+/// What an earlier run left.
 #[derive(Debug, Default)]
-pub(super) struct Recovering(watch::Sender<usize>);
+pub(super) struct Recovering {
+    /// How many of its unfinished refreshes are being tried for the first time.
+    first_tries: watch::Sender<usize>,
+    /// Its unfinished revocations, from when all records were read until they are taken up.
+    revoking: Mutex<Option<Vec<Profile>>>,
+}
 
 /// One of them.
 struct FirstTry(watch::Sender<usize>);
 
 impl Recovering {
     fn begin(&self) -> FirstTry {
-        self.0.send_modify(|count| *count += 1);
-        FirstTry(self.0.clone())
+        self.first_tries.send_modify(|count| *count += 1);
+        FirstTry(self.first_tries.clone())
+    }
+
+    /// The revocations that were come upon when all records were last read; `None` where they were not, or were taken.
+    pub(super) fn take_revoking(&self) -> Option<Vec<Profile>> {
+        self.revoking.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note_revoking(&self, revoking: Vec<Profile>) {
+        *self.revoking.lock().unwrap_or_else(PoisonError::into_inner) = Some(revoking);
     }
 }
 
@@ -71,19 +85,28 @@ impl Broker {
     pub async fn recover(self: &Arc<Self>, trust: Trust) -> Result<Recovery, Error> {
         let mut recovery = Recovery::default();
         let mut unfinished: Vec<(Timestamp, Profile)> = Vec::new();
-        let mut after = None;
+        // To open all records takes seconds where they are many: whoever must know of every one looks at them here, too.
+        let (mut revoking, mut after) = (Vec::new(), None);
+        self.roll().begin();
+        let all = Selection { with_ended: true, ..Selection::default() };
         loop {
-            let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
+            let page = self.tokens.list(&all, after.as_ref(), 1000).await?;
             for profile in page.profiles {
+                self.roll().met(&profile);
+                if profile.id.is_ended() {
+                    continue;
+                }
                 let provider = self.configured_provider(profile.id.provider.as_str()).ok();
                 if trust == Trust::RolledBack {
                     // A provider that is not configured now may be later, and then nobody remembers the rollback: of
                     // what is not known the worst is assumed.
                     let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
                     recovery.marked += usize::from(self.mark(&reuse, &profile.id).await?);
+                } else if profile.status == Status::Revoking {
+                    revoking.push(profile);
                 } else if let Some(provider) = provider
                     && profile.intent.is_some()
-                    && !matches!(profile.status, Status::Revoking | Status::ReauthRequired)
+                    && profile.status != Status::ReauthRequired
                 {
                     unfinished.push((profile.recovery_deadline(&provider.reuse_profile()), profile));
                 }
@@ -92,6 +115,10 @@ impl Broker {
             if after.is_none() {
                 break;
             }
+        }
+        self.roll().finish();
+        if trust == Trust::Sound {
+            self.recovering.note_revoking(revoking);
         }
         if trust == Trust::RolledBack {
             tracing::error!(
@@ -142,7 +169,7 @@ impl Broker {
     /// Returns when each refresh that an earlier run left unfinished was tried once or must wait for longer: what is
     /// refreshed ahead of expiry comes after. A provider that hangs holds nobody up for long.
     pub(super) async fn tried_what_was_unfinished(&self) {
-        let mut under_way = self.recovering.0.subscribe();
+        let mut under_way = self.recovering.first_tries.subscribe();
         let _ = tokio::time::timeout(HORIZON, under_way.wait_for(|count| *count == 0)).await;
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use token_broker::broker::{Recovery, Trust};
 use token_broker::clock::Clock as _;
 use token_broker::connection::{Connection, Holder, Moment, Others, Scopes};
+use token_broker::error::{ProviderError, Unsent};
+use token_broker::provider::Revocation;
 use token_broker::store::{Expected, TokenStore as _};
 
 use super::{grace, stage};
@@ -37,4 +39,31 @@ async fn what_was_left_unfinished_is_taken_up_by_the_end_of_its_grace_period_one
     stage.provider.release();
     stage.provider.requests_reach(5).await;
     assert_eq!(stage.provider.presented(), ["rt-e", "rt-d", "rt-c", "rt-b", "rt-a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_reads_all_records_once_for_all_that_was_left_and_for_house_keeping() {
+    let stage = stage(grace(60));
+    stage.imported("user-1").await;
+    let ended = stage.imported("user-2").await;
+    let refused = ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None };
+    *stage.provider.revocation.lock().unwrap() = Err(refused);
+    stage.broker.disconnect(ended.clone()).await.unwrap();
+    stage.broker.drain().await;
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    left_unfinished(&stage, "user-3", Duration::from_secs(10)).await;
+
+    let stage = stage.restarted();
+    let before = *stage.store.listings().borrow();
+    let found = stage.broker.recover(Trust::Sound).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    stage.broker.sweep().await.unwrap();
+    assert_eq!(*stage.store.listings().borrow(), before + 1);
+    let metrics = stage.metrics.encode().unwrap();
+    assert!(metrics.contains("connections{provider=\"sandbox\",status=\"REVOKING\"} 1"), "{metrics}");
+    stage.provider.requests_reach(1).await;
+    while stage.broker.connection(&ended).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
