@@ -4,7 +4,8 @@ use bytes::Bytes;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
-use token_broker::sandbox::{Delivery, Endpoint, Fault};
+use token_broker::sandbox::{Delivery, Endpoint, Exchange, Fault};
+use token_broker::secret::Secret;
 use tokio::sync::mpsc;
 use tokio_stream_of::messages;
 use tonic::Status;
@@ -114,18 +115,30 @@ async fn a_dead_token_costs_a_small_stream_one_more_attempt_and_a_long_one_its_a
     let answer = called(&desk, small).await.unwrap();
     assert_eq!((answer.head.status, answer.head.attempts), (200, 2));
 
+    let mut broker = desk.client();
+    let asked = v1::GetAccessTokenRequest {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        ..Default::default()
+    };
+    let dead = broker.get_access_token(asked.clone()).await.unwrap().into_inner().access_token;
     desk.whole.sandbox.grants().expire_access_tokens();
     let long = || vec![message(Sent::Head(head("POST", "/b"))), chunk("one", false), chunk("two", true)];
     let answer = called(&desk, long()).await.unwrap();
     assert_eq!((answer.head.status, answer.head.attempts), (401, 1), "half of it is gone");
     // The token is renewed all the same, for those who come after.
-    desk.whole
-        .sandbox
-        .log()
-        .wait_for(|exchange| exchange.is_refresh() && exchange.ended.is_some() && exchange.id > 2)
-        .await;
+    let renewed = |exchanges: &[Exchange]| {
+        let refreshes = exchanges.iter().filter(|exchange| exchange.is_refresh() && exchange.ended.is_some());
+        (refreshes.count() == 2).then_some(())
+    };
+    desk.whole.sandbox.log().wait_until(renewed).await;
+    // Whoever names the dead one waits until its successor is published.
+    let refused = Secret::new(dead.clone()).digest().to_vec();
+    let asked = v1::GetAccessTokenRequest { if_not_equal_to: refused, ..asked };
+    assert_ne!(broker.get_access_token(asked).await.unwrap().into_inner().access_token, dead);
     let answer = called(&desk, long()).await.unwrap();
-    assert!(answer.head.status == 200 || answer.head.status == 401);
+    assert_eq!((answer.head.status, answer.head.attempts), (200, 1));
+    assert_eq!(desk.whole.sandbox.log().counts().refresh_requests, 2);
     desk.stop().await;
 }
 
@@ -195,7 +208,7 @@ async fn a_caller_that_hangs_up_ends_the_call_at_the_provider() {
     let waiting = tokio::spawn(async move { client.stream_provider_call(messages(receiver)).await });
     hold.reached(1).await;
     waiting.abort();
-    let left = |call: &token_broker::sandbox::Exchange| call.delivery == Some(Delivery::ClientLeft);
+    let left = |call: &Exchange| call.delivery == Some(Delivery::ClientLeft);
     let log = desk.whole.sandbox.log();
     tokio::time::timeout(std::time::Duration::from_secs(30), log.wait_for(left)).await.unwrap();
     drop(sender);
