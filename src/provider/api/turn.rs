@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::host::{HostPass, Hosts};
@@ -42,6 +42,8 @@ struct Shared {
     provider: ProviderKey,
     limits: CallLimits,
     clock: Arc<dyn Clock>,
+    /// An operator ended every pause.
+    pauses_ended: Notify,
     state: Mutex<State>,
 }
 
@@ -112,7 +114,7 @@ impl Turns {
             under_way: 0,
         };
         let (provider, limits, state) = (provider.clone(), limits.clone(), Mutex::new(state));
-        Self(Arc::new(Shared { provider, limits, clock, state }))
+        Self(Arc::new(Shared { provider, limits, clock, pauses_ended: Notify::new(), state }))
     }
 
     /// Waits for a turn to call `host`.
@@ -153,6 +155,7 @@ impl Turns {
         let mut state = self.0.state();
         state.hosts.close();
         state.lanes.values_mut().for_each(|lane| lane.rest = None);
+        self.0.pauses_ended.notify_waiters();
     }
 
     pub(super) fn health(&self) -> ApiHealth {
@@ -190,6 +193,8 @@ impl Shared {
         begin: impl Fn(&mut State, Instant) -> Result<T, ProviderError>,
     ) -> Result<T, ProviderError> {
         loop {
+            // From before the look at the lane: what ends in between is not missed.
+            let pauses_ended = self.pauses_ended.notified();
             let (opens_at, spread) = {
                 let mut state = self.state();
                 let now = Instant::now();
@@ -209,7 +214,10 @@ impl Shared {
                 return Err(ProviderError::RateLimited { retry_after });
             };
             // Half of what time is left after it is for the call itself.
-            sleep_until(opens_at + part(spread.min(room / 2), dice)).await;
+            tokio::select! {
+                () = sleep_until(opens_at + part(spread.min(room / 2), dice)) => {}
+                () = pauses_ended => {}
+            }
         }
     }
 }

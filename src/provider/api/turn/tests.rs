@@ -176,6 +176,18 @@ async fn those_who_waited_for_the_end_of_a_pause_do_not_go_on_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_for_the_end_of_a_pause_go_on_when_an_operator_ends_it() {
+    let turns = turns(CallLimits::default());
+    turns.enter(&id("a"), &host(), PATIENT).await.unwrap().throttled(600 * SECOND);
+    let (a, host, began) = (id("a"), host(), Instant::now());
+    let mut waiting = std::pin::pin!(turns.enter(&a, &host, PATIENT));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    turns.close();
+    waiting.await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_has_little_time_after_a_pause_goes_on_in_the_first_half_of_it() {
     let waited = waited(20, 62 * SECOND, None).await;
     assert!(waited[0] >= 60 * SECOND && waited[19] <= 61 * SECOND, "{waited:?}");
