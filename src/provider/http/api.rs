@@ -51,7 +51,8 @@ const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::provider) struct Patience {
-    /// From the moment the request is sent, or from the last byte of its body, to the head of the answer.
+    /// From the moment the request is sent, or from the last byte of its body, to the head of the answer. Time in line for a
+    /// free HTTP/2 stream is in it: the client library does not tell when a request without a body leaves that line.
     pub(in crate::provider) head: Duration,
     /// Between two pieces of a body.
     pub(in crate::provider) idle: Duration,
