@@ -1,7 +1,7 @@
 //! Hours of a broker's life in milliseconds: many callers that hang up, a provider that breaks off, restarts, kills, a
 //! full disk, a clock that is set while requests are under way, disconnects, new consents; in half of them the provider is
-//! behind its own line, budget and breaker. Each seed is one life and
-//! always the same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
+//! behind its own line, budget and breaker, in half of them tokens are refreshed ahead. Each seed is one life and always the
+//! same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
 //! put it into `REGRESSIONS`.
 
 mod calm;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use gate::Gate;
 use provider::{Peer, SimProvider, issued};
-use token_broker::broker::{AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
+use token_broker::broker::{Ahead, AllowedUrls, Broker, Deps, Durability, Settings, TokenRequest, Trust};
 use token_broker::clock::Clock as _;
 use token_broker::connection::{Connection, ProviderKey, Scopes};
 use token_broker::entropy::SeededEntropy;
@@ -41,11 +41,28 @@ const CALLERS: u64 = 6;
 /// How long a life lasts.
 const SPAN: Duration = Duration::from_secs(3600);
 
+/// What a life has besides callers and a provider.
+#[derive(Clone, Copy)]
+struct World {
+    /// The provider's own line, budget and breaker are before it.
+    is_gated: bool,
+    /// Tokens are refreshed before anybody asks.
+    is_ahead: bool,
+}
+
+impl World {
+    const PLAIN: Self = Self { is_gated: false, is_ahead: false };
+
+    /// That of a seed: half of them have the one, half the other, a quarter both.
+    fn of(seed: u64) -> Self {
+        Self { is_gated: seed & 2 != 0, is_ahead: seed & 4 != 0 }
+    }
+}
+
 /// One life.
 struct Life {
     seed: u64,
-    /// Whether the provider's own line, budget and breaker are before it.
-    is_gated: bool,
+    world: World,
     dice: Arc<Dice>,
     truth: Arc<Truth>,
     clock: Arc<SimClock>,
@@ -60,12 +77,11 @@ struct Life {
 }
 
 impl Life {
-    /// The life of that seed: half of them are gated.
     async fn begin(seed: u64) -> Arc<Self> {
-        Self::begin_so(seed, seed & 2 != 0).await
+        Self::begin_in(World::of(seed), seed).await
     }
 
-    async fn begin_so(seed: u64, is_gated: bool) -> Arc<Self> {
+    async fn begin_in(world: World, seed: u64) -> Arc<Self> {
         let dice = Arc::new(Dice::new(seed));
         let disk = Arc::new(MemoryStore::new(Arc::new(SeededEntropy::new(seed))));
         let kind = [Kind::Reusable, Kind::Grace, Kind::Strict][usize::try_from(seed % 3).unwrap()];
@@ -82,11 +98,14 @@ impl Life {
             disk.put(&connection, Expected::Absent).await.unwrap();
             truth.check_write(None, &connection);
         }
-        let (broker, power) = start(seed, is_gated, 0, &truth, &clock, &disk, &is_full);
+        let (broker, power) = start(seed, world, 0, &truth, &clock, &disk, &is_full);
         broker.recover(Trust::Sound).await.unwrap();
+        if world.is_ahead {
+            broker.start_ahead(Ahead::default());
+        }
         Arc::new(Self {
             seed,
-            is_gated,
+            world,
             dice,
             truth,
             clock,
@@ -107,12 +126,14 @@ impl Life {
     /// The next run over the same disk.
     async fn restart(&self) {
         let number = self.run.lock().unwrap().2 + 1;
-        let (seed, is_gated) = (self.seed, self.is_gated);
-        let (broker, power) =
-            start(seed, is_gated, number, &self.truth, &self.clock, &self.disk, &self.is_full);
+        let (seed, world) = (self.seed, self.world);
+        let (broker, power) = start(seed, world, number, &self.truth, &self.clock, &self.disk, &self.is_full);
         *self.run.lock().unwrap() = (broker.clone(), power, number);
         broker.recover(Trust::Sound).await.unwrap();
         broker.resume_revocations().await.unwrap();
+        if self.world.is_ahead {
+            broker.start_ahead(Ahead::default());
+        }
     }
 
     async fn call(&self) {
@@ -183,7 +204,7 @@ impl Life {
 
 fn start(
     seed: u64,
-    is_gated: bool,
+    world: World,
     number: u64,
     truth: &Arc<Truth>,
     clock: &Arc<SimClock>,
@@ -195,7 +216,7 @@ fn start(
     let provider = SimProvider {
         key: ProviderKey::parse("sim").unwrap(),
         scopes: Scopes::default(),
-        gate: is_gated.then(|| Gate::new(peer.clone())),
+        gate: world.is_gated.then(|| Gate::new(peer.clone())),
         peer,
     };
     let tokens =
@@ -273,7 +294,8 @@ fn live_all(seeds: impl Iterator<Item = u64>) -> Met {
 #[test]
 fn no_life_breaks_an_invariant() {
     let met = live_all(REGRESSIONS.iter().copied().chain(EVERYDAY));
-    let is_all = met.abandoned > 0
+    let is_all = met.ahead > 0
+        && met.abandoned > 0
         && met.jumps_under_way > 0
         && met.stale > 0
         && met.crowds > 0

@@ -226,10 +226,12 @@ impl ProviderClient for SimProvider {
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
         tokio::time::sleep(self.peer.truth.dice.millis(20)).await;
         self.peer.power.hold().await;
-        match &self.gate {
-            Some(gate) => gate.admit(urgency).await,
-            None => Ok(Admission::holding(())),
-        }
+        let admission = match &self.gate {
+            Some(gate) => gate.admit(urgency).await?,
+            None => Admission::holding(()),
+        };
+        self.peer.truth.met.lock().unwrap().ahead += u64::from(urgency == Urgency::Ahead);
+        Ok(admission)
     }
 
     async fn refresh(

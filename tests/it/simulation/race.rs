@@ -11,7 +11,7 @@ use token_broker::error::Reason;
 use token_broker::store::TokenStore as _;
 
 use super::truth::{LIFE, id};
-use super::{CONNECTIONS, Life, in_paused_time};
+use super::{CONNECTIONS, Life, World, in_paused_time};
 
 /// Races of an everyday run, and of a long one.
 const FEW: u64 = 240;
@@ -33,7 +33,7 @@ enum Course {
 
 /// A race for each of a life's connections.
 async fn raced(seed: u64) -> (Arc<Life>, Vec<Course>) {
-    let life = Life::begin_so(seed, false).await;
+    let life = Life::begin_in(World::PLAIN, seed).await;
     life.truth.is_calm.store(true, Ordering::SeqCst);
     life.clock.jump(i64::try_from(LIFE.as_millis()).unwrap());
     let races: Vec<_> = (0..CONNECTIONS)

@@ -65,6 +65,8 @@ pub(super) struct Met {
     pub(super) full: u64,
     /// Requests that were to show whether the provider is back.
     pub(super) probes: u64,
+    /// Requests that nobody had asked for, ahead of expiry.
+    pub(super) ahead: u64,
 }
 
 impl Met {
@@ -75,16 +77,17 @@ impl Met {
         self.crowds += more.crowds;
         self.full += more.full;
         self.probes += more.probes;
+        self.ahead += more.ahead;
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { abandoned, jumps_under_way, stale, crowds, full, probes } = self;
+        let Self { abandoned, jumps_under_way, stale, crowds, full, probes, ahead } = self;
         write!(
             f,
             "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a \
-             crowd, {full} that took the last place, {probes} probes"
+             crowd, {full} that took the last place, {probes} probes, {ahead} let through ahead"
         )
     }
 }

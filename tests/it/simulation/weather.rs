@@ -36,7 +36,7 @@ impl Life {
             8 if self.dice.one_in(6) => self.disconnect().await,
             9 if self.dice.one_in(2) => self.consent_again().await,
             10 => self.crowd().await,
-            11 if self.is_gated => self.outage().await,
+            11 if self.world.is_gated => self.outage().await,
             _ => {}
         }
     }
