@@ -1,15 +1,17 @@
-//! F2: the process is killed at each step of a refresh, and of a disconnect.
+//! F2: the process is killed at each step of a refresh, of a recovery by the next start, and of a disconnect.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
+use serde_json::json;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::ConnectionStatus;
-use token_broker::sandbox::End;
+use token_broker::sandbox::{End, ReuseProfile};
 use tonic::Code;
 
-use crate::home::PROVIDER;
+use crate::home::{Home, PROVIDER};
 use crate::profile::Profile;
-use crate::stage::{Grant, Stage, request, soon};
+use crate::stage::{Grant, LIFE, Stage, request, soon};
 use crate::tally::{Promise, Row};
 
 /// The steps, and whether a strict provider has the request or its answer is not durable yet.
@@ -50,10 +52,45 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         };
         row.judge(&mut stage, &mut grant, promise, step).await;
     }
+    recovering(row).await;
     for step in ENDING {
         end(row, &mut stage, step).await;
     }
     row.measure(&stage);
+}
+
+/// A process that dies with an answer under way, and the next one in the midst of finding out about it, at each step that
+/// it takes. A strict provider is not asked by a start, so there it takes none.
+async fn recovering(row: &mut Row) {
+    // Two starts take longer than some graces: here it is about what survives, not about how soon.
+    let mut stage = match row.profile {
+        Profile::Strict => return,
+        Profile::Reusable => Stage::on_demand(row).await,
+        Profile::Grace => {
+            let more = json!({"reuse": {"grace": {"seconds": 60, "max_uses": 8}}});
+            let home = Home::new(row.engine).refreshing_on_demand();
+            let stage = Stage::at(home, row.profile, LIFE, &more).await;
+            stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(Duration::from_secs(60)));
+            stage
+        }
+    };
+    let mut killed = 0;
+    for (step, _) in STEPS {
+        let what = format!("{step} of a recovery");
+        stage.start().await;
+        let mut grant = stage.connected().await;
+        stage.home.order("refresh.send.after=kill");
+        let asked = stage.renew(&mut grant).await;
+        row.expect(asked.is_err(), || format!("{what}: nothing was left to find out"));
+        stage.died().await;
+        stage.home.order(&format!("{step}=kill"));
+        let ended = stage.launch(&[]).ended().await;
+        stage.note_death();
+        row.expect(ended.signal() == Some(9), || format!("{what}: it ended with {ended}"));
+        killed += 1;
+        row.judge(&mut stage, &mut grant, Promise::Survives, &what).await;
+    }
+    row.figures.push(("killed while recovering", f64::from(killed)));
 }
 
 /// A disconnect that is killed at `step` goes on at the next start: from its first moment nothing is served and nothing
