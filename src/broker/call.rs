@@ -158,7 +158,8 @@ impl Broker {
         let print = repeat::print(&call.wanted, body);
         match self.calls.repeats.join((call.id.clone(), request_id), print) {
             Joined::Taken => {
-                Err(Error::invalid("request_id", "was used for another call within the last ten minutes"))
+                let told = "was used within the last ten minutes, for another call or for one whose answer is not kept";
+                Err(Error::invalid("request_id", told))
             }
             Joined::Again(mut outcome) => match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => {
@@ -202,7 +203,6 @@ impl Broker {
             policy.stream_timeout.map(|span| (now + span, STREAM_TIMEOUT))
         };
         let patience = ends.map_or(by_policy, |(ends_at, _)| ends_at.min(by_policy));
-        self.calls.budget(&call.id.provider, RetryBudget::earn);
         Ok(Way {
             prepared,
             body,
@@ -238,9 +238,23 @@ impl Broker {
 
     /// The head of an answer that is the caller's to look at.
     async fn answered(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
-        let mut refused = None;
+        let mut refused: Option<(CallAnswer, Source, [u8; 32])> = None;
         loop {
-            let token = self.access_token(renewal(way, refused)).await?;
+            let digest = refused.as_ref().map(|(_, _, digest)| *digest);
+            let token = match self.access_token(renewal(way, digest)).await {
+                Ok(token) => token,
+                Err(error) => {
+                    // There is nothing to renew it with. Whether the token is bad or the call not allowed, its answer tells.
+                    let is_all = refused.is_some()
+                        && matches!(error, Error::ReauthRequired { .. })
+                        && self.still_serves(&way.id).await;
+                    return match refused {
+                        Some((answer, source, _)) if is_all => Ok((answer, source)),
+                        _ => Err(error),
+                    };
+                }
+            };
+            drop(refused.take());
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
             let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
@@ -255,6 +269,8 @@ impl Broker {
             };
             if answer.origin == Origin::Cache {
                 way.attempts -= 1;
+            } else if way.attempts == 1 {
+                self.calls.budget(&way.id.provider, RetryBudget::earn);
             }
             match answer.says {
                 Says::Nothing => return Ok((answer, token.source)),
@@ -263,7 +279,7 @@ impl Broker {
                     if !self.renews(way, digest) {
                         return Ok((answer, token.source));
                     }
-                    refused = Some(digest);
+                    refused = Some((answer, token.source, digest));
                 }
                 Says::Throttled { .. } if way.retry.mode == RetryMode::Never => {
                     return Ok((answer, token.source));
@@ -271,17 +287,28 @@ impl Broker {
                 Says::Throttled { wait } => {
                     let provider = way.id.provider.clone();
                     let error = ProviderError::RateLimited { retry_after: wait };
-                    if !self.pauses(way, wait).await {
-                        return Err(Error::Provider { provider, error });
-                    }
+                    let pause = self.pause(way, answer.says);
+                    drop(answer);
+                    tokio::time::sleep(pause.ok_or(Error::Provider { provider, error })?).await;
                 }
-                Says::Trouble { wait } => {
-                    if !way.is_harmless() || !self.pauses(way, wait).await {
+                Says::Trouble { .. } => {
+                    if !way.is_harmless() {
                         return Ok((answer, token.source));
                     }
+                    let Some(pause) = self.pause(way, answer.says) else {
+                        return Ok((answer, token.source));
+                    };
+                    // What is left of it would keep its place meanwhile.
+                    drop(answer);
+                    tokio::time::sleep(pause).await;
                 }
             }
         }
+    }
+
+    /// Whether a connection's token is served to others, though one call of it was refused.
+    async fn still_serves(&self, id: &ConnectionId) -> bool {
+        self.connection(id).await.is_ok_and(|profile| profile.status.serves())
     }
 
     /// Whether a call whose token was refused is to be made again with a newer one. Where it cannot be, the token is
@@ -322,15 +349,24 @@ impl Broker {
             Error::Provider { error: ProviderError::Ambiguous { .. }, .. } => way.is_harmless(),
             _ => false,
         };
-        if is_possible && self.pauses(way, None).await { Ok(()) } else { Err(error) }
+        let pause = is_possible.then(|| self.pause(way, Says::Trouble { wait: None })).flatten();
+        tokio::time::sleep(pause.ok_or(error)?).await;
+        Ok(())
     }
 
-    /// Waits for a better time. Says no where there is none, or where enough was tried.
-    async fn pauses(&self, way: &mut Way, wait: Option<Duration>) -> bool {
+    /// How long to wait for a better time; then the next attempt is ready. `None` where there is none, or where enough was
+    /// tried.
+    fn pause(&self, way: &mut Way, says: Says) -> Option<Duration> {
         let most = way.retry.attempts.unwrap_or(way.policy.attempts);
         if way.retry.mode == RetryMode::Never || way.repeats + 1 >= most || !way.body.is_whole() {
-            return false;
+            return None;
         }
+        // Who comes back when the provider asked for it makes nothing worse.
+        let (wait, is_asked) = match says {
+            Says::Throttled { wait } => (wait, wait.is_some()),
+            Says::Trouble { wait } => (wait, false),
+            Says::Nothing | Says::TokenRefused => (None, false),
+        };
         let pause = match wait {
             Some(wait) => {
                 let left = way.waits_until.saturating_duration_since(Instant::now());
@@ -338,14 +374,12 @@ impl Broker {
             }
             None => retry::pause(way.policy.pause, way.repeats + 1, self.dice()),
         };
-        if !way.waits(pause) || !self.calls.budget(&way.id.provider, RetryBudget::spend) {
-            return false;
+        if !way.waits(pause) || !(is_asked || self.calls.budget(&way.id.provider, RetryBudget::spend)) {
+            return None;
         }
-        let Some(body) = way.body.lend() else { return false };
-        way.next = body;
+        way.next = way.body.lend()?;
         way.repeats += 1;
-        tokio::time::sleep(pause).await;
-        true
+        Some(pause)
     }
 }
 

@@ -21,7 +21,7 @@ use super::watch::{self, Answers, Ending};
 use super::wire::Mistakes;
 use crate::broker::{Broker, TokenRequest, WatchRequest};
 use crate::error::Error;
-use crate::provider::call::CallBody;
+use crate::provider::call::{CallBody, CallPolicy};
 
 /// One for each connection: who calls is part of it, so that a hit looks nothing up.
 pub(super) struct TokenBroker {
@@ -123,7 +123,7 @@ impl TokenBrokerService for TokenBroker {
         let broker = &self.parts.broker;
         let mut messages = request.into_inner();
         let opened = async {
-            let head = upload::head(&mut messages).await?;
+            let head = upload::head(&mut messages, CallPolicy::default().stall_timeout).await?;
             let content_length = head.content_length;
             // Before the body is asked for: what is wrong with a head is said at once.
             let mut asked = provider_call::head_of("head.", broker, head, CallBody::Empty, deadline)?;

@@ -369,7 +369,7 @@ impl Prepared {
         let body = self.undone(&mut head, body, authorized);
         let status = head.status.as_u16();
         leave.answered(status);
-        let (beginning, body) = if shared.signals.reads_body_of(status) {
+        let (beginning, body) = if shared.signals.reads_body_of(status) && !is_endless(&head.headers) {
             let (beginning, body) = peeked(body, LOOKED_AT).await;
             // A body that is still coded passes as it came; what it says is read from a copy.
             let said =
@@ -415,6 +415,16 @@ impl Prepared {
 fn location<B>(response: &http::Response<B>) -> Option<&str> {
     let is_redirect = matches!(response.status().as_u16(), 301..=303 | 307 | 308);
     response.headers().get(LOCATION).filter(|_| is_redirect)?.to_str().ok()
+}
+
+/// Whether a body may go on for ever, a piece now and then: nobody can wait for its beginning to be complete.
+fn is_endless(headers: &HeaderMap) -> bool {
+    const TYPES: [&str; 4] =
+        ["text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson", "application/stream+json"];
+    let told =
+        headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = told.split(';').next().unwrap_or_default().trim();
+    TYPES.iter().any(|endless| essence.eq_ignore_ascii_case(endless))
 }
 
 fn failure(status: u16, retry_after: Option<Duration>) -> ProviderError {

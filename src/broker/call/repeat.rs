@@ -22,6 +22,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How many are kept.
 const MOST: usize = 4096;
 
+/// How many ids are kept, most of them without the answer: those are not used for a second call all the same.
+const MOST_IDS: usize = 4 * MOST;
+
 /// How many bytes of bodies and fields are kept.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
@@ -65,11 +68,13 @@ struct State {
     entries: HashMap<Key, Entry>,
     /// Those that are done, oldest first.
     done: VecDeque<(Instant, Key)>,
+    /// How many of the last of these have their answers yet.
+    answered: usize,
     bytes: usize,
 }
 
 struct Entry {
-    /// `None`: the connection changed hands since, and whoever it belongs to now is told nothing of what came.
+    /// `None`: what came is told to nobody. The connection changed hands since, or there was no room for it.
     print: Option<Print>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -128,6 +133,7 @@ impl Ticket {
             self.is_kept = true;
             state.bytes += size(&outcome);
             state.done.push_back((Instant::now() + WINDOW, self.key.clone()));
+            state.answered += 1;
         }
         // Before those who wait hear of it: none of them finds the id taken by a call that is over.
         if !keep {
@@ -157,16 +163,31 @@ impl Drop for Ticket {
 impl State {
     /// Lets go of what is too old or too much.
     fn forget(&mut self, now: Instant) {
-        while let Some((until, _)) = self.done.front() {
-            if *until > now && self.done.len() <= MOST && self.bytes <= MOST_BYTES {
+        while self.answered > MOST || self.bytes > MOST_BYTES {
+            if !self.let_an_answer_go() {
                 break;
             }
-            let Some((_, key)) = self.done.pop_front() else { break };
-            if let Some(entry) = self.entries.remove(&key) {
-                let freed = entry.outcome.borrow().as_ref().map_or(0, size);
-                self.bytes = self.bytes.saturating_sub(freed);
+        }
+        while self.done.front().is_some_and(|(until, _)| *until <= now) || self.done.len() > MOST_IDS {
+            if self.answered == self.done.len() {
+                self.let_an_answer_go();
+            }
+            if let Some((_, key)) = self.done.pop_front() {
+                self.entries.remove(&key);
             }
         }
+    }
+
+    /// Drops the oldest answer and leaves its id taken. Says no where there is none.
+    fn let_an_answer_go(&mut self) -> bool {
+        let oldest = self.done.len() - self.answered;
+        let Some((_, key)) = self.done.get(oldest) else { return false };
+        self.answered -= 1;
+        if let Some(entry) = self.entries.get_mut(key) {
+            self.bytes -= entry.outcome.borrow().as_ref().map_or(0, size);
+            *entry = Entry { print: None, outcome: watch::channel(None).1 };
+        }
+        true
     }
 }
 
@@ -284,12 +305,31 @@ mod tests {
         for n in 0..5 {
             first(&repeats, &n.to_string()).settle(answer(MOST_BYTES / 4), true);
         }
-        assert!(!is_kept(&repeats, "0"), "the oldest goes");
+        let is_taken = |id: &str| matches!(repeats.join(key(id), [0; 32]), Joined::Taken);
+        assert!(is_taken("0"), "the oldest answer goes, and the call is not made twice");
         assert!(is_kept(&repeats, "4"));
-        for n in 0..2 * MOST {
-            first(&repeats, &format!("small {n}")).settle(answer(0), true);
+        let small = |n: usize| format!("small {n}");
+        for n in 0..=MOST {
+            first(&repeats, &small(n)).settle(answer(0), true);
         }
-        assert!(lock(&repeats.0).entries.len() <= MOST);
-        assert!(lock(&repeats.0).bytes <= MOST_BYTES);
+        assert!(is_taken("4") && is_taken(&small(0)) && is_kept(&repeats, &small(1)));
+        assert_eq!(lock(&repeats.0).bytes, 0);
+        for n in 0..MOST_IDS {
+            first(&repeats, &format!("more {n}")).settle(answer(1), true);
+        }
+        let state = lock(&repeats.0);
+        assert_eq!((state.entries.len(), state.answered, state.bytes), (MOST_IDS, MOST, MOST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_old_goes_with_its_answer_and_without() {
+        let repeats = Repeats::default();
+        for n in 0..=MOST {
+            first(&repeats, &n.to_string()).settle(answer(1), true);
+        }
+        tokio::time::sleep(WINDOW).await;
+        first(&repeats, "new").settle(answer(1), true);
+        let state = lock(&repeats.0);
+        assert_eq!((state.entries.len(), state.answered, state.bytes), (1, 1, 1));
     }
 }

@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream as _;
+use futures_util::{Stream, StreamExt as _};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Status, Streaming};
 
@@ -22,9 +23,15 @@ pub(in crate::grpc) const LARGEST_CHUNK: usize = 64 * 1024;
 /// The messages of a streamed call.
 pub(in crate::grpc) type Messages = Streaming<v1::StreamProviderCallRequest>;
 
-/// The head of a call.
-pub(in crate::grpc) async fn head(messages: &mut Messages) -> Result<v1::CallHead, Error> {
-    let first = messages.message().await.map_err(|status| broken(&status))?;
+/// The head of a call, which must come before `silence` is over: which provider's limit holds is not known before.
+pub(in crate::grpc) async fn head(
+    messages: &mut (impl Stream<Item = Result<v1::StreamProviderCallRequest, Status>> + Unpin),
+    silence: Duration,
+) -> Result<v1::CallHead, Error> {
+    let Ok(first) = tokio::time::timeout(silence, messages.next()).await else {
+        return Err(Error::invalid("head", format!("must come first: none came for {silence:?}")));
+    };
+    let first = first.transpose().map_err(|status| broken(&status))?;
     match first.and_then(|message| message.part) {
         Some(Part::Head(head)) => Ok(head),
         Some(Part::Chunk(_)) => Err(Error::invalid("head", "must come first: a chunk came before it")),
@@ -157,5 +164,22 @@ impl Body for Upload {
         let Some(promised) = self.rules.content_length else { return SizeHint::default() };
         let held = self.first.as_ref().map_or(0, |first| first.len() as u64);
         SizeHint::with_exact(promised.saturating_sub(self.rules.came) + held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_opens_a_stream_and_says_nothing_is_not_waited_for_for_ever() {
+        let silence = Duration::from_secs(300);
+        let told = head(&mut stream::pending(), silence).await.unwrap_err();
+        assert!(told.to_string().contains("300s"), "{told}");
+        let said = v1::CallHead { path: "/x".into(), ..Default::default() };
+        let message = v1::StreamProviderCallRequest { part: Some(Part::Head(said.clone())) };
+        assert_eq!(head(&mut stream::iter([Ok(message)]), silence).await.unwrap(), said);
     }
 }

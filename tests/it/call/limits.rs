@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
-use token_broker::sandbox::{Endpoint, Fault};
+use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
+use token_broker::sandbox::{Endpoint, Exchange, Fault};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
@@ -192,5 +197,88 @@ async fn a_silent_or_a_slow_provider_is_not_waited_for_without_end() {
         let status = desk.call(request.clone()).await.unwrap_err();
         assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE");
     }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_was_told_when_to_come_back_does_so_however_many_there_are() {
+    let desk = Desk::new().await;
+    for n in 0..20 {
+        let fault = Fault::status(429).retry_after(Duration::ZERO);
+        desk.whole.sandbox.script().next(Endpoint::Echo, fault);
+        let answer = desk.call(post("/x", b"once more")).await.unwrap();
+        assert_eq!((answer.status, answer.attempts), (200, 2), "call {n}");
+    }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_better_time_keeps_no_place() {
+    let hosts = "['http://127.0.0.1:{port}/api', 'http://localhost:{port}/api']";
+    let desk = Desk::with(&format!(", api: {{hosts: {hosts}, limits: {{max_parallel: 1}}}}")).await;
+    let script = desk.whole.sandbox.script();
+    script.next(Endpoint::Echo, Fault::status(503).retry_after(Duration::from_secs(30)));
+    let (mut client, waiting) = (desk.client(), get("/waits"));
+    let waiting = tokio::spawn(async move { client.call_provider(waiting).await });
+    let is_answered = |exchange: &Exchange| exchange.endpoint == Endpoint::Echo;
+    desk.whole.sandbox.log().wait_for(is_answered).await;
+    let mut next = Request::new(v1::CallProviderRequest { host: "localhost".into(), ..get("/next") });
+    next.set_timeout(Duration::from_secs(10));
+    assert_eq!(desk.client().call_provider(next).await.unwrap().get_ref().status, 200);
+    waiting.abort();
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn where_nothing_can_renew_the_token_a_401_is_the_answer() {
+    let desk = Desk::new().await;
+    let grant = desk.whole.sandbox.grants().issue("user-7", &["openid"]);
+    let import = v1::ImportConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "user-7".into(),
+        access_token: grant.access_token.expose().clone(),
+        ..Default::default()
+    };
+    ConnectionServiceClient::new(desk.channel.clone()).import_connection(import).await.unwrap();
+    let call = || v1::CallProviderRequest { connection: "user-7".into(), ..get("/x") };
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::status(401).body("text/plain", "not for you"));
+    let answer = desk.call(call()).await.unwrap();
+    assert_eq!((answer.status, answer.attempts, &answer.body[..]), (401, 1, &b"not for you"[..]));
+    assert_eq!(desk.call(call()).await.unwrap().status, 200, "its token is as good as before");
+    desk.stop().await;
+}
+
+/// A host that answers with the first event of a stream, and then with nothing more.
+async fn events() -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\ndata: one\n\n";
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        // Until the client leaves.
+        socket.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    (port, task)
+}
+
+#[tokio::test]
+async fn the_first_event_of_an_endless_answer_is_handed_on_though_the_entry_reads_bodies() {
+    let (port, host) = events().await;
+    // Its silence after that is nobody's trouble.
+    let desk = Desk::with(&format!(
+        ", errors: [{{at: api, is: [invalid_auth], means: token_bad}}], \
+         api: {{hosts: ['http://localhost:{port}'], limits: {{idle_timeout: 1h}}}}"
+    ))
+    .await;
+    let request = futures_util::stream::iter([message(Sent::Head(head("GET", "/events")))]);
+    let mut client = desk.client();
+    let answer = tokio::time::timeout(Duration::from_secs(60), client.stream_provider_call(request)).await;
+    let mut answer = answer.expect("the head is held back").unwrap().into_inner();
+    assert!(matches!(answer.message().await.unwrap().unwrap().part, Some(Came::Head(_))));
+    let Some(Came::Chunk(event)) = answer.message().await.unwrap().unwrap().part else { panic!("no chunk") };
+    assert_eq!(&event.data[..], b"data: one\n\n");
+    drop(answer);
+    host.await.unwrap();
     desk.stop().await;
 }
