@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -142,7 +142,7 @@ impl ApiClient {
     ) -> Result<http::Response<AnswerStream>, Error> {
         let client = self.client().ok_or(Error::Internal("no HTTP client could be made"))?;
         let mut headers = request.headers;
-        frame(&mut headers, &request.body);
+        frame(&mut headers, &request.method, &request.body);
         let mut outgoing = client.request(request.method, request.url).headers(headers);
         match request.body {
             CallBody::Empty => pulse.done(),
@@ -222,12 +222,17 @@ impl ApiClient {
 }
 
 /// Says where a body ends where the HTTP library would not: it takes GET and HEAD of unknown length for bodiless and drops
-/// what comes. Over HTTP/2, where a frame ends it, the library leaves the field out.
-fn frame(headers: &mut HeaderMap, body: &CallBody) {
-    if let CallBody::Stream(stream) = body
-        && stream.size_hint().exact().is_none()
-    {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+/// what comes, and sends no length of 0, which some servers want with methods that have a use for a body (RFC 9110
+/// section 8.6). Over HTTP/2, where a frame ends it, the library leaves `transfer-encoding` out.
+fn frame(headers: &mut HeaderMap, method: &Method, body: &CallBody) {
+    match body {
+        CallBody::Empty if [Method::POST, Method::PUT, Method::PATCH].contains(method) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        CallBody::Stream(stream) if stream.size_hint().exact().is_none() => {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        CallBody::Empty | CallBody::Whole(_) | CallBody::Stream(_) => {}
     }
 }
 

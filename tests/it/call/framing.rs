@@ -6,9 +6,9 @@ use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Desk;
 use super::http2::Api;
 use super::stream::{Answer, called, chunk, head, message};
+use super::{Desk, get, json, post};
 
 /// The values of a field that the sandbox was sent, by its echo.
 fn sent<'e>(echo: &'e Value, name: &str) -> Vec<&'e str> {
@@ -83,5 +83,29 @@ async fn a_body_of_unknown_length_arrives_over_http_2() {
         let received = answer.head.headers.iter().find(|field| field.name == "x-received").unwrap();
         assert_eq!((answer.head.status, received.value.as_str()), (200, "2"), "{method}");
     }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn no_body_has_a_length_where_the_method_has_a_use_for_one() {
+    let desk = Desk::new().await;
+    for (method, length) in [
+        ("POST", &["0"][..]),
+        ("PUT", &["0"]),
+        ("PATCH", &["0"]),
+        ("GET", &[]),
+        ("DELETE", &[]),
+        ("OPTIONS", &[]),
+    ] {
+        let request = v1::CallProviderRequest { method: method.into(), ..get("/items") };
+        assert_eq!(sent(&json(&desk.call(request).await.unwrap()), "content-length"), length, "{method}");
+        for content_length in [None, Some(0)] {
+            let head = v1::CallHead { content_length, ..head(method, "/items") };
+            let answer = called(&desk, vec![message(Sent::Head(head)), chunk("", true)]).await.unwrap();
+            let echo: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(sent(&echo, "content-length"), length, "{method} {content_length:?}");
+        }
+    }
+    assert_eq!(sent(&json(&desk.call(post("/items", b"x")).await.unwrap()), "content-length"), ["1"]);
     desk.stop().await;
 }
