@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::corpus::{Corpus, Input as _};
-use super::network::{Names, Server, call, get, resolved};
+use super::network::{Names, OUTSIDE, Server, call, get, resolved};
 
 /// Answers each request with a redirect to the next of these places, and with 200 when there are none left.
 struct Guide {
@@ -24,9 +24,16 @@ struct Guide {
 }
 
 impl Guide {
-    async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// And where nobody may be led, at the same port.
+    async fn start() -> (Self, Server) {
+        let (listener, port, outside) = loop {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            // Somebody else may hold that port at the other address.
+            if let Ok((outside, _)) = Server::start((OUTSIDE, port).into()).await {
+                break (listener, port, outside);
+            }
+        };
         let places: Arc<Mutex<VecDeque<String>>> = Arc::default();
         let targets: Arc<Mutex<Vec<String>>> = Arc::default();
         let (leads, seen) = (places.clone(), targets.clone());
@@ -43,7 +50,7 @@ impl Guide {
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
-        Self { port, places, targets, task }
+        (Self { port, places, targets, task }, outside)
     }
 
     /// What was asked for while being led to these places one after the other.
@@ -56,20 +63,46 @@ impl Guide {
         self.targets.lock().unwrap().clone()
     }
 
+    /// One that may connect to where nobody may be led: what keeps a redirect from there is not its address.
     fn provider(&self) -> OAuthProvider {
+        self.provider_of("api.acme.example")
+    }
+
+    fn provider_of(&self, host: &str) -> OAuthProvider {
         let entry = json!({
             "key": "acme",
             "client_id": "app",
             "issuer": "https://as.acme.example",
             "allow_http": true,
             "api": {
-                "hosts": [format!("http://api.acme.example:{}/v1", self.port)],
+                "hosts": [format!("http://{host}:{}/v1", self.port)],
                 "path_prefixes": ["/files"],
-                "allow_networks": ["127.0.0.1"],
+                "allow_networks": ["127.0.0.1", OUTSIDE.to_string()],
             },
         });
         resolved(entry, Arc::new(Names::default())).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
     }
+}
+
+/// A place of the corpus, whose provider is at the port of HTTPS, for a provider that is at `port` without TLS: the same
+/// relation between the two.
+fn moved(place: &str, port: u16) -> String {
+    let (scheme, rest) = match place.split_once(':') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("http:", rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("https:", rest),
+        _ => ("", place),
+    };
+    let Some(rest) = rest.strip_prefix("//") else { return format!("{scheme}{rest}") };
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let has_port = host.rsplit(']').next().is_some_and(|host| host.contains(':'));
+    let authority = match authority.strip_suffix(":443") {
+        Some(host) => format!("{host}:{port}"),
+        None if host.is_empty() || has_port => authority.to_owned(),
+        None => format!("{authority}:{port}"),
+    };
+    format!("{scheme}//{authority}{rest}")
 }
 
 impl Drop for Guide {
@@ -95,41 +128,48 @@ fn following() -> Wanted {
 
 #[tokio::test]
 async fn no_redirect_of_the_corpus_leads_elsewhere() {
-    let (_, outside, _) = Server::pair().await;
-    let guide = Guide::start().await;
+    let (guide, outside) = Guide::start().await;
     let provider = guide.provider();
-    let ours = format!("http://api.acme.example:{}/", guide.port);
     let (mut refused, mut followed) = (0, 0);
     for case in &Corpus::read().redirect {
         let location = case.input.stretched(case.long);
-        if location.bytes().any(|b| b.is_ascii_control()) {
-            // That would be another head, and not a place.
+        if location.bytes().any(|b| b.is_ascii_control()) || location.trim_matches(' ') != location {
+            // That would be another head, or the same place without the space.
             continue;
         }
-        let places = case.after.iter().chain([&location]);
-        guide.lead(places.map(|place| place.replace("https://api.acme.example/", &ours)));
+        guide.lead(case.after.iter().chain([&location]).map(|place| moved(place, guide.port)));
         let method = case.method.clone().unwrap_or_else(|| "GET".to_owned());
         // A field of a head that is not ASCII says nothing to anybody.
         let follows = ["GET", "HEAD"].contains(&method.as_str()) && location.is_ascii();
-        match call(&provider, &Wanted { method, ..following() }).await {
-            Ok(status) => {
-                assert_eq!(status, if follows { 200 } else { 302 }, "{case:?}");
-                followed += usize::from(follows);
-            }
-            Err(Error::RequestRefused(_)) => refused += 1,
-            Err(other) => panic!("{case:?}: {other:?}"),
-        }
+        let outcome = call(&provider, &Wanted { method, ..following() }).await;
         let targets = guide.targets();
-        assert!((1..=4).contains(&targets.len()), "{case:?}: {targets:?}");
-        assert!(targets.iter().all(|target| target.starts_with("/v1/files/")), "{case:?}: {targets:?}");
+        assert_eq!(outside.count(), 0, "{case:?}");
+        match (outcome, &case.rule, &case.is) {
+            (Ok(302), ..) if !follows => assert_eq!(targets.len(), 1, "{case:?}: {targets:?}"),
+            (Ok(200), None, Some(is)) if follows => {
+                let is = is.strip_prefix("https://api.acme.example").unwrap();
+                assert_eq!(targets, ["/v1/files/a", is], "{case:?}");
+                followed += 1;
+            }
+            (Err(Error::RequestRefused(refusal)), Some(rule), None) if follows => {
+                assert_eq!(refusal.rule().as_str(), rule, "{case:?}");
+                assert_eq!(targets.len(), 1 + case.after.len(), "{case:?}: {targets:?}");
+                refused += 1;
+            }
+            (outcome, ..) => panic!("{case:?}: {outcome:?}"),
+        }
     }
     assert!(refused > 50 && followed > 5, "{refused} refused, {followed} followed");
-    assert_eq!(outside.count(), 0);
+
+    // The counter counts: the same client, where the entry itself says so.
+    let astray = guide.provider_of("evil.example");
+    assert_eq!(call(&astray, &Wanted { follow_redirects: false, ..following() }).await.unwrap(), 307);
+    assert_eq!(outside.count(), 1);
 }
 
 #[tokio::test]
 async fn three_redirects_are_followed_and_a_fourth_is_refused() {
-    let guide = Guide::start().await;
+    let (guide, _outside) = Guide::start().await;
     let provider = guide.provider();
     let hops = |count: usize| (1..=count).map(|hop| format!("/v1/files/{hop}?hop={hop}"));
 
@@ -152,8 +192,7 @@ async fn three_redirects_are_followed_and_a_fourth_is_refused() {
 
 #[tokio::test]
 async fn the_address_is_looked_at_again_at_each_hop() {
-    let guide = Guide::start().await;
-    let (_, outside, _) = Server::pair().await;
+    let (guide, outside) = Guide::start().await;
     let names = Arc::new(Names::default());
     names.lead("rebound.acme.example", &["127.0.0.1", "127.0.0.2"]);
     let entry = json!({

@@ -31,7 +31,7 @@ use super::{connection, token};
 
 /// Where the provider is, and where nobody may be led; both on one port, so that a changed host alone would do.
 const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
-const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+pub(super) const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Redirects every request outside and counts connections.
 pub(super) struct Server {
@@ -50,7 +50,7 @@ impl Server {
         self.heads.lock().unwrap().clone()
     }
 
-    async fn start(address: SocketAddr) -> io::Result<(Self, u16)> {
+    pub(super) async fn start(address: SocketAddr) -> io::Result<(Self, u16)> {
         let listener = TcpListener::bind(address).await?;
         let port = listener.local_addr()?.port();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -96,9 +96,9 @@ impl Drop for Server {
 }
 
 /// A name server: the provider's own hosts are ours, some names have answers that are written down (the last is given
-/// for ever), and every other name leads outside.
+/// for ever), and every other name leads outside. Second: what was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
+pub(super) struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>, Mutex<Vec<String>>);
 
 impl Names {
     /// A name whose answers these are, one after the other.
@@ -106,10 +106,16 @@ impl Names {
         let answers = addresses.iter().map(|address| vec![address.parse().unwrap()]).collect();
         self.0.lock().unwrap().insert(name.to_owned(), answers);
     }
+
+    /// The names that were asked for since this was asked last: without one there is no connection but to an address.
+    pub(super) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.1.lock().unwrap())
+    }
 }
 
 impl Lookup for Names {
     fn addresses(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
+        self.1.lock().unwrap().push(host.clone());
         let found = match self.0.lock().unwrap().get_mut(&host) {
             Some(answers) if answers.len() > 1 => answers.pop_front().unwrap(),
             Some(answers) => answers[0].clone(),

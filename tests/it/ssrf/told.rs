@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::connection;
 use super::corpus::{Corpus, Input as _};
-use super::network::{Names, Server, get, resolved};
+use super::network::{Names, OUTSIDE, Server, get, resolved};
 
 const CALLBACK: &str = "https://app.example/callback";
 
@@ -74,8 +74,14 @@ impl TokenEndpoint {
         *self.told.lock().unwrap() = value.into();
     }
 
-    /// A provider at this endpoint.
-    fn provider(&self, host: &str, variables: Value) -> Result<OAuthProvider, Vec<Mistake>> {
+    /// A provider at this endpoint, which asks these names and may connect to where nobody may be led: what keeps a call
+    /// from there is not its address.
+    fn provider(
+        &self,
+        host: &str,
+        variables: Value,
+        names: &Arc<Names>,
+    ) -> Result<OAuthProvider, Vec<Mistake>> {
         let at = |path: &str| format!("http://127.0.0.1:{}/{path}", self.port);
         let entry = json!({
             "key": "acme",
@@ -84,9 +90,13 @@ impl TokenEndpoint {
             "allow_http": true,
             "endpoints": {"authorization": at("authorize"), "token": at("token")},
             "variables": variables,
-            "api": {"hosts": [host], "headers": {"X-V": "{v}"}, "allow_networks": ["127.0.0.1"]},
+            "api": {
+                "hosts": [host],
+                "headers": {"X-V": "{v}"},
+                "allow_networks": ["127.0.0.1", OUTSIDE.to_string()],
+            },
         });
-        resolved(entry, Arc::new(Names::default()))
+        resolved(entry, names.clone())
     }
 }
 
@@ -153,15 +163,27 @@ async fn call(broker: &Arc<Broker>) -> Result<u16, Error> {
     broker.call_whole(call, 1024).await.map(|answer| answer.status)
 }
 
+/// The entry's host as the corpus has it, at the port of the servers here wherever the entry itself says scheme and port.
+fn at_port(of: &str, port: u16) -> String {
+    let of = of.strip_prefix("https://").unwrap_or(of);
+    match of.split_once('/') {
+        _ if of == "{v}" => of.to_owned(),
+        Some((host, path)) => format!("http://{host}:{port}/{path}"),
+        None => format!("http://{of}:{port}"),
+    }
+}
+
 #[tokio::test]
 async fn no_value_that_a_provider_tells_leads_elsewhere() {
-    let (ours, outside, _) = Server::pair().await;
+    let (ours, outside, port) = Server::pair().await;
     let endpoint = TokenEndpoint::start().await;
     let corpus = Corpus::read();
-    let mut unfit = 0;
+    let (mut unfit, mut answered) = (0, 0);
     for case in corpus.told.iter().chain(&corpus.variable) {
         let variables = json!({"v": {"from": "token", "pattern": case.pattern}});
-        let provider = match endpoint.provider(case.of.as_ref().unwrap(), variables) {
+        let names = Arc::new(Names::default());
+        let host = at_port(case.of.as_ref().unwrap(), port);
+        let provider = match endpoint.provider(&host, variables, &names) {
             Ok(provider) => broker(provider),
             Err(mistakes) => {
                 assert!(!mistakes.is_empty(), "a pattern as loose as that starts nothing: {case:?}");
@@ -170,21 +192,42 @@ async fn no_value_that_a_provider_tells_leads_elsewhere() {
         };
         endpoint.tells(case.input.stretched(case.long));
         let profile = import(&provider, &[]).await.unwrap();
-        match (call(&provider).await, case.rule.as_deref()) {
-            (Err(Error::RequestRefused(refusal)), Some("variable_value" | "variable_missing")) => {
+        let outcome = call(&provider).await;
+        let asked = names.asked();
+        match (&case.rule, outcome) {
+            (Some(rule), Err(Error::RequestRefused(refusal))) => {
                 let sentence = refusal.to_string();
                 assert!(!sentence.contains("evil"), "{sentence}");
-                if refusal.rule() == Rule::VariableMissing {
-                    assert!(profile.variables.is_empty(), "{case:?} was stored");
+                // What does not fit its pattern is not even stored.
+                let is_stored = !profile.variables.is_empty();
+                let rule = if is_stored { rule.as_str() } else { Rule::VariableMissing.as_str() };
+                assert_eq!(refusal.rule().as_str(), rule, "{case:?}");
+                assert!(asked.is_empty(), "{case:?}: {asked:?}");
+                if !is_stored {
                     assert!(sentence.contains(" v ") && sentence.contains(case.pattern.as_ref().unwrap()));
                     unfit += 1;
                 }
             }
-            // It led to one of the provider's own names; those lead outside here, or to where nobody listens.
-            (Err(Error::RequestRefused(refusal)), None) => assert_eq!(refusal.rule(), Rule::Address),
-            (Err(Error::Provider { .. }), None) => {}
-            (outcome, _) => panic!("{case:?}: {outcome:?}"),
+            (None, outcome) => {
+                let url = url::Url::parse(case.is.as_ref().unwrap()).unwrap();
+                assert!(!asked.is_empty(), "{case:?}");
+                assert!(
+                    asked.iter().all(|name| Some(name.as_str()) == url.host_str()),
+                    "{case:?}: {asked:?}"
+                );
+                match outcome {
+                    Ok(status) => {
+                        assert_eq!(status, 307, "{case:?}");
+                        answered += 1;
+                    }
+                    // The value is all of the host: nobody listens at the port of HTTPS.
+                    Err(Error::Provider { .. }) => assert_eq!(case.of.as_deref(), Some("{v}"), "{case:?}"),
+                    Err(other) => panic!("{case:?}: {other:?}"),
+                }
+            }
+            (_, outcome) => panic!("{case:?}: {outcome:?}"),
         }
+        assert_eq!(ours.count() + outside.count(), answered, "{case:?}");
         let request = TokenRequest {
             id: connection(),
             scopes: Vec::new(),
@@ -195,7 +238,8 @@ async fn no_value_that_a_provider_tells_leads_elsewhere() {
         provider.access_token(request).await.expect("the grant is not lost for it");
     }
     assert!(unfit >= 40, "{unfit}");
-    assert_eq!((ours.count(), outside.count()), (0, 0));
+    // Names below the provider's own domain lead outside here, and its fixed host to ours: the counters count.
+    assert!(ours.count() > 0 && outside.count() > 1, "{answered}");
 }
 
 #[tokio::test]
@@ -204,7 +248,8 @@ async fn calls_follow_the_host_that_the_provider_told_last() {
     let endpoint = TokenEndpoint::start().await;
     let host = format!("http://{{v}}.files.acme.example:{port}/v1");
     let variables = json!({"v": {"from": "token", "pattern": "[a-z]+"}});
-    let broker = broker(endpoint.provider(&host, variables).unwrap());
+    let names = Arc::new(Names::default());
+    let broker = broker(endpoint.provider(&host, variables, &names).unwrap());
     let is_at = |name: &str| {
         let head = ours.heads().pop().unwrap();
         let host = format!("host: {name}.files.acme.example:{port}\r\n");
@@ -228,14 +273,15 @@ async fn calls_follow_the_host_that_the_provider_told_last() {
     assert_eq!(call(&broker).await.unwrap(), 307);
     is_at("us");
 
-    endpoint.tells("evil.example/");
+    names.asked();
+    endpoint.tells(format!("evil.example:{port}/"));
     let profile = broker.refresh_connection(connection(), None).await.unwrap();
     assert!(profile.variables.is_empty(), "the old host is not called with the new token");
     match call(&broker).await {
         Err(Error::RequestRefused(refusal)) => assert_eq!(refusal.rule(), Rule::VariableMissing),
         other => panic!("{other:?}"),
     }
-    assert_eq!((ours.count(), outside.count()), (3, 0));
+    assert_eq!((ours.count(), outside.count(), names.asked()), (3, 0, Vec::new()));
 }
 
 #[tokio::test]
@@ -247,7 +293,7 @@ async fn what_an_app_gives_is_checked_kept_and_not_asked_for_again() {
         "v": {"from": "input", "pattern": "eu|us", "description": "where the account lives"},
         "tier": {"from": "input", "pattern": "a|b", "default": "a"},
     });
-    let broker = broker(endpoint.provider(&host, variables).unwrap());
+    let broker = broker(endpoint.provider(&host, variables, &Arc::default()).unwrap());
     let begin = |variables: &[(&str, &str)]| BeginConnect {
         id: connection(),
         redirect_uri: Some(CALLBACK.to_owned()),
