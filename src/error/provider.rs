@@ -183,7 +183,7 @@ pub enum AmbiguousCause {
     #[error("its header fields exceed 1000 or 64 KiB")]
     HeadTooLarge,
     /// Its body came too slowly to be waited for.
-    #[error("its answer came more slowly than api.limits.min_bytes_per_second")]
+    #[error("its answer came more slowly than {MIN_RATE}")]
     TooSlow,
     /// Its compressed body cannot be decompressed.
     #[error("its compressed body is broken")]
@@ -191,6 +191,25 @@ pub enum AmbiguousCause {
     /// A success status whose body cannot be understood.
     #[error("a success without a token")]
     Unparsable,
+}
+
+/// The limit of an entry that says how slow an answer may be.
+const MIN_RATE: &str = "api.limits.min_bytes_per_second";
+
+impl AmbiguousCause {
+    /// The limit of the provider's entry that ended a call, as the entry spells it.
+    pub const fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfTime { limit } => Some(limit),
+            Self::TooSlow => Some(MIN_RATE),
+            Self::Timeout
+            | Self::Reset
+            | Self::Status { .. }
+            | Self::HeadTooLarge
+            | Self::Undecodable
+            | Self::Unparsable => None,
+        }
+    }
 }
 
 /// An OAuth error code as a provider sent it (RFC 6749 section 5.2): at most 64 characters of `[A-Za-z0-9_.-]`.

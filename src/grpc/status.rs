@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::connection::ConnectionId;
-use crate::error::{AmbiguousCause, Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
+use crate::error::{Error, OAuthCode, ProviderError, SessionFlaw, StoreError};
 
 /// The domain of every reason (AIP-193).
 pub const DOMAIN: &str = "tokenbroker.dev";
@@ -203,13 +203,11 @@ impl Answer {
                 }
                 Code::Unavailable
             }
-            ProviderError::Ambiguous { cause: AmbiguousCause::OutOfTime { limit } } => {
-                self.tell("limit", limit);
+            ProviderError::Ambiguous { cause } => {
+                self.tell("limit", cause.limit().unwrap_or_default());
                 Code::Unavailable
             }
-            ProviderError::Unavailable { .. }
-            | ProviderError::Ambiguous { .. }
-            | ProviderError::Malformed => Code::Unavailable,
+            ProviderError::Unavailable { .. } | ProviderError::Malformed => Code::Unavailable,
         }
     }
 

@@ -109,6 +109,13 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             &["RetryInfo"],
             &["provider"],
         ),
+        (
+            provider(ProviderError::Ambiguous { cause: AmbiguousCause::TooSlow }),
+            Code::Unavailable,
+            &["RetryInfo"],
+            &["limit", "provider"],
+        ),
+        (Error::out_of_time(&google(), "a"), Code::Unavailable, &["RetryInfo"], &["limit", "provider"]),
         (provider(ProviderError::Malformed), Code::Unavailable, &[], &["provider"]),
         (
             provider(ProviderError::CircuitOpen {

@@ -11,7 +11,7 @@ use token_broker::sandbox::{Endpoint, Exchange, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::stream::{called, chunk, head, message};
@@ -281,4 +281,25 @@ async fn the_first_event_of_an_endless_answer_is_handed_on_though_the_entry_read
     drop(answer);
     host.await.unwrap();
     desk.stop().await;
+}
+
+/// What comes of an answer of which a byte comes every 100 ms, and would for more than half a minute.
+async fn trickled(least: u64) -> Result<v1::CallProviderResponse, Status> {
+    let limits = format!(", api: {{limits: {{min_bytes_per_second: {least}, timeout: 10m}}}}");
+    let desk = Desk::with(&limits).await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::trickle(Duration::from_millis(100)));
+    let answer = desk.call(post("/x", &[b'x'; 300])).await;
+    desk.stop().await;
+    answer
+}
+
+#[tokio::test]
+#[ignore = "slow: tests/run.sh --only slow"]
+async fn an_answer_may_be_as_slow_as_the_entry_says_and_no_slower() {
+    let (patient, strict) = tokio::join!(trickled(1), trickled(100));
+    assert_eq!(json(&patient.unwrap())["body_bytes"], 300);
+    let status = strict.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "PROVIDER_UNAVAILABLE"));
+    let metadata = status.get_details_error_info().unwrap().metadata;
+    assert_eq!(metadata["limit"], "api.limits.min_bytes_per_second");
 }
