@@ -165,7 +165,7 @@ async fn a_failing_api_opens_its_breaker_and_refreshes_go_on() {
         connection: "user-42".into(),
         ..Default::default()
     };
-    let mut connections = v1::connection_service_client::ConnectionServiceClient::new(desk.channel.clone());
+    let mut connections = ConnectionServiceClient::new(desk.channel.clone());
     connections.refresh_connection(asked).await.unwrap();
     desk.stop().await;
 }
