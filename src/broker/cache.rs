@@ -12,13 +12,15 @@ use tokio::time::Instant;
 
 use super::{Durability, Source};
 use crate::clock::Timestamp;
-use crate::connection::{AccessToken, ConnectionId, Scopes, Values};
+use crate::connection::{AccessToken, ConnectionId, Credential, Scopes, Values};
 use crate::error::Error;
 use crate::telemetry::Count;
 
 /// A token as it is served: durable, published, shared by every caller that gets it.
 #[derive(Debug)]
 pub struct ServedToken {
+    /// Whose it is.
+    of: ConnectionId,
     /// The token.
     pub access: AccessToken,
     /// What it may do.
@@ -37,15 +39,20 @@ pub struct ServedToken {
 
 impl ServedToken {
     /// A token that counts each hit in `hits`.
-    pub fn new(access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
+    pub fn new(of: ConnectionId, access: AccessToken, scopes: Scopes, generation: u64, hits: Count) -> Self {
         let durability = Durability::Durable;
         let (variables, ends_at, encoded) = (Values::new(), None, OnceLock::new());
-        Self { access, scopes, generation, variables, durability, ends_at, encoded, hits }
+        Self { of, access, scopes, generation, variables, durability, ends_at, encoded, hits }
     }
 
     /// The same token of a connection that knows this for its provider's variables.
     pub(super) fn knowing(self, variables: Values) -> Self {
         Self { variables, ..self }
+    }
+
+    /// The form in which it goes into a call: with the name and the values of its own connection, whoever asks.
+    pub(super) fn credential(&self) -> Credential<'_> {
+        Credential::new(&self.of, &self.access).knowing(&self.variables)
     }
 
     /// The same token, which at `now` has so much life left that a clock which is set back later gives it no more.

@@ -22,7 +22,7 @@ use self::retry::RetryBudget;
 pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
 use self::source::Source as Body;
 use super::{Broker, Source, TokenRequest};
-use crate::connection::{ConnectionId, Credential, ProviderKey};
+use crate::connection::{ConnectionId, ProviderKey};
 use crate::error::{Error, ProviderError};
 use crate::provider::call::{
     Allowance, AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
@@ -257,8 +257,7 @@ impl Broker {
             drop(refused.take());
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
-            let credential = Credential::new(&way.id, &token.token.access).knowing(&token.token.variables);
-            let sending = way.prepared.send(credential, body, way.allowance(self.dice()));
+            let sending = way.prepared.send(token.token.credential(), body, way.allowance(self.dice()));
             let sent = in_time(way.ends, &way.id, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,

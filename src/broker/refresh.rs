@@ -262,7 +262,7 @@ impl Broker {
 
     pub(super) fn serving(&self, access: AccessToken, profile: &Profile) -> ServedToken {
         let hits = self.metrics.tokens_served(profile.id.provider.as_str(), Source::Cache.as_str());
-        ServedToken::new(access, profile.scopes.clone(), profile.generation, hits)
+        ServedToken::new(profile.id.clone(), access, profile.scopes.clone(), profile.generation, hits)
             .knowing(profile.variables.clone())
             .ending(self.clock.now())
     }

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::broker::{Durability, Source};
     use crate::clock::Timestamp;
-    use crate::connection::AccessToken;
+    use crate::connection::{AccessToken, ConnectionId};
     use crate::grpc::proto::v1;
     use crate::secret::Secret;
     use crate::telemetry::Count;
@@ -111,7 +111,8 @@ mod tests {
             expires_at: Some(Timestamp::from_millis(1_800_000_000_005)),
         };
         let scopes = ["openid", "email"].into_iter().collect();
-        let token = Arc::new(ServedToken::new(access, scopes, 7, Count::default()));
+        let of = ConnectionId::parse(String::new(), "google".into(), "user-42".into()).unwrap();
+        let token = Arc::new(ServedToken::new(of, access, scopes, 7, Count::default()));
         TokenAnswer { token, source, durability }
     }
 
