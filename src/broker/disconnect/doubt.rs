@@ -9,10 +9,10 @@ use crate::broker::Broker;
 use crate::broker::escrow::not_durable;
 use crate::broker::keep::Weight;
 use crate::clock::Timestamp;
-use crate::connection::{ConnectionId, Waiting};
+use crate::connection::{Connection, ConnectionId, Waiting};
 use crate::error::{AmbiguousCause, Error, ProviderError};
-use crate::provider::{ProviderClient, Urgency};
-use crate::store::Expected;
+use crate::provider::{Admission, ProviderClient, Urgency};
+use crate::store::{Expected, Stored};
 
 /// The pause while the way to the provider is barred here: by its breaker or its budget, which no restart remembers.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -48,47 +48,66 @@ impl Broker {
                 Err(ProviderError::Misconfigured(_)) => return Ok(None),
                 Err(error) => return Ok(Some(self.not_asked(id, error))),
             };
-            let turn = self.cache.turn(id).await;
-            if self.tokens.get(id).await?.is_none_or(|now| now.revision != stored.revision) {
-                continue;
+            // Whatever ends the waiting for it: what comes of a request that has left is written down.
+            let (broker, provider, id) = (self.clone(), provider.clone(), id.clone());
+            let asked =
+                self.owned(async move { broker.present_again(&provider, &id, stored, admission).await });
+            if let Some(unknown) = asked.await? {
+                return Ok(Some(unknown));
             }
-            let asking = stored.value.asking(self.dice(), &self.moment(&reuse));
-            let kept = self.keep(&turn, &asking, Expected::At(stored.revision), Weight::Ordinary).await;
-            drop(turn);
-            if let Err(error) = kept {
-                return Ok(Some(Unknown { error: error.into(), until: None }));
-            }
-            let (Some(attempt), Some(refresh)) = (
-                asking.profile.intent.clone(),
-                asking.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()),
-            ) else {
-                return Err(Error::Internal("a lost answer was asked after without an intent"));
-            };
-            let answered = tokio::time::timeout(reuse.token_timeout, provider.refresh(admission, refresh));
-            let outcome =
-                answered.await.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
-            self.metrics
-                .refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
-            match outcome {
-                Ok(issued) => {
-                    // Whoever waits for a token is told that the connection is gone.
-                    let _ = self.land(provider, asking, attempt, issued).await;
-                    if self.escrow.holds(id) {
-                        return Ok(Some(Unknown { error: not_durable(), until: None }));
-                    }
+        }
+    }
+
+    /// Presents a refresh token once more whose answer was lost. `None`: what came of it is in the record, which tells what
+    /// is next.
+    async fn present_again(
+        self: &Arc<Self>,
+        provider: &Arc<dyn ProviderClient>,
+        id: &ConnectionId,
+        stored: Stored<Connection>,
+        admission: Admission,
+    ) -> Result<Option<Unknown>, Error> {
+        let reuse = provider.reuse_profile();
+        let turn = self.cache.turn(id).await;
+        if self.tokens.get(id).await?.is_none_or(|now| now.revision != stored.revision) {
+            return Ok(None);
+        }
+        let asking = stored.value.asking(self.dice(), &self.moment(&reuse));
+        let kept = self.keep(&turn, &asking, Expected::At(stored.revision), Weight::Ordinary).await;
+        drop(turn);
+        if let Err(error) = kept {
+            return Ok(Some(Unknown { error: error.into(), until: None }));
+        }
+        let (Some(attempt), Some(refresh)) = (
+            asking.profile.intent.clone(),
+            asking.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()),
+        ) else {
+            return Err(Error::Internal("a lost answer was asked after without an intent"));
+        };
+        let answered = tokio::time::timeout(reuse.token_timeout, provider.refresh(admission, refresh));
+        let outcome =
+            answered.await.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
+        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        match outcome {
+            Ok(issued) => {
+                // Whoever waits for a token is told that the connection is gone.
+                let _ = self.land(provider, asking, attempt, issued).await;
+                if self.escrow.holds(id) {
+                    return Ok(Some(Unknown { error: not_durable(), until: None }));
                 }
-                Err(error) => {
-                    if let Err(error) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
-                        return Ok(Some(Unknown { error: error.into(), until: None }));
-                    }
-                    if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
-                        let pause = self.connection(id).await?.backoff;
-                        let error = Error::Provider { provider: id.provider.clone(), error };
-                        return Ok(Some(Unknown { error, until: pause.map(|pause| pause.until) }));
-                    }
+            }
+            Err(error) => {
+                if let Err(error) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
+                    return Ok(Some(Unknown { error: error.into(), until: None }));
+                }
+                if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
+                    let pause = self.connection(id).await?.backoff;
+                    let error = Error::Provider { provider: id.provider.clone(), error };
+                    return Ok(Some(Unknown { error, until: pause.map(|pause| pause.until) }));
                 }
             }
         }
+        Ok(None)
     }
 
     /// The provider could not even be asked, and is when it may be.

@@ -7,7 +7,7 @@ use token_broker::broker::{RevocationState, Trust};
 use token_broker::clock::Clock as _;
 use token_broker::connection::history::Happening;
 use token_broker::connection::reuse::{Reuse, ReuseProfile, Rotation};
-use token_broker::connection::{ConnectionId, Status};
+use token_broker::connection::{Connection, ConnectionId, Status, TokenSet};
 use token_broker::error::{ProviderError, Reason, Unsent};
 use token_broker::store::TokenStore as _;
 
@@ -93,6 +93,30 @@ async fn it_is_pending_while_the_lost_request_may_still_arrive_also_over_a_resta
     stage.broker.drain().await;
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
     assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_cut_off_a_lost_answer_that_is_being_asked_for() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    assert!(matches!(disconnected(&stage, &id).await, RevocationState::Pending { .. }));
+    let stage = stage.restarted();
+    stage.clock.advance(SETTLED);
+    stage.provider.hold();
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    stage.provider.requests_reach(2).await;
+    let broker = stage.broker.clone();
+    let drained = tokio::spawn(async move { broker.drain().await });
+    // Whatever ends with the drain has ended when nothing else is left to run.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    stage.provider.release();
+    drained.await.unwrap();
+    let kept = stage.store.get(&id).await.unwrap().map(|stored| stored.value);
+    let refresh = |set: &TokenSet| Some(set.refresh.as_ref()?.value.expose().clone());
+    let held: Vec<_> = kept.iter().flat_map(Connection::revocable).filter_map(|set| refresh(&set)).collect();
+    assert_eq!(held, ["rt-1", "rt-0"], "the next run revokes what came");
 }
 
 #[tokio::test]
