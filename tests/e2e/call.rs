@@ -158,7 +158,9 @@ async fn every_method_arrives_with_its_body_its_query_and_the_token() {
 async fn every_status_is_an_answer() {
     let upstream = Upstream::httpbin();
     let desk = Desk::at(&upstream).await;
-    for status in [200, 201, 202, 204, 301, 302, 304, 400, 403, 404, 409, 418, 422, 500, 501] {
+    for status in
+        [200, 201, 202, 204, 301, 302, 304, 400, 401, 403, 404, 409, 418, 422, 500, 501, 502, 503, 504, 429]
+    {
         let once = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 1 };
         let call =
             v1::CallProviderRequest { retry: Some(once), ..request("GET", &format!("/status/{status}")) };
@@ -356,6 +358,30 @@ async fn a_trickle_is_cut_off_and_says_so() {
     let error = desk.call(drip).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert_eq!(reason(&error), "PROVIDER_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_slow_as_the_entry_says_and_no_slower() {
+    let upstream = Upstream::httpbin();
+    let slow = async |least: u64| {
+        let desk = Desk::with(&upstream, json!({ "min_bytes_per_second": least, "timeout": "10m" })).await;
+        // A byte every 500 ms.
+        let drip = v1::CallProviderRequest {
+            query: [("numbytes", "80"), ("duration", "40"), ("delay", "0")]
+                .map(|(name, value)| v1::QueryParameter { name: name.into(), value: value.into() })
+                .into(),
+            retry: Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 1 }),
+            ..request("GET", "/drip")
+        };
+        desk.call(drip).await
+    };
+    let (patient, strict) = tokio::join!(slow(1), slow(20));
+    let patient = patient.unwrap();
+    assert_eq!((patient.status, patient.body.len()), (200, 80));
+    let error = strict.unwrap_err();
+    assert_eq!(reason(&error), "PROVIDER_UNAVAILABLE", "{error}");
+    let metadata = error.get_details_error_info().unwrap().metadata;
+    assert_eq!(metadata["limit"], "api.limits.min_bytes_per_second");
 }
 
 #[tokio::test]
