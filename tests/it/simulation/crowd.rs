@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use token_broker::broker::{Broker, Source, TokenRequest};
 use token_broker::connection::Status;
+use token_broker::provider::health::BreakerState;
 use token_broker::store::TokenStore as _;
 
 use super::truth::{id, split};
@@ -25,11 +26,13 @@ impl Life {
         let profile = &stored.value.profile;
         let is_well =
             profile.status == Status::Active && profile.intent.is_none() && profile.backoff.is_none();
+        let health = broker.provider("sim").unwrap().health;
+        let is_open = health.is_none_or(|health| health.breaker == BreakerState::Closed);
         let (grant, number) = split(current.token.access.value.expose());
         let is_current = current.token.generation == profile.generation
             && self.truth.times_presented(&grant, number) == 0
             && self.truth.would_take(&(grant.clone(), number));
-        if !is_well || !is_current || broker.escrowed_count() > 0 {
+        if !is_well || !is_open || !is_current || broker.escrowed_count() > 0 {
             return;
         }
         self.truth.show_mercy();

@@ -12,6 +12,7 @@ use serde_json::json;
 use token_broker::connection::{IssuedTokens, RefreshToken};
 use token_broker::error::{AmbiguousCause, ProviderError};
 use token_broker::provider::catalogue::ProviderEntry;
+use token_broker::provider::health::Health;
 use token_broker::provider::oauth::{LocalPeer, OAuthProvider};
 use token_broker::provider::{Admission, ProviderClient as _, Urgency};
 use token_broker::secret::Secret;
@@ -54,6 +55,10 @@ impl Gate {
         let (truth, clock) = (peer.truth.clone(), peer.truth.clock.clone());
         let watch = Arc::new(Watch { truth, seen: Mutex::default() });
         Self { provider: OAuthProvider::local(config, peer, clock, Arc::new(Metrics::default())), watch }
+    }
+
+    pub(super) fn health(&self) -> Option<Health> {
+        self.provider.info().health
     }
 
     pub(super) async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {

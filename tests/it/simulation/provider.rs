@@ -192,7 +192,8 @@ impl ProviderClient for SimProvider {
     }
 
     fn info(&self) -> ProviderInfo {
-        ProviderInfo { key: self.key.to_string(), ..ProviderInfo::default() }
+        let health = self.gate.as_ref().and_then(Gate::health);
+        ProviderInfo { key: self.key.to_string(), health, ..ProviderInfo::default() }
     }
 
     fn is_enabled(&self) -> bool {
