@@ -23,7 +23,7 @@ mod twin;
 mod watch;
 mod watch_connections;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ pub struct Broker {
     escrow: escrow::Escrow,
     recovering: recovery::Recovering,
     /// The connections whose revocation is being tried again.
-    revocations: Mutex<BTreeSet<ConnectionId>>,
+    revocations: Mutex<disconnect::Revocations>,
     twins: twin::Twins,
     /// Tells what this run has written from what others have.
     holder: Holder,

@@ -3,10 +3,11 @@
 
 mod doubt;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::doubt::Unknown;
@@ -35,6 +36,9 @@ const SETTLING: Duration = Duration::from_secs(2);
 const FIRST_STORE_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_STORE_RETRY: Duration = Duration::from_secs(60);
 
+/// The revocations that are being carried on, and by what each hears when its next try is due.
+pub(super) type Revocations = BTreeMap<ConnectionId, watch::Sender<Timestamp>>;
+
 /// How far a revocation came.
 #[derive(Default)]
 struct Progress {
@@ -51,7 +55,7 @@ enum Next {
     Over,
     /// Another, then.
     At(Timestamp),
-    /// Another when the store has rested.
+    /// Another when the store, or whatever else of ours failed, has rested.
     StoreFails,
 }
 
@@ -274,8 +278,7 @@ impl Broker {
     /// When the next try is due: then, or by its record.
     fn due(&self, next_attempt_at: Option<Timestamp>, profile: &Profile) -> Timestamp {
         let now = self.clock.now();
-        let paused = || profile.backoff.as_ref().map_or(now, |backoff| backoff.ends_at(now));
-        next_attempt_at.unwrap_or_else(paused)
+        next_attempt_at.unwrap_or_else(|| profile.resumes_at(now))
     }
 
     /// Returns when it is `due` by the clock on the wall, or by one that nobody sets, whichever comes first.
@@ -295,9 +298,15 @@ impl Broker {
     /// Tries again until the provider has answered, the connection was brought back, or the broker drains. The
     /// record says REVOKING, so a restart goes on from there.
     fn keep_revoking(self: &Arc<Self>, id: ConnectionId, due: Timestamp, mut progress: Progress) {
-        // However often it is asked for, one task tries.
-        if !self.revocations().insert(id.clone()) {
-            return;
+        let (sender, mut dues) = watch::channel(due);
+        {
+            // However often it is asked for, one task tries. It hears when: the provider may have asked for another time.
+            let mut revocations = self.revocations();
+            if let Some(under_way) = revocations.get(&id) {
+                under_way.send_replace(due);
+                return;
+            }
+            revocations.insert(id.clone(), sender);
         }
         let broker = self.clone();
         let draining = self.draining.clone();
@@ -305,7 +314,13 @@ impl Broker {
             let trying = async {
                 let (mut due, mut store_rest) = (due, FIRST_STORE_RETRY);
                 loop {
-                    broker.rest_until(due).await;
+                    tokio::select! {
+                        () = broker.rest_until(due) => {}
+                        Ok(()) = dues.changed() => {
+                            due = *dues.borrow_and_update();
+                            continue;
+                        }
+                    }
                     match broker.carry_on(&id, &mut progress).await {
                         Next::Over => return,
                         Next::At(next) => (due, store_rest) = (next, FIRST_STORE_RETRY),
@@ -324,7 +339,7 @@ impl Broker {
         });
     }
 
-    fn revocations(&self) -> MutexGuard<'_, BTreeSet<ConnectionId>> {
+    fn revocations(&self) -> MutexGuard<'_, Revocations> {
         self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

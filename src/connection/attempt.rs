@@ -113,6 +113,9 @@ pub struct Backoff {
     pub failures: u32,
     /// No request before this.
     pub until: Timestamp,
+    /// Whether the provider asked for it (`Retry-After`); else it is of our own choice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_asked: bool,
 }
 
 impl Backoff {
@@ -126,7 +129,7 @@ impl Backoff {
                 share(most, dice).max(SHORTEST_PAUSE)
             }
         };
-        Self { failures, until: now + pause }
+        Self { failures, until: now + pause, is_asked: asked.is_some() }
     }
 
     /// When it ends; at once if it lies further off than any pause can, because the clock was set back since.
@@ -213,7 +216,7 @@ mod tests {
             backoff = Some(next);
         }
         assert_eq!(longest, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        let many = Backoff { failures: u32::MAX, until: T0 };
+        let many = Backoff { failures: u32::MAX, until: T0, is_asked: false };
         for dice in 0..3000 {
             let pause = T0.until(Backoff::after(Some(&many), None, T0, dice).until);
             assert!((SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
-        let backoff = Backoff { failures: 1, until: T0 + Duration::from_secs(10 * 86_400) };
+        let backoff = Backoff { failures: 1, until: T0 + Duration::from_secs(10 * 86_400), is_asked: false };
         assert_eq!(backoff.ends_at(T0), T0);
     }
 }

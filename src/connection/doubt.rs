@@ -2,7 +2,7 @@
 //! live on at the provider, where no revocation of ours ends it for certain. Pure. Invariant: a doubt ends with an answer
 //! about that very refresh token, or stands.
 
-use super::attempt::{Intent, LONGEST_PAUSE};
+use super::attempt::Intent;
 use super::landing::{Landed, Verdict};
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::{Moment, Others};
@@ -38,8 +38,7 @@ impl Profile {
     /// keeps nobody from trying who is told to try.
     pub fn asked_to_wait_until(&self, now: Timestamp) -> Option<Timestamp> {
         let ends_at = self.resumes_at(now);
-        let is_limited = matches!(Connection::failure(self, now), ProviderError::RateLimited { .. });
-        let is_asked = is_limited || now + LONGEST_PAUSE < ends_at;
+        let is_asked = self.backoff.as_ref().is_some_and(|backoff| backoff.is_asked);
         (self.status == Status::Revoking && now < ends_at && is_asked).then_some(ends_at)
     }
 

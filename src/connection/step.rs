@@ -133,7 +133,7 @@ impl Profile {
 
     /// The end of the pause after failures; now where there is none, or where the last failure lies ahead: the clock was
     /// set back since, and the pause would be as much longer.
-    pub(super) fn resumes_at(&self, now: Timestamp) -> Timestamp {
+    pub fn resumes_at(&self, now: Timestamp) -> Timestamp {
         let was_set_back = self.last_failure.as_ref().is_some_and(|failure| failure.at > now + NOTICED);
         self.backoff.as_ref().filter(|_| !was_set_back).map_or(now, |backoff| backoff.ends_at(now))
     }

@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn consent_revives_a_dead_connection_and_forgets_its_troubles() {
         let mut dead = active().expired(T1);
-        dead.profile.backoff = Some(Backoff { failures: 3, until: T1 });
+        dead.profile.backoff = Some(Backoff { failures: 3, until: T1, is_asked: false });
         dead.profile.denials = 2;
         dead.profile.quarantined_at = Some(T1);
         let fence = dead.profile.fence;

@@ -67,7 +67,7 @@ fn the_stored_form_of_an_unfinished_refresh_is_pinned() {
         tries: 2,
         fingerprint: 11,
     });
-    profile.backoff = Some(Backoff { failures: 2, until: T });
+    profile.backoff = Some(Backoff { failures: 2, until: T, is_asked: false });
     profile.denials = 1;
     profile.quarantined_at = Some(T);
     let encoded = encode_profile(&profile).unwrap();

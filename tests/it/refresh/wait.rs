@@ -7,7 +7,7 @@ use token_broker::broker::{RevocationState, Source, TokenRequest};
 use token_broker::clock::{Clock as _, Timestamp};
 use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{ConnectionId, LATE_PROBE, Status};
-use token_broker::error::{AmbiguousCause, Error, ProviderError, Reason};
+use token_broker::error::{AmbiguousCause, Error, ProviderError, Reason, Unsent};
 use token_broker::provider::Revocation;
 
 use super::{grace, lost, stage};
@@ -219,12 +219,44 @@ async fn a_disconnect_that_is_repeated_while_the_provider_asks_to_wait_sends_not
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_repeated_disconnect_is_told_moves_the_try_that_was_due_before() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    let answers = |answer| *stage.provider.revocation.lock().unwrap() = answer;
+    let pending = async || match stage.broker.disconnect(id.clone()).await.unwrap().revocation {
+        RevocationState::Pending { next_attempt_at, .. } => next_attempt_at.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    answers(Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }));
+    pending().await;
+    // RFC 7009 section 2.2.1. Our own pause keeps nobody from asking; the provider's does.
+    let wait = Duration::from_secs(120);
+    answers(Err(ProviderError::Unavailable { cause: Unsent::Refused(503), retry_after: Some(wait) }));
+    let at = pending().await;
+    assert_eq!((pending().await, stage.provider.revocations()), (at, 2));
+    answers(Ok(Revocation::Revoked));
+    let _hand = Hand::of(&stage.clock);
+    stage.provider.revocations_reach(3).await;
+    let early = stage.clock.now().until(at);
+    assert!(early <= Duration::from_secs(1), "{early:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_makes_no_revocation_wait_longer_and_is_seen_when_it_jumps_ahead() {
     let (stage, _, _) = slowed_down(LIFE).await;
     let since = tokio::time::Instant::now();
     stage.clock.set(stage.clock.now() - 10 * LIFE);
     stage.provider.revocations_reach(2).await;
     assert!(since.elapsed() <= LIFE + LIFE / 5, "{:?}", since.elapsed());
+
+    let (stage, _, _) = slowed_down(LIFE).await;
+    let since = tokio::time::Instant::now();
+    stage.clock.set(stage.clock.now() - 10 * LIFE);
+    stage.broker.drain().await;
+    let stage = stage.restarted();
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    stage.provider.revocations_reach(2).await;
+    assert!(since.elapsed() <= LIFE + LIFE / 5, "after a restart: {:?}", since.elapsed());
 
     let (stage, _, at) = slowed_down(24 * LIFE).await;
     let since = tokio::time::Instant::now();
