@@ -70,7 +70,8 @@ fn refused_early(begun: &Connection, demand: &Demand, now: Timestamp) -> Option<
     let access = begun.tokens.as_ref()?.access.as_ref()?;
     let is_ours = begun.profile.consented_at.is_some() || begun.profile.refreshed_at.is_some();
     let is_early = is_ours && demand.refuses(Some(access)) && access.lives_for(Duration::ZERO, now);
-    is_early.then(|| now.since(access.issued_at))
+    // Issued in the future: the clock was set back since, and says neither its age nor whether it is over.
+    (is_early && access.issued_at <= now).then(|| now.since(access.issued_at))
 }
 
 impl Broker {

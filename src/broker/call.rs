@@ -31,6 +31,9 @@ use crate::provider::call::{
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
 const FUTILE: Duration = Duration::from_secs(60);
 
+/// The shortest pause after which a call comes back that a 429 sent away, however many others do.
+const LEAST_ASKED: Duration = Duration::from_secs(1);
+
 /// The limit that ends streamed calls, as a provider's entry spells it.
 pub const STREAM_TIMEOUT: &str = "api.limits.stream_timeout";
 
@@ -288,7 +291,7 @@ impl Broker {
                     let error = ProviderError::RateLimited { retry_after: wait };
                     let pause = self.pause(way, answer.says);
                     drop(answer);
-                    tokio::time::sleep(pause.ok_or(Error::Provider { provider, error })?).await;
+                    way.prepared.rest(pause.ok_or(Error::Provider { provider, error })?).await;
                 }
                 Says::Trouble { .. } => {
                     if !way.is_harmless() {
@@ -299,7 +302,7 @@ impl Broker {
                     };
                     // What is left of it would keep its place meanwhile.
                     drop(answer);
-                    tokio::time::sleep(pause).await;
+                    way.prepared.rest(pause).await;
                 }
             }
         }
@@ -349,7 +352,7 @@ impl Broker {
             _ => false,
         };
         let pause = is_possible.then(|| self.pause(way, Says::Trouble { wait: None })).flatten();
-        tokio::time::sleep(pause.ok_or(error)?).await;
+        way.prepared.rest(pause.ok_or(error)?).await;
         Ok(())
     }
 
@@ -360,9 +363,9 @@ impl Broker {
         if way.retry.mode == RetryMode::Never || way.repeats + 1 >= most || !way.body.is_whole() {
             return None;
         }
-        // Who comes back when the provider asked for it makes nothing worse.
+        // Who comes back when the provider asked for it makes nothing worse, unless that is at once.
         let (wait, is_asked) = match says {
-            Says::Throttled { wait } => (wait, wait.is_some()),
+            Says::Throttled { wait } => (wait, wait.is_some_and(|wait| wait >= LEAST_ASKED)),
             Says::Trouble { wait } => (wait, false),
             Says::Nothing | Says::TokenRefused => (None, false),
         };

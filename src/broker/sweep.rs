@@ -1,4 +1,4 @@
-//! House-keeping: forgets what nobody came back for, and counts the rest. Reads all records once, and then only those
+//! House-keeping: forgets what nobody came back for, and counts the rest. Reads all records once unless a start has, and then only those
 //! for which something is due; what must be known of the others is in the [`Roll`](super::roll::Roll).
 
 use std::sync::{MutexGuard, PoisonError};

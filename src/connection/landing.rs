@@ -342,7 +342,15 @@ impl Connection {
     fn note_lost_scopes(&mut self, before: &Scopes, now: Timestamp) {
         let lost = self.profile.scopes.missing(before.as_slice());
         if !lost.is_empty() {
-            let named: String = lost.join(" ").chars().take(NAMED).collect();
+            let mut named = lost.join(" ");
+            if named.len() > NAMED {
+                // At the end of a name: what is cut off could be read as another scope.
+                let fits = lost.iter().scan(0, |end, scope| {
+                    *end += scope.len() + 1;
+                    (*end <= NAMED).then_some(scope.as_str())
+                });
+                named = fits.chain(["…"]).collect::<Vec<_>>().join(" ");
+            }
             self.note(Happening::Narrowed, Some(&named), now);
         }
     }

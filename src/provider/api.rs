@@ -229,6 +229,10 @@ impl PreparedCall for Prepared {
         self.repeatability
     }
 
+    async fn rest(&self, pause: Duration) {
+        self.shared.turns.rest(pause).await;
+    }
+
     async fn send(
         &self,
         credential: Credential<'_>,

@@ -190,4 +190,7 @@ pub trait PreparedCall: Send + Sync {
         body: CallBody,
         time: Allowance,
     ) -> Result<CallAnswer, Error>;
+
+    /// Waits so long, or until an operator ends the provider's pauses.
+    async fn rest(&self, pause: Duration);
 }

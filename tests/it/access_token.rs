@@ -403,4 +403,13 @@ async fn a_token_that_is_refused_before_its_end_tells_how_long_such_tokens_live(
     stage.provider.next(Err(ProviderError::Denied(OAuthCode::new("invalid_grant"))));
     refused("at-3").await.unwrap_err();
     assert_eq!(*stage.provider.refused.lock().unwrap(), [age], "at its end, or with its grant, is not early");
+
+    let id = stage.imported("user-43").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.advance(LIFE);
+    let token = stage.token(&id).await.unwrap();
+    stage.clock.set(stage.clock.now() - age);
+    let not = Some(Secret::new(token).digest());
+    stage.broker.access_token(TokenRequest { if_not_equal_to: not, ..request(&id) }).await.unwrap();
+    assert_eq!(*stage.provider.refused.lock().unwrap(), [age], "a clock that was set back tells no age");
 }

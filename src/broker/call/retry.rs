@@ -1,5 +1,5 @@
 //! When a call is tried once more: pure figures. Owns the pauses and the budget. Knows no clock of its own and sends
-//! nothing. Invariant: however many calls fail, repetitions stay a fixed share of first attempts.
+//! nothing. Invariant: however many calls fail, repetitions that nobody asked for stay a fixed share of first attempts.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// A first attempt is made.
+    /// A first attempt was answered.
     pub(super) fn earn(&mut self) {
         self.0 = (self.0 + EARNED).min(SAVED);
     }

@@ -65,15 +65,14 @@ impl News {
             self.latest.range((after, Bound::Unbounded)).next().or_else(|| self.latest.first_key_value());
         let id = next.map(|(id, _)| id.clone())?;
         let latest = self.latest.get_mut(&id)?;
+        self.last = Some(id.clone());
         if let Some(profile) = latest.profile.take() {
             if latest.ends_at.is_none() {
                 self.latest.remove(&id);
-                self.last = Some(id);
             }
             return Some(ConnectionEvent::Connection(profile));
         }
         let ends_at = self.latest.remove(&id)?.ends_at?;
-        self.last = Some(id.clone());
         Some(ConnectionEvent::Ending { id, ends_at })
     }
 }
@@ -138,6 +137,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             news.changed(profile(name, Status::Active));
         }
+        news.ending(id("a"), T0);
         let mut seen = Vec::new();
         for _ in 0..3 {
             let Some(ConnectionEvent::Connection(profile)) = news.next() else { panic!("a connection") };

@@ -1,5 +1,6 @@
 mod ending;
 mod late;
+mod narrowed;
 mod wait;
 
 use std::time::Duration;
@@ -383,37 +384,6 @@ fn a_store_put_back_makes_rotating_grants_doubtful_and_no_others() {
     assert!(active().rolled_back(&never, T0).is_none());
     let dead = tried(active(), Err(denied()), &at(T0, &strict)).connection;
     assert!(dead.rolled_back(&strict, T0).is_none());
-}
-
-#[test]
-fn fewer_scopes_are_stored_as_they_come() {
-    let narrower = IssuedTokens { scopes: Some(["read"].into_iter().collect()), ..issued("at-1", None) };
-    let landed = tried(active(), Ok(narrower), &at(T0, &ReuseProfile::default()));
-    assert_eq!(landed.verdict, Verdict::Refreshed);
-    assert_eq!(landed.connection.profile.scopes.as_slice(), ["read"]);
-}
-
-#[test]
-fn scopes_that_are_lost_are_an_event_that_names_them() {
-    let reuse = ReuseProfile::default();
-    let mut connection = active();
-    for (scopes, lost) in [
-        (Some(vec!["read", "send", "write"]), None),
-        (Some(vec!["read", "send", "write"]), None),
-        (None, None),
-        (Some(vec!["list", "read"]), Some("send write")),
-        (Some(vec!["list", "read"]), None),
-        (Some(vec!["list", "read", "write"]), None),
-        (Some(vec![]), Some("list read write")),
-    ] {
-        let scopes = scopes.map(|scopes| scopes.into_iter().collect());
-        let outcome = Ok(IssuedTokens { scopes, ..issued("at-1", None) });
-        connection = tried(connection, outcome, &at(T0, &reuse)).connection;
-        let [.., before, last] = connection.history.events() else { panic!("{:?}", connection.history) };
-        let expected = if lost.is_some() { Happening::Narrowed } else { Happening::Refreshed };
-        assert_eq!((last.what, last.why.as_deref()), (expected, lost));
-        assert!(lost.is_none() || before.what == Happening::Refreshed);
-    }
 }
 
 #[test]

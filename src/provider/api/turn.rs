@@ -158,6 +158,14 @@ impl Turns {
         self.0.pauses_ended.notify_waiters();
     }
 
+    /// Waits so long, or until an operator ends every pause.
+    pub(super) async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.0.pauses_ended.notified() => {}
+        }
+    }
+
     pub(super) fn health(&self) -> ApiHealth {
         let (now, at) = (Instant::now(), self.0.clock.now());
         let mut state = self.0.state();

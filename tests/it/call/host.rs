@@ -2,14 +2,16 @@
 //! ends that.
 
 use std::path::Path;
+use std::time::Duration;
 
 use token_broker::grpc::proto::admin_v1::CloseBreakerRequest;
 use token_broker::grpc::proto::admin_v1::admin_service_client::AdminServiceClient;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::provider_service_client::ProviderServiceClient;
+use token_broker::sandbox::{Endpoint, Fault};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::transport::Endpoint;
+use tonic::transport::Endpoint as Door;
 
 use super::{Desk, get, reason};
 
@@ -51,7 +53,7 @@ fn at(host: &str) -> v1::CallProviderRequest {
 
 async fn close_breaker(desk: &Desk) -> bool {
     let socket = desk.whole.path("admin.sock");
-    let channel = Endpoint::from_shared(format!("unix://{}", Path::new(&socket).display())).unwrap();
+    let channel = Door::from_shared(format!("unix://{}", Path::new(&socket).display())).unwrap();
     let mut admin = AdminServiceClient::new(channel.connect().await.unwrap());
     let asked = CloseBreakerRequest { provider: "sandbox".into() };
     admin.close_breaker(asked).await.unwrap().into_inner().was_resting
@@ -92,5 +94,24 @@ async fn an_operator_lets_calls_to_every_host_go_again() {
     assert!(close_breaker(&desk).await, "a host of the API rested, though its token endpoint did not");
     assert_eq!(shown(&desk).await.held_back, 0);
     assert_eq!(reason(&desk.call(at("localhost")).await.unwrap_err()), "PROVIDER_UNAVAILABLE");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_wakes_a_call_that_the_provider_sent_away() {
+    let desk = Desk::with(", api: {limits: {timeout: 2h}}").await;
+    desk.whole
+        .sandbox
+        .script()
+        .next(Endpoint::Echo, Fault::status(429).retry_after(Duration::from_secs(3600)));
+    let mut client = desk.client();
+    let call = tokio::spawn(async move { client.call_provider(get("/x")).await });
+    let woken = async {
+        while !call.is_finished() {
+            close_breaker(&desk).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), woken).await.expect("it sleeps on");
+    assert_eq!(call.await.unwrap().unwrap().get_ref().status, 200);
     desk.stop().await;
 }

@@ -203,12 +203,32 @@ async fn a_silent_or_a_slow_provider_is_not_waited_for_without_end() {
 #[tokio::test]
 async fn whoever_was_told_when_to_come_back_does_so_however_many_there_are() {
     let desk = Desk::new().await;
-    for n in 0..20 {
-        let fault = Fault::status(429).retry_after(Duration::ZERO);
-        desk.whole.sandbox.script().next(Endpoint::Echo, fault);
-        let answer = desk.call(post("/x", b"once more")).await.unwrap();
-        assert_eq!((answer.status, answer.attempts), (200, 2), "call {n}");
+    let names: Vec<String> = (0..20).map(|n| format!("one-of-many-{n}")).collect();
+    for name in &names {
+        desk.connect(name).await;
     }
+    let fault = Fault::status(429).retry_after(Duration::from_secs(1));
+    desk.whole.sandbox.script().next_n(20, Endpoint::Echo, fault);
+    let calls = names.iter().map(|name| {
+        desk.call(v1::CallProviderRequest { connection: name.clone(), ..post("/x", b"once more") })
+    });
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_told_to_come_back_at_once_does_so_within_the_budget() {
+    let desk = Desk::new().await;
+    desk.whole.sandbox.script().always(Endpoint::Echo, Fault::status(429).retry_after(Duration::ZERO));
+    for _ in 0..30 {
+        let status = desk.call(post("/x", b"a")).await.unwrap_err();
+        assert_eq!(reason(&status), "PROVIDER_RATE_LIMITED");
+    }
+    // Each once, ten in reserve, and one for five answers.
+    let sent = desk.calls().len();
+    assert!((40..=46).contains(&sent), "{sent}");
     desk.stop().await;
 }
 
