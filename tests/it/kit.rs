@@ -1,6 +1,7 @@
 //! A whole broker in memory: a provider that does what a test says, a store that can be made to fail, a clock that
 //! stands still. No sockets, no time of its own.
 
+pub(crate) mod entry;
 mod store;
 
 use std::collections::VecDeque;

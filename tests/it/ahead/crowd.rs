@@ -15,7 +15,6 @@ use token_broker::broker::{Ahead, AllowedUrls, Broker, Deps, Settings, Source, T
 use token_broker::clock::{Clock, Timestamp};
 use token_broker::connection::{AccessToken, Connection, ConnectionId, RefreshToken, Scopes, TokenSet};
 use token_broker::entropy::SeededEntropy;
-use token_broker::provider::catalogue::ProviderEntry;
 use token_broker::provider::oauth::{LocalPeer, OAuthProvider};
 use token_broker::secret::Secret;
 use token_broker::store::memory::MemoryStore;
@@ -24,7 +23,7 @@ use token_broker::telemetry::Metrics;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::kit::{id, request};
+use crate::kit::{entry, id, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -109,15 +108,7 @@ const BUDGET: usize = 50;
 
 /// The provider itself, gate, budget and breaker as they come, with the ledger in the place of the network.
 fn provider(ledger: Arc<Ledger>, clock: Arc<Tied>, metrics: Arc<Metrics>) -> OAuthProvider {
-    let entry: ProviderEntry = serde_json::from_value(json!({
-        "key": "sandbox",
-        "client_id": "app",
-        "client_auth": "none",
-        "endpoints": {"authorization": "https://idp.example/authorize", "token": "https://idp.example/token"},
-        "scopes": ["read"],
-    }))
-    .unwrap();
-    let config = entry.resolve(None).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let config = entry::local("sandbox", &json!({}));
     let (places, budget) = (config.spec.max_parallel_refresh, &config.spec.token_budget);
     assert_eq!((places, budget.count, budget.per.duration()), (PLACES as u32, BUDGET as u32, SECOND));
     OAuthProvider::local(config, ledger, clock, metrics)

@@ -73,11 +73,17 @@ async fn a_strict_provider_is_probed_no_earlier_than_it_asks() {
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
 }
 
+/// An expired connection at a provider with so many seconds of grace, and the hand that moves the wall clock along.
+async fn expired_within(seconds: u64) -> (Stage, ConnectionId, Hand) {
+    let stage = stage(grace(seconds));
+    let id = stage.expired("user-42").await;
+    let hand = Hand::of(&stage.clock);
+    (stage, id, hand)
+}
+
 #[tokio::test(start_paused = true)]
 async fn within_a_grace_period_the_wait_is_kept_and_the_repeat_made_though_nobody_asks() {
-    let stage = stage(grace(60));
-    let id = stage.expired("user-42").await;
-    let _hand = Hand::of(&stage.clock);
+    let (stage, id, _hand) = expired_within(60).await;
     let (wait, began) = (Duration::from_secs(10), tokio::time::Instant::now());
     stage.provider.next(Err(busy(wait)));
     told(&stage.token(&id).await.unwrap_err(), wait);
@@ -91,9 +97,7 @@ async fn within_a_grace_period_the_wait_is_kept_and_the_repeat_made_though_nobod
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_outlasts_a_grace_period_costs_no_grant_though_nobody_asks_and_the_broker_drains() {
-    let stage = stage(grace(5));
-    let id = stage.expired("user-42").await;
-    let _hand = Hand::of(&stage.clock);
+    let (stage, id, _hand) = expired_within(5).await;
     stage.provider.next(Err(busy(WAIT)));
     let error = stage.token(&id).await.unwrap_err();
     // Half of the 4 s in which a repeat arrives in time.
@@ -111,9 +115,7 @@ fn limited(wait: Duration) -> ProviderError {
 #[tokio::test(start_paused = true)]
 async fn a_repeat_that_is_told_to_slow_down_within_a_grace_period_is_made_when_that_is_over_though_nobody_asks()
  {
-    let stage = stage(grace(60));
-    let id = stage.expired("user-42").await;
-    let _hand = Hand::of(&stage.clock);
+    let (stage, id, _hand) = expired_within(60).await;
     let (wait, began) = (Duration::from_secs(10), tokio::time::Instant::now());
     stage.provider.next(Err(lost()));
     stage.provider.next(Err(limited(wait)));
@@ -127,9 +129,7 @@ async fn a_repeat_that_is_told_to_slow_down_within_a_grace_period_is_made_when_t
 
 #[tokio::test(start_paused = true)]
 async fn a_repeat_that_is_told_to_slow_down_for_longer_than_a_grace_period_costs_no_grant() {
-    let stage = stage(grace(5));
-    let id = stage.expired("user-42").await;
-    let _hand = Hand::of(&stage.clock);
+    let (stage, id, _hand) = expired_within(5).await;
     stage.provider.next(Err(lost()));
     stage.provider.next(Err(limited(WAIT)));
     stage.token(&id).await.unwrap_err();

@@ -11,7 +11,6 @@ use http::StatusCode;
 use serde_json::json;
 use token_broker::connection::{IssuedTokens, RefreshToken};
 use token_broker::error::{AmbiguousCause, ProviderError};
-use token_broker::provider::catalogue::ProviderEntry;
 use token_broker::provider::health::Health;
 use token_broker::provider::oauth::{LocalPeer, OAuthProvider};
 use token_broker::provider::{Admission, ProviderClient as _, Urgency};
@@ -21,6 +20,7 @@ use tokio::time::Instant;
 
 use super::provider::{Peer, issued};
 use super::truth::Truth;
+use crate::kit::entry;
 
 /// Requests that may be under way at a time.
 const PLACES: usize = 2;
@@ -40,18 +40,12 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(peer: Arc<Peer>) -> Self {
-        let entry: ProviderEntry = serde_json::from_value(json!({
-            "key": "sim",
-            "client_id": "app",
-            "client_auth": "none",
-            "endpoints": {"authorization": "https://idp.example/authorize", "token": "https://idp.example/token"},
-            "scopes": ["read"],
+        let held_to = json!({
             "max_parallel_refresh": PLACES,
             "token_budget": {"count": BUDGET, "per": format!("{}s", PER.as_secs())},
             "breaker": {"failures": FAILURES, "open": format!("{}s", REST.as_secs()), "successes": SUCCESSES},
-        }))
-        .unwrap();
-        let config = entry.resolve(None).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+        });
+        let config = entry::local("sim", &held_to);
         let (truth, clock) = (peer.truth.clone(), peer.truth.clock.clone());
         let watch = Arc::new(Watch { truth, seen: Mutex::default() });
         Self { provider: OAuthProvider::local(config, peer, clock, Arc::new(Metrics::default())), watch }
