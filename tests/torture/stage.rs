@@ -98,6 +98,17 @@ impl Stage {
         stage
     }
 
+    /// A stage for what takes two starts, which is longer than some graces: about what survives, and not about how soon.
+    /// Nothing is refreshed but what is asked for.
+    pub(crate) async fn of_restarts(row: &Row) -> Self {
+        let Profile::Grace = row.profile else { return Self::on_demand(row).await };
+        let more = json!({"reuse": {"grace": {"seconds": LONG_GRACE.as_secs(), "max_uses": 8}}});
+        let home = Home::new(row.engine).refreshing_on_demand();
+        let stage = Self::at(home, row.profile, LIFE, &more).await;
+        stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(LONG_GRACE));
+        stage
+    }
+
     /// Starts the broker, unless it runs, and waits until it serves.
     pub(crate) async fn start(&mut self) {
         if self.running.is_none() {

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::process::Process;
 use super::stage::Stage;
 
 /// A tracer, as long as what it traces lives or until it is let go.
@@ -30,6 +31,12 @@ impl Tracer {
     pub(crate) async fn ended(mut self) {
         tokio::task::spawn_blocking(move || self.0.wait().unwrap()).await.unwrap();
     }
+}
+
+/// A start that is killed at the `n`-th such call of a thread.
+pub(crate) fn killed_at(stage: &Stage, call: &str, n: u64) -> Process {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
+    stage.launch(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject])
 }
 
 fn attach(how: &[&str]) -> Option<Child> {

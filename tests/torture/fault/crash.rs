@@ -3,15 +3,14 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use serde_json::json;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::ConnectionStatus;
-use token_broker::sandbox::{End, ReuseProfile};
+use token_broker::sandbox::End;
 use tonic::Code;
 
-use crate::home::{Home, PROVIDER};
+use crate::home::PROVIDER;
 use crate::profile::Profile;
-use crate::stage::{Grant, LIFE, Stage, request, soon};
+use crate::stage::{Grant, Stage, request, soon};
 use crate::tally::{Promise, Row};
 
 /// The steps, and whether a strict provider has the request or its answer is not durable yet.
@@ -62,18 +61,10 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
 /// A process that dies with an answer under way, and the next one in the midst of finding out about it, at each step that
 /// it takes. A strict provider is not asked by a start, so there it takes none.
 async fn recovering(row: &mut Row) {
-    // Two starts take longer than some graces: here it is about what survives, not about how soon.
-    let mut stage = match row.profile {
-        Profile::Strict => return,
-        Profile::Reusable => Stage::on_demand(row).await,
-        Profile::Grace => {
-            let more = json!({"reuse": {"grace": {"seconds": 60, "max_uses": 8}}});
-            let home = Home::new(row.engine).refreshing_on_demand();
-            let stage = Stage::at(home, row.profile, LIFE, &more).await;
-            stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(Duration::from_secs(60)));
-            stage
-        }
-    };
+    if row.profile == Profile::Strict {
+        return;
+    }
+    let mut stage = Stage::of_restarts(row).await;
     let mut killed = 0;
     for (step, _) in STEPS {
         let what = format!("{step} of a recovery");

@@ -111,7 +111,7 @@ pub(super) async fn patient(row: &mut Row, rounds: u64) {
         stage.meet(&grant, fault.clone());
         stage.renewing(&grant);
         let (log, id) = (stage.sandbox.log(), grant.id);
-        let is_its = |exchange: &Exchange| exchange.subject.grant == Some(id);
+        let is_its = |exchange: &Exchange| exchange.is_refresh() && exchange.subject.grant == Some(id);
         soon("a refresh under way", log.wait_for(is_its)).await;
         if *promise == Promise::MayBeLost {
             stage.rotated(&grant).await;
