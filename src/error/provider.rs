@@ -133,6 +133,12 @@ pub enum Unsent {
     /// No connection could be made.
     #[error("no connection")]
     Connect,
+    /// The connection that another call was making, and that this one was to share, was not made.
+    #[error("no connection to share")]
+    Unshared,
+    /// The connection ended before the request, at a host of which the entry says that it speaks HTTP/2 without TLS.
+    #[error("it closed the connection before the request; {IF_HTTP1}")]
+    ClosedHttp2,
     /// TLS could not be agreed on.
     #[error("TLS failed")]
     Tls,
@@ -171,6 +177,9 @@ pub enum AmbiguousCause {
     /// The connection broke after the request had left.
     #[error("the connection broke")]
     Reset,
+    /// The same at a host of which the entry says that it speaks HTTP/2 without TLS: perhaps it does not.
+    #[error("the connection broke; {IF_HTTP1}")]
+    ResetHttp2,
     /// A server error, which says nothing about what was done before it.
     #[error("it answered {status}")]
     Status {
@@ -193,6 +202,10 @@ pub enum AmbiguousCause {
     Unparsable,
 }
 
+/// What to do about a host that does not speak what its entry says.
+const IF_HTTP1: &str =
+    "if its host speaks only HTTP/1.1, take api.http2_prior_knowledge out of the provider's entry";
+
 /// The limit of an entry that says how slow an answer may be.
 const MIN_RATE: &str = "api.limits.min_bytes_per_second";
 
@@ -204,6 +217,7 @@ impl AmbiguousCause {
             Self::TooSlow => Some(MIN_RATE),
             Self::Timeout
             | Self::Reset
+            | Self::ResetHttp2
             | Self::Status { .. }
             | Self::HeadTooLarge
             | Self::Undecodable

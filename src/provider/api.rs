@@ -99,7 +99,13 @@ impl ProviderApi {
         let idempotency_header = spec.api.idempotency_header.as_deref();
         Ok(Self(Arc::new(Shared {
             provider: provider.clone(),
-            client: ApiClient::new(provider.clone(), patience, http, api.addresses().clone()),
+            client: ApiClient::new(
+                provider.clone(),
+                patience,
+                http,
+                api.addresses().clone(),
+                spec.api.http2_prior_knowledge,
+            ),
             signals: Signals::new(spec),
             turns: Turns::new(provider, limits, clock.clone(), metrics.clone()),
             api,
@@ -438,10 +444,12 @@ fn failure(status: u16, retry_after: Option<Duration>) -> ProviderError {
 /// What a failure without an answer says about the API.
 fn verdict(error: &Error) -> Verdict {
     match error {
-        // A server that is replaced by another one says so, and many calls at once may hear it.
-        Error::Provider { error: ProviderError::Unavailable { cause: Unsent::GoingAway, .. }, .. } => {
-            Verdict::Nothing
-        }
+        // A server that is replaced by another one says so, and many calls at once may hear it; and one connection that is
+        // not made is one failure, of the call that was making it.
+        Error::Provider {
+            error: ProviderError::Unavailable { cause: Unsent::GoingAway | Unsent::Unshared, .. },
+            ..
+        } => Verdict::Nothing,
         Error::Provider { error, .. } => Verdict::Failed(error.clone(), None),
         // The caller's own body broke off, or was too large.
         _ => Verdict::Nothing,

@@ -198,7 +198,9 @@ pub(in crate::provider) fn unread(none: NoAnswer) -> ProviderError {
     let cause = match none {
         NoAnswer::NotSent(cause) => cause,
         NoAnswer::Lost(AmbiguousCause::Timeout | AmbiguousCause::OutOfTime { .. }) => Unsent::Timeout,
-        NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::TooSlow) => Unsent::Connect,
+        NoAnswer::Lost(AmbiguousCause::Reset | AmbiguousCause::ResetHttp2 | AmbiguousCause::TooSlow) => {
+            Unsent::Connect
+        }
         NoAnswer::Lost(AmbiguousCause::Status { status, retry_after }) => {
             return ProviderError::Unavailable { cause: Unsent::Refused(status), retry_after };
         }

@@ -9,6 +9,7 @@ mod host;
 mod http2;
 mod limits;
 mod measures;
+mod prior_knowledge;
 mod stall;
 mod stream;
 mod terminal;

@@ -256,6 +256,7 @@ fn contradictions_and_dangers_are_mistakes() {
         ("api: {hosts: ['{nothing}.a.example']}", "api.hosts[0]"),
         ("api: {allow_networks: ['10.0.0.1/8']}", "api.allow_networks[0]"),
         ("api: {path_prefixes: ['v1']}", "api.path_prefixes[0]"),
+        ("api: {hosts: [a.example], http2_prior_knowledge: true}", "api.http2_prior_knowledge"),
         ("api: {headers: {Host: x}}", "api.headers.Host"),
         ("api: {headers: {'X Y': x}}", "api.headers.X Y"),
         ("api: {auth_value: Bearer}", "api.auth_value"),

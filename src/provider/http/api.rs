@@ -4,6 +4,8 @@
 //! answer means. Invariant: a request is sent once or not at all, an answer's bytes pass as they come, and a kept
 //! connection outlives neither its idle time nor the client that made it.
 
+mod pool;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,35 +20,16 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use url::Url;
 
-use super::resolver::{GuardedResolver, refusal_in};
+use self::pool::{Beginning, Pool};
+use super::resolver::refusal_in;
 use super::{HttpClient, is_caused_by, unsent_cause};
 use crate::connection::ProviderKey;
 use crate::error::{AmbiguousCause, Error, ProviderError, Unsent};
 use crate::provider::address::AddressPolicy;
 use crate::provider::call::{AnswerStream, CallBody, RequestStream};
 
-/// How long name resolution, TCP and TLS may take together.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// How long a kept connection may be idle. A server that closes it at the moment of the next request makes that one's
-/// fate unknown, so it is shorter than what servers commonly allow.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// How long one set of connections is used: after that, names are resolved anew even if the old ones were never idle.
-const LIFE: Duration = Duration::from_secs(300);
-
-/// Kept idle connections to one host.
-const KEPT: usize = 32;
-
-/// Header fields of an answer, and their bytes in all.
-const MOST_FIELDS: usize = 1000;
+/// Bytes of an answer's header fields.
 const MOST_FIELD_BYTES: usize = 64 * 1024;
-
-/// Window of one HTTP/2 stream, and of one connection: what readers who take nothing may hold of it in memory. All calls to
-/// a host share one connection, so it is as many whole streams as a server lets be open at once, or one of them would
-/// starve the others.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +55,9 @@ pub(in crate::provider) struct Patience {
 pub(in crate::provider) struct ApiClient {
     provider: ProviderKey,
     patience: Patience,
-    make: Box<dyn Fn() -> Option<reqwest::Client> + Send + Sync>,
-    current: Mutex<Option<(reqwest::Client, Instant)>>,
+    settled: Pool,
+    /// For hosts without TLS, where the entry says that they speak HTTP/2.
+    known: Option<Pool>,
 }
 
 /// A request whose every part was checked.
@@ -85,52 +69,16 @@ pub(in crate::provider) struct ApiRequest {
 }
 
 impl ApiClient {
+    /// `is_known`: hosts without TLS speak HTTP/2.
     pub(in crate::provider) fn new(
         provider: ProviderKey,
         patience: Patience,
         http: &HttpClient,
         addresses: AddressPolicy,
+        is_known: bool,
     ) -> Self {
-        let tls = http.tls_for_calls();
-        let resolver = Arc::new(GuardedResolver::new(addresses, http.lookup()));
-        let make = move || {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "this is where the hardened client for calls is built"
-            )]
-            let builder = reqwest::Client::builder();
-            builder
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(resolver.clone())
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .no_proxy()
-                .referer(false)
-                .connect_timeout(CONNECT)
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(KEPT)
-                .http1_max_headers(MOST_FIELDS)
-                .http2_max_header_list_size(u32::try_from(MOST_FIELD_BYTES).unwrap_or(u32::MAX))
-                .http2_initial_stream_window_size(STREAM_WINDOW)
-                .http2_initial_connection_window_size(CONNECTION_WINDOW)
-                .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .ok()
-        };
-        Self { provider, patience, make: Box::new(make), current: Mutex::new(None) }
-    }
-
-    fn client(&self) -> Option<reqwest::Client> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        match &*current {
-            Some((client, until)) if now < *until => Some(client.clone()),
-            _ => {
-                let client = (self.make)()?;
-                *current = Some((client.clone(), now + LIFE));
-                Some(client)
-            }
-        }
+        let known = is_known.then(|| Pool::new(http, addresses.clone(), Beginning::PriorKnowledge));
+        Self { provider, patience, settled: Pool::new(http, addresses, Beginning::Settled), known }
     }
 
     /// Sends a request once, and answers with the head; the body follows as it comes. `pulse` was made for it, and tells
@@ -140,7 +88,9 @@ impl ApiClient {
         request: ApiRequest,
         pulse: &Arc<Pulse>,
     ) -> Result<http::Response<AnswerStream>, Error> {
-        let client = self.client().ok_or(Error::Internal("no HTTP client could be made"))?;
+        let known = self.known.as_ref().filter(|_| request.url.scheme() == "http");
+        let client = known.unwrap_or(&self.settled).client();
+        let client = client.ok_or(Error::Internal("no HTTP client could be made"))?;
         let mut headers = request.headers;
         frame(&mut headers, &request.method, &request.body);
         let mut outgoing = client.request(request.method, request.url).headers(headers);
@@ -160,7 +110,7 @@ impl ApiClient {
         let response = loop {
             let (until, silent) = pulse.until(&self.patience);
             tokio::select! {
-                response = &mut sending => break response.map_err(|error| self.failure(&error))?,
+                response = &mut sending => break response.map_err(|error| self.failure(&error, known.is_some()))?,
                 () = sleep_until(until) => {
                     // Unless something moved meanwhile.
                     if pulse.until(&self.patience) == (until, silent) {
@@ -184,7 +134,8 @@ impl ApiClient {
         reqwest::Body::wrap(Paced { stream: Mutex::new(stream), pulse: pulse.clone(), left: most, most })
     }
 
-    fn failure(&self, error: &reqwest::Error) -> Error {
+    /// `is_known`: HTTP/2 was begun without asking whether the host speaks it.
+    fn failure(&self, error: &reqwest::Error, is_known: bool) -> Error {
         if let Some(ours) = is_caused_by::<Error>(error) {
             return ours.clone();
         }
@@ -193,7 +144,12 @@ impl ApiClient {
         }
         let was_canceled = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
         if error.is_connect() || was_canceled {
-            let cause = if was_canceled { Unsent::Connect } else { unsent_cause(error) };
+            let cause = match (was_canceled, is_known) {
+                (true, true) => Unsent::ClosedHttp2,
+                (true, false) => Unsent::Connect,
+                (false, true) if is_another_calls(error) => Unsent::Unshared,
+                (false, _) => unsent_cause(error),
+            };
             let error = ProviderError::Unavailable { cause, retry_after: None };
             return Error::Provider { provider: self.provider.clone(), error };
         }
@@ -202,9 +158,11 @@ impl ApiClient {
             return Error::Provider { provider: self.provider.clone(), error };
         }
         let is_too_large = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large);
+        let has_spoken = is_caused_by(error).is_some_and(h2::Error::is_remote);
         self.lost(match (is_too_large, error.is_timeout()) {
             (true, _) => AmbiguousCause::HeadTooLarge,
             (false, true) => AmbiguousCause::Timeout,
+            (false, false) if is_known && !has_spoken => AmbiguousCause::ResetHttp2,
             (false, false) => AmbiguousCause::Reset,
         })
     }
@@ -245,6 +203,12 @@ fn unprocessed(error: &h2::Error) -> Option<Unsent> {
         true if error.is_go_away() => Some(Unsent::GoingAway),
         _ => None,
     }
+}
+
+/// Whether it was another call that was making the connection, and ended: there is one for all, and those who wait for it
+/// are told nothing else. What fails by itself has a cause of the system's, or of the resolver's.
+fn is_another_calls(error: &reqwest::Error) -> bool {
+    !error.is_timeout() && !error.is_dns() && is_caused_by::<std::io::Error>(error).is_none()
 }
 
 fn sent_too_much(most: u64) -> Error {

@@ -22,6 +22,9 @@ pub struct Api {
     /// Networks that the hosts may resolve to although they are not public (`10.0.0.0/8`): for a provider inside the
     /// cluster. The address of a loopback host that is written in `hosts` needs no mention.
     pub allow_networks: Vec<String>,
+    /// Hosts with `http://` are spoken to in HTTP/2 at once (RFC 9113 section 3.3), for a gateway inside the cluster that
+    /// speaks it without TLS. Nothing written: in HTTP/1.1. Over TLS the host chooses.
+    pub http2_prior_knowledge: bool,
     /// The header with the token.
     pub auth_header: String,
     /// Its value.
@@ -45,6 +48,7 @@ impl Default for Api {
             hosts: Vec::new(),
             path_prefixes: Vec::new(),
             allow_networks: Vec::new(),
+            http2_prior_knowledge: false,
             auth_header: "Authorization".to_owned(),
             auth_value: Template::new("Bearer {access_token}"),
             headers: BTreeMap::new(),

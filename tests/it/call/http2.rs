@@ -1,5 +1,5 @@
-//! Calls at an API that speaks HTTP/2 over TLS, settled by ALPN: chunks, trailers, streams that are reset, and how many
-//! connections all that takes.
+//! Calls at an API that speaks HTTP/2, over TLS, settled by ALPN, and without it: chunks, trailers, streams that are reset,
+//! and how many connections all that takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,16 +12,34 @@ use rustls::pki_types::PrivateKeyDer;
 use token_broker::config::Override;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::stream::{called, chunk, head, message};
 use super::{Desk, get, post, reason};
 
+/// How an API is come to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Door {
+    Tls,
+    /// The provider's entry says that it speaks HTTP/2.
+    Plain,
+}
+
+pub(super) const DOORS: [Door; 2] = [Door::Tls, Door::Plain];
+
+/// A connection, whatever is below HTTP.
+pub(super) type Socket = Box<dyn Wire>;
+
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 /// An API of which every answer says by the path what it is to be like.
 pub(super) struct Api {
+    door: Door,
     port: u16,
     certificate: String,
     pub(super) connections: Arc<AtomicUsize>,
@@ -30,11 +48,15 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) async fn start() -> Self {
-        Self::serving(|_, socket| conversed(socket)).await
+        Self::behind(Door::Tls).await
+    }
+
+    pub(super) async fn behind(door: Door) -> Self {
+        Self::serving(door, |_, socket| conversed(socket)).await
     }
 
     /// An API that serves its connections so; it is told which one each is, from 0.
-    pub(super) async fn serving<S>(serve: impl Fn(usize, TlsStream<TcpStream>) -> S + Send + 'static) -> Self
+    pub(super) async fn serving<S>(door: Door, serve: impl Fn(usize, Socket) -> S + Send + 'static) -> Self
     where
         S: Future<Output = ()> + Send + 'static,
     {
@@ -56,12 +78,22 @@ impl Api {
         let counted = connections.clone();
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let Ok(socket) = acceptor.accept(socket).await else { continue };
-                assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is settled on");
+                let socket: Socket = match door {
+                    Door::Plain => Box::new(socket),
+                    Door::Tls => {
+                        let Ok(socket) = acceptor.accept(socket).await else { continue };
+                        assert_eq!(
+                            socket.get_ref().1.alpn_protocol(),
+                            Some(&b"h2"[..]),
+                            "HTTP/2 is settled on"
+                        );
+                        Box::new(socket)
+                    }
+                };
                 tokio::spawn(serve(counted.fetch_add(1, Ordering::SeqCst), socket));
             }
         });
-        Self { port, certificate: cert.pem(), connections, task }
+        Self { door, port, certificate: cert.pem(), connections, task }
     }
 
     /// A broker of whose provider this is the API.
@@ -74,7 +106,11 @@ impl Api {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         std::fs::write(&file, &self.certificate).unwrap();
-        let entry = format!(", api: {{hosts: ['https://localhost:{}']{api}}}", self.port);
+        let (scheme, knowledge) = match self.door {
+            Door::Tls => ("https", ""),
+            Door::Plain => ("http", ", http2_prior_knowledge: true"),
+        };
+        let entry = format!(", api: {{hosts: ['{scheme}://localhost:{}']{knowledge}{api}}}", self.port);
         let over = [Override::new("--ca", "http.ca_file", file.display().to_string())];
         Desk::over(&entry, &over).await
     }
@@ -87,7 +123,7 @@ impl Drop for Api {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn conversed(socket: TlsStream<TcpStream>) {
+pub(super) async fn conversed(socket: Socket) {
     let Ok(mut connection) = h2::server::handshake(socket).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(answer(request, respond));
@@ -141,61 +177,69 @@ fn received(headers: &[v1::Header]) -> &str {
 
 #[tokio::test]
 async fn many_calls_share_one_connection() {
-    let api = Api::start().await;
-    let desk = api.desk().await;
-    let first = desk.call(post("/echo", &[b'a'; 3000])).await.unwrap();
-    assert_eq!((first.status, received(&first.headers)), (200, "3000"));
-    let calls = (0..40).map(|n| desk.call(get(&format!("/n/{n}"))));
-    for answer in futures_util::future::join_all(calls).await {
-        assert_eq!(answer.unwrap().status, 200);
+    for door in DOORS {
+        let api = Api::behind(door).await;
+        let desk = api.desk().await;
+        let first = desk.call(post("/echo", &[b'a'; 3000])).await.unwrap();
+        assert_eq!((first.status, received(&first.headers)), (200, "3000"));
+        let calls = (0..40).map(|n| desk.call(get(&format!("/n/{n}"))));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(answer.unwrap().status, 200);
+        }
+        assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+        desk.stop().await;
     }
-    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
-    desk.stop().await;
 }
 
 #[tokio::test]
 async fn a_large_body_goes_and_comes_with_its_trailers() {
-    let api = Api::start().await;
-    let desk = api.desk().await;
-    let mut sent = vec![message(Sent::Head(head("POST", "/large")))];
-    sent.extend((0..40).map(|_| chunk(vec![b'y'; 64 * 1024], false)));
-    sent.push(chunk("", true));
-    let answer = called(&desk, sent).await.unwrap();
-    assert_eq!((answer.head.status, received(&answer.head.headers)), (200, "2621440"));
-    assert_eq!(answer.body.len(), 64 * 64 * 1024);
-    let trailers: Vec<_> =
-        answer.trailers.iter().map(|field| (field.name.as_str(), field.value.as_str())).collect();
-    assert_eq!(trailers, [("x-check", "sum")], "trailers come, cookies among them do not");
-    desk.stop().await;
+    for door in DOORS {
+        let api = Api::behind(door).await;
+        let desk = api.desk().await;
+        let mut sent = vec![message(Sent::Head(head("POST", "/large")))];
+        sent.extend((0..40).map(|_| chunk(vec![b'y'; 64 * 1024], false)));
+        sent.push(chunk("", true));
+        let answer = called(&desk, sent).await.unwrap();
+        assert_eq!((answer.head.status, received(&answer.head.headers)), (200, "2621440"));
+        assert_eq!(answer.body.len(), 64 * 64 * 1024);
+        let trailers: Vec<_> =
+            answer.trailers.iter().map(|field| (field.name.as_str(), field.value.as_str())).collect();
+        assert_eq!(trailers, [("x-check", "sum")], "trailers come, cookies among them do not");
+        desk.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn callers_that_take_nothing_starve_no_other_call_on_their_connection() {
-    let api = Api::start().await;
-    let desk = api.desk().await;
-    let mut untaken = Vec::new();
-    for _ in 0..6 {
-        let sent = [message(Sent::Head(head("POST", "/large"))), chunk("", true)];
-        // Each on a connection of its own to the broker: what they share is the one to the provider.
-        let mut client = desk.client_of_its_own().await;
-        let answer = client.stream_provider_call(futures_util::stream::iter(sent)).await;
-        untaken.push(answer.unwrap().into_inner());
+    for door in DOORS {
+        let api = Api::behind(door).await;
+        let desk = api.desk().await;
+        let mut untaken = Vec::new();
+        for _ in 0..6 {
+            let sent = [message(Sent::Head(head("POST", "/large"))), chunk("", true)];
+            // Each on a connection of its own to the broker: what they share is the one to the provider.
+            let mut client = desk.client_of_its_own().await;
+            let answer = client.stream_provider_call(futures_util::stream::iter(sent)).await;
+            untaken.push(answer.unwrap().into_inner());
+        }
+        let sent = vec![message(Sent::Head(head("POST", "/large"))), chunk("", true)];
+        let answer = called(&desk, sent).await.unwrap();
+        assert_eq!(answer.body.len(), 64 * 64 * 1024);
+        assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+        drop(untaken);
+        desk.stop().await;
     }
-    let sent = vec![message(Sent::Head(head("POST", "/large"))), chunk("", true)];
-    let answer = called(&desk, sent).await.unwrap();
-    assert_eq!(answer.body.len(), 64 * 64 * 1024);
-    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
-    drop(untaken);
-    desk.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_that_is_reset_in_the_middle_is_told_and_the_connection_goes_on() {
-    let api = Api::start().await;
-    let desk = api.desk().await;
-    let status = called(&desk, vec![message(Sent::Head(head("POST", "/reset"))), chunk("a", true)]).await;
-    assert_eq!(reason(&status.unwrap_err()), "PROVIDER_UNAVAILABLE");
-    assert_eq!(desk.call(get("/echo")).await.unwrap().status, 200);
-    assert_eq!(api.connections.load(Ordering::SeqCst), 1);
-    desk.stop().await;
+    for door in DOORS {
+        let api = Api::behind(door).await;
+        let desk = api.desk().await;
+        let status = called(&desk, vec![message(Sent::Head(head("POST", "/reset"))), chunk("a", true)]).await;
+        assert_eq!(reason(&status.unwrap_err()), "PROVIDER_UNAVAILABLE");
+        assert_eq!(desk.call(get("/echo")).await.unwrap().status, 200);
+        assert_eq!(api.connections.load(Ordering::SeqCst), 1);
+        desk.stop().await;
+    }
 }

@@ -7,19 +7,17 @@ use h2::Reason;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tonic::Status;
 
-use super::http2::{Api, answer, conversed};
+use super::http2::{Api, DOORS, Door, Socket, answer, conversed};
 use super::stream::{called, chunk, head, message};
 use super::{Desk, get, post, reason};
 
 /// An API that resets its first `times` requests once it has read something of their bodies, and how many it has had.
-async fn resetting(times: usize, why: Reason) -> (Api, Arc<AtomicUsize>) {
+async fn resetting(door: Door, times: usize, why: Reason) -> (Api, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let api = Api::serving(move |_, socket| {
+    let api = Api::serving(door, move |_, socket| {
         let counted = counted.clone();
         async move {
             let Ok(mut connection) = h2::server::handshake(socket).await else { return };
@@ -40,8 +38,8 @@ async fn resetting(times: usize, why: Reason) -> (Api, Arc<AtomicUsize>) {
 
 /// An API whose first connection says, at its first request, that it goes away and which stream is the last that it may
 /// have processed (RFC 9113 section 6.8).
-async fn going_away(last: u32) -> Api {
-    Api::serving(move |number, socket| async move {
+async fn going_away(door: Door, last: u32) -> Api {
+    Api::serving(door, move |number, socket| async move {
         if number == 0 {
             // It ends as the client, or we, see fit.
             drop(went_away(socket, last).await);
@@ -52,7 +50,7 @@ async fn going_away(last: u32) -> Api {
     .await
 }
 
-async fn went_away(mut socket: TlsStream<TcpStream>, last: u32) -> std::io::Result<()> {
+async fn went_away(mut socket: Socket, last: u32) -> std::io::Result<()> {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
     const PREFACE: usize = 24;
@@ -87,15 +85,21 @@ async fn made(desk: &Desk, request: v1::CallProviderRequest) -> Result<(u32, u32
 
 /// What comes of a request to a server that resets the first `times` streams, and how often it was asked.
 async fn reset(
+    door: Door,
     times: usize,
     why: Reason,
     request: v1::CallProviderRequest,
 ) -> (Result<(u32, u32), String>, usize) {
-    let (api, asked) = resetting(times, why).await;
+    let (api, asked) = resetting(door, times, why).await;
     let desk = api.desk().await;
     let answer = made(&desk, request).await;
     desk.stop().await;
     (answer, asked.load(Ordering::SeqCst))
+}
+
+/// Each case at either door.
+fn at_both<C: Clone>(cases: &[C]) -> impl Iterator<Item = (Door, C)> {
+    cases.iter().flat_map(|case| DOORS.map(|door| (door, case.clone())))
 }
 
 fn unavailable() -> Result<(u32, u32), String> {
@@ -117,20 +121,22 @@ async fn a_refused_stream_is_sent_again_whatever_its_method_within_the_attempts(
         (9, post("/x", b"charge"), unavailable(), 3),
         (1, retried(v1::RetryMode::Never, post("/x", b"charge")), unavailable(), 1),
     ];
-    for (times, request, expected, sent) in table {
-        let told = format!("{times} of {request:?}");
-        assert_eq!(reset(times, Reason::REFUSED_STREAM, request).await, (expected, sent), "{told}");
+    for (door, (times, request, expected, sent)) in at_both(&table) {
+        let told = format!("{door:?}, {times} of {request:?}");
+        assert_eq!(reset(door, times, Reason::REFUSED_STREAM, request).await, (expected, sent), "{told}");
     }
 }
 
 #[tokio::test]
 async fn a_refused_stream_of_which_a_part_is_gone_is_not_sent_again() {
-    let (api, asked) = resetting(1, Reason::REFUSED_STREAM).await;
-    let desk = api.desk().await;
-    let sent = vec![message(Sent::Head(head("POST", "/x"))), chunk("one", false), chunk("two", true)];
-    assert_eq!(reason(&called(&desk, sent).await.unwrap_err()), "PROVIDER_UNAVAILABLE");
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
-    desk.stop().await;
+    for door in DOORS {
+        let (api, asked) = resetting(door, 1, Reason::REFUSED_STREAM).await;
+        let desk = api.desk().await;
+        let sent = vec![message(Sent::Head(head("POST", "/x"))), chunk("one", false), chunk("two", true)];
+        assert_eq!(reason(&called(&desk, sent).await.unwrap_err()), "PROVIDER_UNAVAILABLE");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        desk.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -142,17 +148,17 @@ async fn a_stream_reset_for_any_other_reason_is_sent_again_only_where_that_is_ha
             (get("/x"), Ok((200, 2)), 2),
             (idempotent.clone(), Ok((200, 2)), 2),
         ];
-        for (request, expected, sent) in table {
-            let told = format!("{why:?} of {request:?}");
-            assert_eq!(reset(1, why, request).await, (expected, sent), "{told}");
+        for (door, (request, expected, sent)) in at_both(&table) {
+            let told = format!("{door:?}, {why:?} of {request:?}");
+            assert_eq!(reset(door, 1, why, request).await, (expected, sent), "{told}");
         }
     }
 }
 
 #[tokio::test]
 async fn what_a_server_that_goes_away_has_not_processed_is_sent_to_the_next_connection() {
-    for request in [post("/x", b"charge"), get("/x")] {
-        let api = going_away(0).await;
+    for (door, request) in at_both(&[post("/x", b"charge"), get("/x")]) {
+        let api = going_away(door, 0).await;
         // A server that is replaced by another is none that fails.
         let desk = api.desk_with(", limits: {breaker: {failures: 1, open: 10m}}").await;
         assert_eq!(made(&desk, request).await, Ok((200, 2)));
@@ -164,10 +170,9 @@ async fn what_a_server_that_goes_away_has_not_processed_is_sent_to_the_next_conn
 #[tokio::test]
 async fn what_a_server_that_goes_away_may_have_processed_is_sent_again_only_where_that_is_harmless() {
     // The first stream of a client is number 1.
-    for (request, expected, connections) in
-        [(post("/x", b"charge"), unavailable(), 1), (get("/x"), Ok((200, 2)), 2)]
-    {
-        let api = going_away(1).await;
+    let table = [(post("/x", b"charge"), unavailable(), 1), (get("/x"), Ok((200, 2)), 2)];
+    for (door, (request, expected, connections)) in at_both(&table) {
+        let api = going_away(door, 1).await;
         let desk = api.desk().await;
         assert_eq!(made(&desk, request).await, expected);
         assert_eq!(api.connections.load(Ordering::SeqCst), connections);

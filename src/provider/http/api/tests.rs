@@ -1,7 +1,12 @@
+use std::io;
+use std::net::IpAddr;
+
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::provider::http::HttpSettings;
+use crate::provider::http::resolver::Lookup;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -11,18 +16,19 @@ fn answer(receiver: mpsc::Receiver<Bytes>) -> Guarded {
         let piece = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), receiver))
     });
-    let patience = Patience {
-        head: SECOND,
-        idle: 20 * SECOND,
-        stall: 300 * SECOND,
-        rate: 10,
-        rate_window: 30 * SECOND,
-        most_sent: 0,
-        most_received: 1 << 20,
-    };
     let body = reqwest::Body::wrap(Shared(Mutex::new(Box::pin(StreamBody::new(pieces)))));
-    Guarded::new(body, ProviderKey::parse("acme").unwrap(), patience)
+    Guarded::new(body, ProviderKey::parse("acme").unwrap(), PATIENCE)
 }
+
+const PATIENCE: Patience = Patience {
+    head: SECOND,
+    idle: Duration::from_secs(20),
+    stall: Duration::from_secs(300),
+    rate: 10,
+    rate_window: Duration::from_secs(30),
+    most_sent: 0,
+    most_received: 1 << 20,
+};
 
 /// The client library asks for a body that threads could share.
 struct Shared<B>(Mutex<Pin<Box<B>>>);
@@ -87,4 +93,37 @@ async fn the_time_that_a_slow_reader_takes_is_not_the_servers() {
         assert!(answer.frame().await.unwrap().is_ok());
         tokio::time::sleep(10 * SECOND).await;
     }
+}
+
+/// Names that are looked up for ever.
+#[derive(Debug)]
+struct Endless;
+
+impl Lookup for Endless {
+    fn addresses(&self, _: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_connection_of_a_caller_that_hangs_up_is_told_that_nothing_was_sent() {
+    let settings = HttpSettings { lookup: Arc::new(Endless), ..HttpSettings::default() };
+    let http = HttpClient::new(&settings).unwrap();
+    let (provider, addresses) = (ProviderKey::parse("acme").unwrap(), AddressPolicy::default());
+    let client = ApiClient::new(provider, PATIENCE, &http, addresses, true);
+    let (one, other) = (Arc::default(), Arc::default());
+    let request = || ApiRequest {
+        method: Method::POST,
+        url: "http://api.example/".parse().unwrap(),
+        headers: HeaderMap::new(),
+        body: CallBody::Empty,
+    };
+    let mut first = Box::pin(client.send(request(), &one));
+    let mut second = Box::pin(client.send(request(), &other));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    drop(first);
+    let error = second.await.unwrap_err();
+    let unsent = ProviderError::Unavailable { cause: Unsent::Unshared, retry_after: None };
+    assert!(matches!(&error, Error::Provider { error, .. } if *error == unsent), "{error:?}");
 }

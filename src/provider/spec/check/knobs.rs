@@ -246,6 +246,12 @@ impl ProviderSpec {
             let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
             found.refuse(reserved, &format!("api.headers.{name}"), "belongs to the engine and cannot be set");
         }
+        let is_plain = self.api.hosts.iter().any(|host| host.as_str().starts_with("http://"));
+        found.refuse(
+            self.api.http2_prior_knowledge && !is_plain,
+            "api.http2_prior_knowledge",
+            "is for hosts without TLS, and api.hosts has none with http://; over TLS the host chooses HTTP/2 by itself",
+        );
         let limits = &self.api.limits;
         found.refuse(
             limits.max_decompressed_bytes == 0,

@@ -1,0 +1,100 @@
+//! Kept connections to one provider's API: the HTTP library's client with its pool, made when it is first needed and made
+//! anew so that none is used for ever.
+//!
+//! Owns how the client is hardened and how HTTP/2 is begun. Does not know what is sent. Invariant: whatever is made goes to
+//! checked addresses only, follows nothing and repeats nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::HttpClient;
+use super::super::resolver::GuardedResolver;
+use super::MOST_FIELD_BYTES;
+use crate::provider::address::AddressPolicy;
+
+/// How long name resolution, TCP and TLS may take together.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long a kept connection may be idle. A server that closes it at the moment of the next request makes that one's
+/// fate unknown, so it is shorter than what servers commonly allow.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long one set of connections is used: after that, names are resolved anew even if the old ones were never idle.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// Kept idle connections to one host.
+const KEPT: usize = 32;
+
+/// Header fields of an answer.
+const MOST_FIELDS: usize = 1000;
+
+/// Window of one HTTP/2 stream, and of one connection: what readers who take nothing may hold of it in memory. All calls to
+/// a host share one connection, so it is as many whole streams as a server lets be open at once, or one of them would
+/// starve the others.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+
+/// How HTTP/2 is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Over TLS, where ALPN settles on it (RFC 9113 section 3.2); HTTP/1.1 everywhere else.
+    Settled,
+    /// At once (RFC 9113 section 3.3), by hosts that would not understand anything else.
+    PriorKnowledge,
+}
+
+/// A client, and until when it is used.
+pub(super) struct Pool {
+    tls: rustls::ClientConfig,
+    resolver: Arc<GuardedResolver>,
+    beginning: Beginning,
+    current: Mutex<Option<(reqwest::Client, Instant)>>,
+}
+
+impl Pool {
+    pub(super) fn new(http: &HttpClient, addresses: AddressPolicy, beginning: Beginning) -> Self {
+        let resolver = Arc::new(GuardedResolver::new(addresses, http.lookup()));
+        Self { tls: http.tls_for_calls(), resolver, beginning, current: Mutex::new(None) }
+    }
+
+    /// The client of now; `None`: the library cannot make one.
+    pub(super) fn client(&self) -> Option<reqwest::Client> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match &*current {
+            Some((client, until)) if now < *until => Some(client.clone()),
+            _ => {
+                let client = self.made()?;
+                *current = Some((client.clone(), now + LIFE));
+                Some(client)
+            }
+        }
+    }
+
+    fn made(&self) -> Option<reqwest::Client> {
+        #[expect(clippy::disallowed_methods, reason = "this is where the hardened client for calls is built")]
+        let builder = reqwest::Client::builder();
+        let builder = builder
+            .tls_backend_preconfigured(self.tls.clone())
+            .dns_resolver(self.resolver.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(KEPT)
+            .http1_max_headers(MOST_FIELDS)
+            .http2_max_header_list_size(u32::try_from(MOST_FIELD_BYTES).unwrap_or(u32::MAX))
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")));
+        let builder = match self.beginning {
+            Beginning::Settled => builder,
+            Beginning::PriorKnowledge => builder.http2_prior_knowledge(),
+        };
+        builder.build().ok()
+    }
+}
