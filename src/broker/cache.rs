@@ -262,6 +262,17 @@ impl Cache {
         slot.state().token.clone()
     }
 
+    /// Serves the token of `generation`, or of one before, no more: its provider ended it. What took its place is not
+    /// durable yet, so whoever asks is answered by the escrow.
+    pub(super) fn withdraw_spent(&self, id: &ConnectionId, generation: u64) {
+        let slots = self.slots.pin();
+        let Some(slot) = slots.get(id) else { return };
+        let mut state = slot.state();
+        if state.token.take_if(|token| token.generation <= generation).is_some() {
+            state.tell_watchers();
+        }
+    }
+
     /// When a caller last asked for a connection, as far as memory goes. One that is watched is asked for all the time.
     pub(super) fn asked_at(&self, id: &ConnectionId, now: Timestamp) -> Option<Timestamp> {
         let slots = self.slots.pin();

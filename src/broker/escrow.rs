@@ -1,8 +1,8 @@
 //! Tokens that came and cannot be stored: held in memory until they can, and where a second place is configured,
 //! written down there as well. Knows neither disk nor provider beyond the moment of trying again. Invariant: what is
 //! held here is served as degraded or not at all, and not at all once its connection was disconnected or connected
-//! anew; no further refresh of its connection is begun, and it leaves only when the store has it or says that somebody
-//! else's outcome stands.
+//! anew; a token that the provider ended when it gave these is served to nobody meanwhile; no further refresh of its
+//! connection is begun, and it leaves only when the store has it or says that somebody else's outcome stands.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -350,6 +350,10 @@ impl Broker {
             held.insert(id.clone(), Held { token: token.clone(), generation, old_survives, is_aside });
             token
         };
+        if !old_survives {
+            // What callers find in memory would be refused.
+            self.cache.withdraw_spent(id, generation);
+        }
         self.count_escrowed();
         let (broker, provider) = (self.clone(), provider.clone());
         self.tasks.spawn(async move { broker.empty_escrow(&provider, holding).await });

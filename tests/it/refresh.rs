@@ -3,6 +3,7 @@
 mod clock;
 mod doubt;
 mod ending;
+mod held;
 mod order;
 mod second_place;
 mod wait;

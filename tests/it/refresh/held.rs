@@ -1,0 +1,89 @@
+//! New tokens that the store does not take, at a provider that ends the old ones when it rotates.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use token_broker::broker::{Durability, TokenEvent, TokenWatch, WatchRequest};
+use token_broker::connection::ConnectionId;
+use token_broker::connection::reuse::Reuse;
+
+use super::stage;
+use crate::kit::{Stage, consented, request};
+
+/// A living token in memory, a provider that ends it with the next refresh, and a disk that takes the intent alone.
+async fn about_to_be_held(old_at_survives: bool) -> (Stage, ConnectionId) {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().old_at_survives = old_at_survives;
+    let id = stage.imported("user-42").await;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-0");
+    stage.store.fail_writes_after(1, usize::MAX);
+    (stage, id)
+}
+
+async fn served(stage: &Stage, id: &ConnectionId) -> (String, Durability) {
+    let answer = stage.broker.access_token(request(id)).await.unwrap();
+    (answer.token.access.value.expose().clone(), answer.durability)
+}
+
+async fn next(watch: &mut TokenWatch) -> (String, Durability) {
+    match watch.next().await.unwrap() {
+        TokenEvent::Token(answer) => (answer.token.access.value.expose().clone(), answer.durability),
+        event @ TokenEvent::ConsentNeeded { .. } => panic!("{event:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_token_that_the_provider_ended_is_served_to_nobody_while_its_successor_is_held() {
+    let (stage, id) = about_to_be_held(false).await;
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    for _ in 0..2 {
+        assert_eq!(served(&stage, &id).await, ("at-1".into(), Durability::Degraded));
+    }
+    assert!(stage.broker.cached(&request(&id)).is_none(), "nothing is published that is not durable");
+    stage.store.fail_writes_after(0, 0);
+    stage.broker.drain().await;
+    assert_eq!(served(&stage, &id).await, ("at-1".into(), Durability::Durable));
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_it_survives_it_is_served_from_memory() {
+    let (stage, id) = about_to_be_held(true).await;
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+    assert!(stage.broker.cached(&request(&id)).is_some());
+    assert_eq!(served(&stage, &id).await, ("at-0".into(), Durability::Durable));
+    stage.store.fail_writes_after(0, 0);
+    stage.broker.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_hears_of_tokens_that_are_held_where_the_old_one_is_ended() {
+    let (stage, id) = about_to_be_held(false).await;
+    let wanted = WatchRequest { id: id.clone(), scopes: Vec::new(), min_ttl: None };
+    let mut watch = stage.broker.watch_access_token(wanted).await.unwrap();
+    assert_eq!(next(&mut watch).await, ("at-0".into(), Durability::Durable));
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), next(&mut watch)).await;
+    assert_eq!(heard.unwrap(), ("at-1".into(), Durability::Degraded));
+    stage.store.fail_writes_after(0, 0);
+    stage.broker.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_by_consent_meanwhile_stays_in_memory() {
+    let (stage, id) = about_to_be_held(false).await;
+    let (_, state) = stage.begun_by_app("user-42").await;
+    let (broker, refreshed) = (stage.broker.clone(), id.clone());
+    let refresh = tokio::spawn(async move { broker.refresh_connection(refreshed, None).await });
+    stage.provider.requests_reach(1).await;
+    stage.store.fail_writes_after(0, 0);
+    stage.broker.complete_connect(consented(&state)).await.unwrap();
+    stage.store.is_deaf.store(true, Ordering::SeqCst);
+    refresh.await.unwrap().unwrap_err();
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    let answer = stage.broker.cached(&request(&id)).unwrap();
+    assert_eq!(answer.token.access.value.expose(), "at-2");
+    stage.store.is_deaf.store(false, Ordering::SeqCst);
+    stage.broker.drain().await;
+}
