@@ -141,10 +141,10 @@ torture() {
 part torture all "cargo strace" "the whole broker killed and failed on purpose, held against what the provider knows: short"
 part_torture() {
     torture --rounds 3
-    # What is about files, on the other engine.
+    # What is about files or how long they take, on the other engine.
     local fault
     local -a faults=()
-    for fault in control I2 F1 F2 F5 F6 F7 F8-disk F9 F9-disk F9-place F10; do faults+=(--only "$fault"); done
+    for fault in control I2 F1 F2 F5 F6 F7 F8-disk F9 F9-disk F9-place F10 F11 beside; do faults+=(--only "$fault"); done
     torture --engine redb --profile grace --profile strict --rounds 1 "${faults[@]}"
 }
 
