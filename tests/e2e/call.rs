@@ -39,6 +39,11 @@ impl Desk {
         Self::of(json!({ "hosts": [upstream.base], "limits": limits })).await
     }
 
+    /// The same in HTTP/2, without TLS.
+    async fn in_http2(upstream: &Upstream) -> Self {
+        Self::of(json!({ "hosts": [upstream.http2.as_ref().unwrap()], "http2_prior_knowledge": true })).await
+    }
+
     /// With that API.
     async fn of(api: Value) -> Self {
         let home = Home::of(&json!({
@@ -199,7 +204,11 @@ async fn binary_and_chunked_bodies_come_back_as_they_are() {
 #[tokio::test]
 async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
     let upstream = Upstream::nginx();
-    let desk = Desk::at(&upstream).await;
+    a_gibibyte_goes_through(&upstream, Desk::at(&upstream).await).await;
+    a_gibibyte_goes_through(&upstream, Desk::in_http2(&upstream).await).await;
+}
+
+async fn a_gibibyte_goes_through(upstream: &Upstream, desk: Desk) {
     // What a call costs at all: connections, buffers, the first pages of code.
     desk.stream(head("GET", "/small.txt"), no_body(), |_| {}).await.unwrap();
     let before = desk.broker.peak_memory();
@@ -219,12 +228,43 @@ async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
     let (answer, _) = desk.stream(head("PUT", "/put/given"), pieces, |_| {}).await.unwrap();
     assert_eq!(answer.status, 201);
     assert_eq!(std::fs::metadata(upstream.file("given")).unwrap().len(), GIBIBYTE);
+    std::fs::remove_file(upstream.file("given")).unwrap();
     let (up, up_took) = (desk.broker.peak_memory(), began.elapsed());
     println!(
         "peak memory: {before} KiB before, {down} KiB after 1 GiB down ({down_took:?}), {up} KiB after 1 GiB up ({up_took:?})"
     );
     // A gibibyte, or a hundredth of one, would show.
     assert!(up - before < 10 * 1024, "{before} KiB, then {down} KiB, then {up} KiB");
+}
+
+#[tokio::test]
+async fn without_tls_nginx_is_spoken_to_in_http_2_where_the_entry_says_so() {
+    let upstream = Upstream::nginx();
+    for (desk, protocol) in
+        [(Desk::in_http2(&upstream).await, "HTTP/2.0"), (Desk::at(&upstream).await, "HTTP/1.1")]
+    {
+        let answer = desk.call(request("GET", "/protocol")).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, protocol.as_bytes()));
+    }
+    let desk = Desk::in_http2(&upstream).await;
+    let answer = desk.call(request("GET", "/repeated")).await.unwrap();
+    assert_eq!(values(&answer.headers, "x-many"), ["one", "two", "three"]);
+    let nothing = desk.call(request("GET", "/nothing")).await.unwrap();
+    assert_eq!((nothing.status, nothing.body.len()), (204, 0));
+    let asking = v1::CallHead { headers: vec![field("accept-encoding", "gzip")], ..head("GET", "/trailers") };
+    let (_, trailers) = desk.stream(asking, no_body(), |_| {}).await.unwrap();
+    assert_eq!(values(&trailers, "x-sum"), ["1234", "5678"]);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_speak_http_2_is_told_of_with_the_key_to_change() {
+    // What each says to a preface is its own.
+    for upstream in [Upstream::nginx(), Upstream::httpbin(), Upstream::hinting()] {
+        let desk = Desk::of(json!({ "hosts": [upstream.base], "http2_prior_knowledge": true })).await;
+        let error = desk.call(request("GET", "/small.txt")).await.unwrap_err();
+        assert_eq!(reason(&error), "PROVIDER_UNAVAILABLE", "{error}");
+        assert!(error.message().contains("api.http2_prior_knowledge"), "{error}");
+    }
 }
 
 #[tokio::test]

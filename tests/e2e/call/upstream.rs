@@ -16,6 +16,8 @@ pub(crate) struct Upstream {
     directory: TempDir,
     /// `http://127.0.0.1:…`
     pub(crate) base: String,
+    /// The same in HTTP/2, without TLS. nginx alone has it.
+    pub(crate) http2: Option<String>,
 }
 
 /// More header fields than any client should take.
@@ -43,9 +45,11 @@ impl Upstream {
         fs::write(directory.path().join("many.conf"), many).unwrap();
         // nginx takes no port 0, so it may find a port taken that was free a moment ago.
         for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+            let [port, http2] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
+            drop(free);
             let config = directory.path().join("nginx.conf");
-            fs::write(&config, nginx_config(directory.path(), port)).unwrap();
+            fs::write(&config, nginx_config(directory.path(), port, http2)).unwrap();
             let mut command = Command::new("nginx");
             command.args(["-e", "stderr", "-c"]).arg(&config);
             // The line after its listeners are open; or the one that says that they cannot be.
@@ -54,7 +58,8 @@ impl Upstream {
                 is_taken.or_else(|| line.contains("getrlimit(").then_some(true))
             });
             if is_ready {
-                return Self { _running: running, directory, base: format!("http://127.0.0.1:{port}") };
+                let base = |port| format!("http://127.0.0.1:{port}");
+                return Self { _running: running, directory, base: base(port), http2: Some(base(http2)) };
             }
         }
         panic!("no free port for nginx");
@@ -86,7 +91,7 @@ impl Upstream {
             let (_, address) = line.split_once("Listening at: ")?;
             Some(address.split(' ').next()?.to_owned())
         });
-        Self { _running: running, directory, base }
+        Self { _running: running, directory, base, http2: None }
     }
 
     /// A file that it serves, or was given.
@@ -102,7 +107,7 @@ impl Upstream {
     }
 }
 
-fn nginx_config(directory: &Path, port: u16) -> String {
+fn nginx_config(directory: &Path, port: u16, http2: u16) -> String {
     let place = directory.display();
     format!(
         r#"
@@ -124,6 +129,8 @@ http {{
   root {place}/www;
   server {{
     listen 127.0.0.1:{port};
+    listen 127.0.0.1:{http2} http2;
+    location = /protocol {{ return 200 $server_protocol; }}
     location /put/ {{ alias {place}/www/; dav_methods PUT DELETE; }}
     location = /repeated {{ add_header X-Many one; add_header X-Many two; add_header X-Many ""; add_header X-Many three; add_header Set-Cookie "a=b"; return 200 "ok"; }}
     location = /nothing {{ return 204; }}
