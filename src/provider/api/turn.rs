@@ -124,15 +124,25 @@ impl Turns {
         host: &Arc<str>,
         time: Allowance,
     ) -> Result<Leave, ProviderError> {
-        let until = Instant::now() + time.turn;
+        let now = Instant::now();
+        let until = now + time.turn;
         let places = {
             let mut state = self.0.state();
-            state.hosts.check(host, Instant::now())?;
-            state.lane(connection, &self.0.limits).places.clone()
+            state.hosts.check(host, now)?;
+            let lane = state.lane(connection, &self.0.limits);
+            // Those who wait for the end of the pause may have all the places: whoever cannot wait so long would stand behind
+            // them for nothing.
+            if let Some(pause) = lane.pause(now).filter(|pause| *pause >= time.turn) {
+                return Err(ProviderError::RateLimited { retry_after: Some(pause) });
+            }
+            lane.places.clone()
         };
         let place = match timeout_at(until, places.acquire_owned()).await {
             Ok(Ok(place)) => place,
-            Ok(Err(_)) | Err(_) => return Err(ProviderError::RateLimited { retry_after: Some(UNSAID) }),
+            Ok(Err(_)) | Err(_) => {
+                let pause = self.0.state().lane(connection, &self.0.limits).pause(Instant::now());
+                return Err(ProviderError::RateLimited { retry_after: Some(pause.unwrap_or(UNSAID)) });
+            }
         };
         let shared = &self.0;
         let pass =
@@ -257,6 +267,11 @@ impl Lane {
         let rest = self.rest.filter(|rest| rest.until > now).map(|rest| (rest.until, rest.spread));
         let purse = self.purse.as_mut().map(|purse| purse.when(1, now)).filter(|at| *at > now);
         rest.max(purse.map(|at| (at, Duration::ZERO)))
+    }
+
+    /// What is left of the pause that the provider asked for.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        self.rest.map(|rest| rest.until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// Whether nothing is lost with it.

@@ -137,6 +137,30 @@ async fn a_pause_that_the_api_asks_for_holds_one_connection() {
     assert_eq!(began.elapsed(), 60 * SECOND);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_wait_for_the_end_of_a_pause_is_told_it_at_once_though_others_have_all_the_places() {
+    let turns = turns(CallLimits { max_parallel: 1, ..CallLimits::default() });
+    turns.enter(&id("a"), &host(), PATIENT).await.unwrap().throttled(60 * SECOND);
+    let (a, host, began) = (id("a"), host(), Instant::now());
+    let mut patient = std::pin::pin!(turns.enter(&a, &host, PATIENT));
+    assert!(futures_util::poll!(&mut patient).is_pending());
+    let refused = turns.enter(&a, &host, within(5 * SECOND)).await.err().unwrap();
+    assert_eq!((refused.retry_after(), began.elapsed()), (Some(60 * SECOND), Duration::ZERO));
+    patient.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stands_in_line_while_a_pause_begins_is_told_its_end() {
+    let turns = turns(CallLimits { max_parallel: 1, ..CallLimits::default() });
+    let mut first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
+    let (a, host) = (id("a"), host());
+    let mut waiting = std::pin::pin!(turns.enter(&a, &host, within(5 * SECOND)));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    // Its body is still coming, so that its place stays taken.
+    first.settle(Verdict::Throttled(Some(60 * SECOND)));
+    assert_eq!(waiting.await.err().unwrap().retry_after(), Some(55 * SECOND));
+}
+
 /// So many calls of one connection that wait for the end of a pause of 60 s, each with other dice: after how long each has
 /// its turn. The first one to have it is told to pause again if `again`.
 async fn waited(calls: u64, patience: Duration, again: Option<Duration>) -> Vec<Duration> {
