@@ -1,6 +1,7 @@
 //! What a provider's failure means. One place decides (the provider room), the record remembers.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub enum ProviderError {
     #[error("the provider's answer cannot be understood")]
     Malformed,
     /// The provider's circuit breaker is open; nothing was sent.
-    #[error("the provider is resting after {outage}")]
+    #[error("{} is resting after {outage}", outage.host.as_deref().unwrap_or("the provider"))]
     CircuitOpen {
         /// When the next attempt will be let through.
         retry_after: Duration,
@@ -53,6 +54,8 @@ pub enum ProviderError {
 /// Why a circuit breaker is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outage {
+    /// Which host of its API it is, with its port; `None`: its token endpoint.
+    pub host: Option<Arc<str>>,
     /// Failures in a row.
     pub failures: u32,
     /// From the first of them to the last.

@@ -194,6 +194,7 @@ impl Answer {
                 Code::ResourceExhausted
             }
             ProviderError::CircuitOpen { retry_after: _, outage } => {
+                self.tell("host", outage.host.as_deref().unwrap_or_default());
                 self.tell("failures", &outage.failures.to_string());
                 self.tell("failuresWithinSeconds", &outage.within.as_secs().max(1).to_string());
                 self.tell("turnedAway", &outage.refused.to_string());

@@ -121,10 +121,12 @@ impl Refusal {
             return None;
         }
         let provider = self.said("provider")?;
+        let who =
+            self.said("host").map_or_else(|| provider.to_owned(), |host| format!("{host} of {provider}"));
         Some(match self.said("turnedAway") {
-            None | Some("0") => format!("{provider} is resting"),
-            Some("1") => format!("{provider} is resting, 1 call was turned away"),
-            Some(count) => format!("{provider} is resting, {count} calls were turned away"),
+            None | Some("0") => format!("{who} is resting"),
+            Some("1") => format!("{who} is resting, 1 call was turned away"),
+            Some(count) => format!("{who} is resting, {count} calls were turned away"),
         })
     }
 
@@ -275,6 +277,9 @@ mod tests {
         assert_eq!(failure.what, "salesforce is resting, 214 calls were turned away");
         let why = "5 failures in 60 s, last: the provider's answer was lost (no answer in time); next probe in 42 s";
         assert_eq!(failure.why, why);
+        let of_api = [("provider", "salesforce"), ("host", "eu1.example:443"), ("turnedAway", "0")];
+        let failure = refused(Code::Unavailable, "PROVIDER_CIRCUIT_OPEN", &of_api).failure(None);
+        assert_eq!(failure.what, "eu1.example:443 of salesforce is resting");
         let older = refused(Code::Unavailable, "PROVIDER_CIRCUIT_OPEN", &[]).failure(None);
         assert_eq!((&*older.what, &*older.why), ("a sentence", "worth another try in 42 s"));
     }

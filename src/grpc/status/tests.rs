@@ -120,11 +120,23 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
         (
             provider(ProviderError::CircuitOpen {
                 retry_after: minute,
-                outage: Box::new(Outage { last: Some(ProviderError::Malformed), ..Outage::default() }),
+                outage: Box::new(Outage {
+                    host: Some("api.example:443".into()),
+                    last: Some(ProviderError::Malformed),
+                    ..Outage::default()
+                }),
             }),
             Code::Unavailable,
             &["RetryInfo"],
-            &["failures", "failuresWithinSeconds", "lastFailure", "lastReason", "provider", "turnedAway"],
+            &[
+                "failures",
+                "failuresWithinSeconds",
+                "host",
+                "lastFailure",
+                "lastReason",
+                "provider",
+                "turnedAway",
+            ],
         ),
         (
             Error::RequestRefused(Refusal::new(Rule::Host, "another host")),

@@ -72,7 +72,7 @@ impl Hosts {
     /// Whether a call would be let through now, without letting it.
     pub(super) fn check(&mut self, host: &str, now: Instant) -> Result<(), ProviderError> {
         let Some(known) = self.known.get_mut(host) else { return Ok(()) };
-        known.breaker.check(now).map_err(|resting| known.refusal(resting))
+        known.breaker.check(now).map_err(|resting| known.refusal(host.into(), resting))
     }
 
     /// Lets a call through, or says why not.
@@ -85,7 +85,7 @@ impl Hosts {
         let (figures, number) = (self.figures, self.made);
         let known = self.known.entry(host.clone()).or_insert_with(|| Host::new(figures, number, now));
         let before = known.breaker.state();
-        let pass = known.breaker.ask(now).map_err(|resting| known.refusal(resting))?;
+        let pass = known.breaker.ask(now).map_err(|resting| known.refusal(host.clone(), resting))?;
         known.under_way += 1;
         known.quiet_since = now;
         let pass = HostPass { host: host.clone(), number: known.number, pass };
@@ -207,9 +207,10 @@ impl Host {
         Self { number, breaker, last_failure: None, refused: 0, under_way: 0, quiet_since: now }
     }
 
-    fn refusal(&mut self, resting: Resting) -> ProviderError {
+    fn refusal(&mut self, host: Arc<str>, resting: Resting) -> ProviderError {
         self.refused += 1;
         let outage = Outage {
+            host: Some(host),
             failures: self.breaker.streak(),
             within: self.breaker.streak_took(),
             last: self.last_failure.clone(),

@@ -278,6 +278,7 @@ impl Line {
         ProviderError::CircuitOpen {
             retry_after: resting.retry_after,
             outage: Box::new(Outage {
+                host: None,
                 failures: self.breaker.streak(),
                 within: self.breaker.streak_took(),
                 last: self.last_failure.as_ref().map(|(error, _)| error.clone()),

@@ -12,6 +12,7 @@ use token_broker::sandbox::{Endpoint, Fault};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::Endpoint as Door;
+use tonic_types::StatusExt as _;
 
 use super::{Desk, get, reason};
 
@@ -72,13 +73,20 @@ async fn a_host_that_is_down_takes_no_other_with_it() {
     for _ in 0..2 {
         assert_eq!(reason(&desk.call(at("localhost")).await.unwrap_err()), "PROVIDER_UNAVAILABLE");
     }
-    assert_eq!(reason(&desk.call(at("localhost")).await.unwrap_err()), "PROVIDER_CIRCUIT_OPEN");
+    let status = desk.call(at("localhost")).await.unwrap_err();
+    assert_eq!(reason(&status), "PROVIDER_CIRCUIT_OPEN");
+    let host = format!("localhost:{}", broken.port);
+    assert!(
+        status.message().starts_with(&format!("sandbox: {host} is resting after 2 failures")),
+        "{status}"
+    );
+    assert_eq!(status.get_details_error_info().unwrap().metadata["host"], host);
     assert_eq!(desk.call(at("127.0.0.1")).await.unwrap().status, 200);
     assert_eq!(desk.call(at("")).await.unwrap().status, 200);
 
     let told = shown(&desk).await;
     assert_eq!((told.breaker(), told.consecutive_failures), (v1::BreakerState::Open, 2));
-    assert_eq!((told.held_back, told.held_back_hosts), (1, vec![format!("localhost:{}", broken.port)]));
+    assert_eq!((told.held_back, told.held_back_hosts), (1, vec![host]));
     assert!(told.last_success_time.is_some() && told.next_attempt_time.is_some());
     desk.stop().await;
 }
