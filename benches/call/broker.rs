@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use crate::Outcome;
 use crate::child::{Kept, furnish, said, serving};
-use crate::upstream::Upstream;
+use crate::upstream::{PLAIN_HTTP2, Upstream};
 
 /// The one connection of each provider.
 pub(crate) const CONNECTION: &str = "user-42";
@@ -36,7 +36,7 @@ impl Home {
                     "issuer": "http://127.0.0.1:9",
                     "client_id": "bench",
                     "client_auth": "none",
-                    "api": { "hosts": [base] },
+                    "api": { "hosts": [base], "http2_prior_knowledge": name == PLAIN_HTTP2 },
                 })
             })
             .collect();

@@ -1,7 +1,7 @@
 //! What a call through the broker costs: `tests/run.sh --bench`, or `cargo bench --profile dist --bench call`.
 //!
 //! Three ways to the same upstream, measured in turns in one run: the client by itself; a bare proxy of the same stack
-//! (tonic in front, reqwest behind, nothing between); the real binary. Over plain HTTP/1.1 and TLS with either version.
+//! (tonic in front, reqwest behind, nothing between); the real binary. Plain and over TLS, with either version.
 //! Every figure is a ratio formed in one run; nothing is asserted about time. Writes `target/bench/call.md`.
 
 mod broker;
@@ -74,12 +74,12 @@ async fn measure() -> Outcome<()> {
         broker.import(name).await?;
     }
     let (over_proxy, over_broker) = (proxy.channel().await?, broker.channel().await?);
-    let direct = upstream.client()?;
 
     let mut report = String::from(
         "| upstream | answer | direct p50 | p99 | bare proxy ÷ direct p50 | p99 | broker ÷ direct p50 | p99 | broker ÷ bare proxy p50 | p99 |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (name, base) in &upstream.bases {
+        let direct = upstream.client(name)?;
         for (path, calls) in SIZES {
             let mut taken: BTreeMap<Way, Vec<Duration>> = BTreeMap::new();
             for round in 0..ROUNDS {
@@ -155,7 +155,7 @@ async fn measure() -> Outcome<()> {
     let connections = upstream.connections().await?;
     writeln!(
         report,
-        "\nConnections that the upstream saw in all: {connections} (one client, one proxy, one broker, three doors)."
+        "\nConnections that the upstream saw in all: {connections} (one client, one proxy, one broker, four doors)."
     )?;
     writeln!(
         report,

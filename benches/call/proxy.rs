@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::child::{Kept, SERVER_CORE, pinned, ready_line};
-use crate::upstream::{Upstream, client};
+use crate::upstream::{PLAIN_HTTP2, Upstream, client};
 use crate::{LARGEST, Outcome, ROLE};
 
 const BASES: &str = "CALL_PROXY_BASES";
@@ -58,7 +58,8 @@ impl Proxy {
 /// What the child does.
 pub(crate) async fn serve() -> Outcome<()> {
     let bases: Vec<(String, String)> = serde_json::from_str(&std::env::var(BASES)?)?;
-    let client = client(&PathBuf::from(std::env::var(CERTIFICATE)?))?;
+    let certificate = PathBuf::from(std::env::var(CERTIFICATE)?);
+    let (client, http2) = (client(&certificate, false)?, client(&certificate, true)?);
     let tcp = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout().lock(), "{}", json!({ "tcp": tcp.local_addr()?.to_string() }))?;
     let incoming = stream::unfold(tcp, async |listener| {
@@ -68,7 +69,8 @@ pub(crate) async fn serve() -> Outcome<()> {
         });
         Some((accepted, listener))
     });
-    let service = TokenBrokerServiceServer::new(Bare { bases, client }).max_encoding_message_size(LARGEST);
+    let service =
+        TokenBrokerServiceServer::new(Bare { bases, client, http2 }).max_encoding_message_size(LARGEST);
     tonic::transport::Server::builder().add_service(service).serve_with_incoming(Box::pin(incoming)).await?;
     Ok(())
 }
@@ -76,13 +78,16 @@ pub(crate) async fn serve() -> Outcome<()> {
 struct Bare {
     bases: Vec<(String, String)>,
     client: reqwest::Client,
+    /// For the door without TLS to which HTTP/2 is spoken at once.
+    http2: reqwest::Client,
 }
 
 impl Bare {
     async fn get(&self, provider: &str, path: &str) -> Result<reqwest::Response, Status> {
         let base = self.bases.iter().find(|(name, _)| name == provider).map(|(_, base)| base);
         let base = base.ok_or_else(|| Status::not_found(provider))?;
-        self.client.get(format!("{base}{path}")).send().await.map_err(lost)
+        let client = if provider == PLAIN_HTTP2 { &self.http2 } else { &self.client };
+        client.get(format!("{base}{path}")).send().await.map_err(lost)
     }
 }
 

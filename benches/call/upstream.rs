@@ -1,4 +1,5 @@
-//! The upstream: hyper, which answers with zeros, plain and over TLS, and counts the connections it is made.
+//! The upstream: hyper, which answers with zeros, plain and over TLS, in either version of HTTP, and counts the connections
+//! it is made.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::child::{DRIVER_CORE, Kept, pinned, ready_line};
 use crate::{Outcome, ROLE, STREAMED};
+
+/// The door without TLS to which HTTP/2 is spoken at once.
+pub(crate) const PLAIN_HTTP2: &str = "http2";
 
 const FOLDER: &str = "CALL_UPSTREAM_FOLDER";
 
@@ -49,7 +53,7 @@ pub(crate) fn start() -> Outcome<Upstream> {
     let ports: Vec<u64> = ready_line(child.0.stdout.take().ok_or("no stdout")?, |line| {
         serde_json::from_str::<Value>(line).ok()?["ports"].as_array()?.iter().map(Value::as_u64).collect()
     })?;
-    let doors = [("http1", "http"), ("https1", "https"), ("https2", "https")];
+    let doors = [("http1", "http"), (PLAIN_HTTP2, "http"), ("https1", "https"), ("https2", "https")];
     let bases = doors
         .iter()
         .zip(ports)
@@ -60,20 +64,21 @@ pub(crate) fn start() -> Outcome<Upstream> {
 }
 
 impl Upstream {
-    /// The client that the broker uses, by itself.
-    pub(crate) fn client(&self) -> Outcome<reqwest::Client> {
-        client(&self.certificate)
+    /// The client that the broker uses for this door, by itself.
+    pub(crate) fn client(&self, name: &str) -> Outcome<reqwest::Client> {
+        client(&self.certificate, name == PLAIN_HTTP2)
     }
 
     /// How many connections were made to it so far.
     pub(crate) async fn connections(&self) -> Outcome<u64> {
-        let (_, base) = self.bases.first().ok_or("no door")?;
-        Ok(self.client()?.get(format!("{base}/connections")).send().await?.text().await?.parse::<u64>()? - 1)
+        let (name, base) = self.bases.first().ok_or("no door")?;
+        let asked = self.client(name)?.get(format!("{base}/connections"));
+        Ok(asked.send().await?.text().await?.parse::<u64>()? - 1)
     }
 }
 
-/// A client that trusts this certificate, pooled, with either version of HTTP.
-pub(crate) fn client(certificate: &std::path::Path) -> Outcome<reqwest::Client> {
+/// A client that trusts this certificate, pooled, with either version of HTTP; `is_http2`: with HTTP/2 at once.
+pub(crate) fn client(certificate: &std::path::Path, is_http2: bool) -> Outcome<reqwest::Client> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = rustls::RootCertStore::empty();
@@ -86,7 +91,8 @@ pub(crate) fn client(certificate: &std::path::Path) -> Outcome<reqwest::Client> 
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     #[expect(clippy::disallowed_methods, reason = "what the broker's own client is held against")]
     let builder = reqwest::Client::builder();
-    Ok(builder.tls_backend_preconfigured(tls).no_proxy().build()?)
+    let builder = builder.tls_backend_preconfigured(tls).no_proxy();
+    Ok(if is_http2 { builder.http2_prior_knowledge() } else { builder }.build()?)
 }
 
 /// What the child does.
@@ -104,7 +110,8 @@ pub(crate) async fn serve() -> Outcome<()> {
         config.alpn_protocols = vec![alpn.to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     };
-    let doors = [None, Some(tls(b"http/1.1")?), Some(tls(b"h2")?)];
+    // In the order of their names.
+    let doors = [None, None, Some(tls(b"http/1.1")?), Some(tls(b"h2")?)];
     let connections = Arc::new(AtomicU64::new(0));
     let (mut ports, mut serving) = (Vec::new(), Vec::new());
     for tls in doors {
