@@ -158,7 +158,8 @@ pub enum Urgency {
     /// A caller waits for it, and overtakes those for whom nobody does.
     Waiting,
     /// An earlier attempt is unanswered, and the time in which the provider takes the same refresh token again runs out.
-    /// Overtakes everybody, and is let through while the provider rests, unless it rests for refusing this client.
+    /// Overtakes everybody, and is let through while the provider rests, unless it rests for refusing this client, and
+    /// when nothing is left of the budget.
     Rescue,
 }
 

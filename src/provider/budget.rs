@@ -3,8 +3,8 @@
 //! Our own and not a crate's: the known ones fill a bucket, which lets twice the figure through in a span of that length
 //! (governor 0.10.4, 60 a minute: 119 in one minute; only without any burst 60), take nothing back, and count a request when
 //! it leaves. Here a request counts from the moment it is allowed until `per` after its answer, so that no delay on the way
-//! can put two windows' worth into one of the provider's. What was allowed and not used is as if it had never been. Knows no
-//! classes of callers and does not wait.
+//! can put two windows' worth into one of the provider's. What was allowed and not used is as if it had never been. Whoever
+//! takes without asking may overdraw it; then the next wait for longer. Knows no classes of callers and does not wait.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,8 +42,11 @@ impl Purse {
 
     /// When `wanted` more may be sent; now, if that is so now. Requests under way are taken to be answered now.
     pub(in crate::provider) fn when(&mut self, wanted: usize, now: Instant) -> Instant {
-        let left = self.left(now);
-        let Some(missing) = wanted.checked_sub(left).filter(|missing| *missing > 0) else { return now };
+        if self.left(now) >= wanted {
+            return now;
+        }
+        // With what was overdrawn; one at least.
+        let missing = wanted + self.under_way + self.answered_at.len() - self.count;
         if let Some(at) = self.answered_at.get(missing - 1) {
             return *at + self.per;
         }
@@ -58,6 +61,7 @@ impl Purse {
         self.answered_at.back().map(|at| *at + self.per)
     }
 
+    /// One is sent, whether or not any was left.
     pub(in crate::provider) fn take(&mut self) {
         self.under_way += 1;
     }
@@ -134,6 +138,21 @@ mod tests {
         assert_eq!(purse.when(3, later), later + SECOND * 2, "the two, and a window later the third");
         assert_eq!(purse.when(5, later), later + SECOND * 3);
         assert_eq!(purse.full_at(), Some(now + SECOND / 10 * 11));
+    }
+
+    #[test]
+    fn what_was_overdrawn_is_waited_for_as_well() {
+        let now = Instant::now();
+        let mut purse = Purse::new(2, SECOND);
+        for n in 0..4 {
+            purse.take();
+            purse.spend(now + SECOND / 10 * n);
+        }
+        let later = now + SECOND / 2;
+        assert_eq!(purse.left(later), 0);
+        assert_eq!(purse.when(1, later), now + SECOND / 10 * 12, "three are forgotten by then");
+        assert_eq!(purse.left(now + SECOND / 10 * 11), 0);
+        assert_eq!(purse.left(now + SECOND / 10 * 12), 1);
     }
 
     #[test]

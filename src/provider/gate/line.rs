@@ -98,11 +98,12 @@ impl Line {
         {
             return Some(self.outage(resting));
         }
-        if urgency != Urgency::Rescue {
-            let rest = self.rest(urgency, now);
-            if rest > LONGEST_TURN {
-                return Some(ProviderError::RateLimited { retry_after: Some(rest) });
-            }
+        if urgency == Urgency::Rescue {
+            return None;
+        }
+        let rest = self.rest(urgency, now);
+        if rest > LONGEST_TURN {
+            return Some(ProviderError::RateLimited { retry_after: Some(rest) });
         }
         let before: usize = self.waiting[urgency as usize..].iter().map(VecDeque::len).sum();
         let turn = self.purse.when(before + self.kept_from(urgency) + 1, now).saturating_duration_since(now);
@@ -212,7 +213,11 @@ impl Line {
             if self.waiting[urgency as usize].is_empty() {
                 continue;
             }
-            let at = self.purse.when(1 + self.kept_from(urgency), now).max(now + self.rest(urgency, now));
+            let may_pay_at = match urgency {
+                Urgency::Rescue => now,
+                Urgency::Ahead | Urgency::Waiting => self.purse.when(1 + self.kept_from(urgency), now),
+            };
+            let at = may_pay_at.max(now + self.rest(urgency, now));
             // Whoever is kept by something else than time is looked at when that changes.
             if at > now {
                 free_at = Some(free_at.map_or(at, |other| other.min(at)));
@@ -235,13 +240,18 @@ impl Line {
 
     /// Whose turn it is.
     fn next(&mut self, now: Instant) -> Option<Urgency> {
-        let left = self.purse.left(now);
-        if left == 0 || self.under_way >= self.places {
+        if self.under_way >= self.places {
             return None;
         }
         let is_waiting = |queue: &Line, urgency: Urgency| !queue.waiting[urgency as usize].is_empty();
+        // It overdraws the budget: the time in which it saves a grant may be over before there is any again. What it takes
+        // the others lack afterwards.
         if is_waiting(self, Urgency::Rescue) {
             return Some(Urgency::Rescue);
+        }
+        let left = self.purse.left(now);
+        if left == 0 {
+            return None;
         }
         let is_ahead_due = is_waiting(self, Urgency::Ahead) && self.rest(Urgency::Ahead, now).is_zero();
         let has_caller = is_waiting(self, Urgency::Waiting) && self.rest(Urgency::Waiting, now).is_zero();

@@ -288,6 +288,44 @@ async fn no_more_than_the_budget_is_ever_sent_and_nobody_stands_in_line_for_long
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rescue_goes_beyond_the_budget_and_what_it_took_is_missing_afterwards() {
+    let gate = gate_with(|spec| spec.token_budget = Window { count: 2, per: Span::from_secs(60) });
+    for _ in 0..2 {
+        request(&gate, Urgency::Waiting, None).await.unwrap();
+    }
+    for urgency in [Urgency::Waiting, Urgency::Ahead] {
+        let error = gate.enter(urgency).await.err().unwrap();
+        assert_eq!(retry_after(&error), SECOND * 60, "{urgency:?}");
+    }
+    tokio::time::sleep(SECOND * 20).await;
+    let rescued = Instant::now();
+    request(&gate, Urgency::Rescue, None).await.unwrap();
+    assert_eq!(rescued.elapsed(), Duration::ZERO);
+    // Three of two: when the first two are forgotten, one is left.
+    let error = gate.enter(Urgency::Waiting).await.err().unwrap();
+    assert_eq!(retry_after(&error), SECOND * 40);
+    tokio::time::sleep(SECOND * 40).await;
+    request(&gate, Urgency::Waiting, None).await.unwrap();
+    let error = gate.enter(Urgency::Waiting).await.err().unwrap();
+    assert_eq!(retry_after(&error), SECOND * 20, "what was overdrawn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rescue_that_comes_while_others_stand_in_line_for_the_budget_overtakes_them() {
+    let gate = gate_with(|spec| spec.token_budget = Window { count: 1, per: Span::from_secs(3) });
+    request(&gate, Urgency::Waiting, None).await.unwrap();
+    let mut caller = Box::pin(gate.enter(Urgency::Waiting));
+    assert!(now_or_never(caller.as_mut()).is_none());
+    let before = Instant::now();
+    request(&gate, Urgency::Rescue, None).await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    let mut place = caller.await.unwrap();
+    assert_eq!(before.elapsed(), SECOND * 3);
+    place.used();
+    place.settle(Ok(&()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn slower_is_heeded_by_work_that_nobody_waits_for_and_by_callers_only_where_it_is_about_the_client() {
     for throttles_client in [false, true] {
         let gate = gate_with(|spec| spec.throttles_client = throttles_client);

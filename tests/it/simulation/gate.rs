@@ -1,6 +1,7 @@
 //! The provider's own gate before the simulated provider: the line, the budget and the breaker as they come. What they must
 //! let be is seen from outside, by what is let through and what becomes of it: never more at a time than there are places,
-//! never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time.
+//! never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time. What saves a
+//! grant passes budget and breaker; what it took of the budget is taken from the others.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -68,7 +69,7 @@ impl Gate {
         let mut leave = admission.into_place::<Leave>().unwrap();
         let admission = leave.admission.take().unwrap();
         leave.is_sent = true;
-        self.watch.sent();
+        self.watch.sent(leave.is_rescue);
         let outcome = self.provider.refresh(admission, refresh).await;
         // Whoever is told that a grant is dead was told something.
         leave.verdict = Some(matches!(outcome, Ok(_) | Err(ProviderError::Denied(_))));
@@ -90,12 +91,13 @@ struct Seen {
     /// Changes of state: an outcome counts only for the one in which its request was let through.
     epoch: u64,
     under_way: usize,
-    sent_at: VecDeque<Instant>,
+    /// When requests left within the last span, and whether each was to save a grant.
+    sent: VecDeque<(Instant, bool)>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, epoch: 0, under_way: 0, sent_at: VecDeque::new() }
+        Self { state: State::Closed { failures: 0 }, epoch: 0, under_way: 0, sent: VecDeque::new() }
     }
 }
 
@@ -110,6 +112,7 @@ struct Leave {
     watch: Arc<Watch>,
     epoch: u64,
     is_probe: bool,
+    is_rescue: bool,
     is_sent: bool,
     /// Whether it was answered well; `None`: not at all.
     verdict: Option<bool>,
@@ -131,8 +134,13 @@ impl Watch {
         }
         let now = Instant::now();
         let (mut epoch, mut is_probe) = (seen.epoch, false);
-        // What cannot wait passes a breaker.
-        if urgency != Urgency::Rescue {
+        let is_rescue = urgency == Urgency::Rescue;
+        if !is_rescue {
+            // What left at this very moment may have been let through later.
+            let counted = seen.within_the_span(now).iter().filter(|(at, _)| *at < now).count();
+            if counted >= BUDGET {
+                watch.truth.breach(format!("budget: {urgency:?} let through after {counted} within {PER:?}"));
+            }
             if let State::Open { since } = seen.state {
                 if since == now {
                     // Let through at the very moment, and before.
@@ -165,20 +173,19 @@ impl Watch {
             watch: watch.clone(),
             epoch,
             is_probe,
+            is_rescue,
             is_sent: false,
             verdict: None,
         }
     }
 
-    fn sent(&self) {
+    fn sent(&self, is_rescue: bool) {
         let mut seen = self.seen.lock().unwrap();
         let now = Instant::now();
-        seen.sent_at.push_back(now);
-        while seen.sent_at.front().is_some_and(|at| *at + PER <= now) {
-            seen.sent_at.pop_front();
-        }
-        if seen.sent_at.len() > BUDGET {
-            self.truth.breach(format!("budget: {} requests within {PER:?}", seen.sent_at.len()));
+        seen.sent.push_back((now, is_rescue));
+        let ordinary = seen.within_the_span(now).iter().filter(|(_, is_rescue)| !is_rescue).count();
+        if ordinary > BUDGET {
+            self.truth.breach(format!("budget: {ordinary} requests within {PER:?}"));
         }
     }
 
@@ -214,6 +221,14 @@ impl Watch {
 }
 
 impl Seen {
+    /// What left within the span that ends now.
+    fn within_the_span(&mut self, now: Instant) -> &VecDeque<(Instant, bool)> {
+        while self.sent.front().is_some_and(|(at, _)| *at + PER <= now) {
+            self.sent.pop_front();
+        }
+        &self.sent
+    }
+
     fn change(&mut self, state: State) {
         self.state = state;
         self.epoch += 1;
