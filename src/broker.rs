@@ -102,6 +102,7 @@ pub struct Broker {
     recovering: recovery::Recovering,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<disconnect::Revocations>,
+    unwritten: disconnect::wait::Unwritten,
     twins: twin::Twins,
     /// Tells what this run has written from what others have.
     holder: Holder,
@@ -136,6 +137,7 @@ impl Broker {
             escrow: escrow::Escrow::new(deps.escrow),
             recovering: recovery::Recovering::default(),
             revocations: Mutex::default(),
+            unwritten: disconnect::wait::Unwritten::default(),
             twins: twin::Twins::default(),
             roll: Mutex::default(),
             schedule: Mutex::default(),

@@ -2,6 +2,7 @@
 //! state is the record's, REVOKING, with the time of the next try.
 
 mod doubt;
+pub(super) mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -124,7 +125,12 @@ impl Broker {
         };
         if let RevocationState::Pending { error, next_attempt_at } = &revocation {
             tracing::warn!(connection = %id, %error, "the grant is not revoked yet; trying on");
-            let due = self.due(*next_attempt_at, &profile);
+            // What is in memory alone is written down as soon as the store lets it be.
+            let due = if self.unwritten.has(&id) {
+                self.clock.now() + FIRST_STORE_RETRY
+            } else {
+                self.due(*next_attempt_at, &profile)
+            };
             self.keep_revoking(id, due, progress);
         }
         Ok(Disconnected { profile, revocation })
@@ -141,6 +147,10 @@ impl Broker {
         if profile.status != Status::Revoking {
             // Forgotten meanwhile and connected anew under the same name: none of our business.
             return Ok((profile, RevocationState::Revoked));
+        }
+        if let Some((told, until)) = self.unwritten_wait(id).await {
+            let error = self.waits(&told, until, Waiting::Pause);
+            return Ok((profile, RevocationState::Pending { error, next_attempt_at: Some(until) }));
         }
         // Whoever repeats it: what the provider asks for holds. The task that goes on has waited for it.
         if let Some(until) = profile.asked_to_wait_until(self.clock.now()).filter(|_| intent == Intent::Begin)
@@ -170,27 +180,27 @@ impl Broker {
                 _ => revoked(&**provider, &connection).await,
             };
             progress.answered = outcome.as_ref().ok().map(|state| (revision, state.clone()));
+            let state = match outcome {
+                Ok(state) => state,
+                Err(error) => match self.put_off(connection, revision, error).await? {
+                    Some(put_off) => return Ok(put_off),
+                    None => continue,
+                },
+            };
             let turn = self.cache.turn(id).await;
             if self.tokens.get(id).await?.is_some_and(|stored| stored.revision != revision) {
                 // Tokens came that must be revoked too, or another try noted how it failed.
                 continue;
             }
-            return match outcome {
-                Err(error) => Ok(self.put_off(&turn, connection, revision, error).await),
-                Ok(state) => {
-                    let state = match state {
-                        RevocationState::Revoked
-                            if connection.profile.is_in_doubt(&provider.reuse_profile()) =>
-                        {
-                            tracing::error!(connection = %id, "a token that never came may live on at the provider");
-                            RevocationState::Unconfirmed
-                        }
-                        state => state,
-                    };
-                    failpoint::hit("disconnect.revoked.after").await;
-                    self.forget(turn, connection, revision, state).await
+            let state = match state {
+                RevocationState::Revoked if connection.profile.is_in_doubt(&provider.reuse_profile()) => {
+                    tracing::error!(connection = %id, "a token that never came may live on at the provider");
+                    RevocationState::Unconfirmed
                 }
+                state => state,
             };
+            failpoint::hit("disconnect.revoked.after").await;
+            return self.forget(turn, connection, revision, state).await;
         }
     }
 
@@ -214,6 +224,7 @@ impl Broker {
                 return Ok(connection.profile);
             }
             progress.is_begun = true;
+            self.unwritten.forget(id);
             connection = connection.revoking(reuse, self.clock.now());
             self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
@@ -233,21 +244,34 @@ impl Broker {
         self.escrow.holds(&profile.id).then(not_durable)
     }
 
-    /// Notes a try that failed, with the time of the next.
+    /// Notes a try that failed, with the time of the next. `None` where its record is not what it was, so that there is
+    /// more to be revoked or another try noted how it failed, and nothing is in the way of asking again.
     async fn put_off(
         &self,
-        turn: &Turn,
         connection: Connection,
         revision: Revision,
         error: ProviderError,
-    ) -> (Profile, RevocationState) {
+    ) -> Result<Option<(Profile, RevocationState)>, Error> {
         let connection = connection.revocation_failed(&error, self.clock.now(), self.dice());
-        if let Err(error) = self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await {
-            tracing::warn!(connection = %turn.id(), %error, "a failed revocation could not be recorded");
+        let id = &connection.profile.id;
+        // Before anything is asked of a store, which may fail.
+        self.unwritten.heed(&connection.profile);
+        let turn = self.cache.turn(id).await;
+        let has_changed = self.tokens.get(id).await?.is_some_and(|stored| stored.revision != revision);
+        if has_changed && error.asked_wait().is_none() {
+            return Ok(None);
+        }
+        if !has_changed {
+            match self.keep(&turn, &connection, Expected::At(revision), Weight::Ordinary).await {
+                Ok(_) => self.unwritten.forget(id),
+                Err(error) => {
+                    tracing::warn!(connection = %id, %error, "a failed revocation could not be recorded");
+                }
+            }
         }
         let next_attempt_at = connection.profile.backoff.as_ref().map(|backoff| backoff.until);
-        let error = Error::Provider { provider: turn.id().provider.clone(), error };
-        (connection.profile, RevocationState::Pending { error, next_attempt_at })
+        let error = Error::Provider { provider: id.provider.clone(), error };
+        Ok(Some((connection.profile, RevocationState::Pending { error, next_attempt_at })))
     }
 
     async fn forget(
@@ -266,6 +290,7 @@ impl Broker {
             Err(StoreError::Conflict) if self.tokens.get(turn.id()).await?.is_none() => {}
             forgotten => forgotten?,
         }
+        self.unwritten.forget(turn.id());
         self.cache.retire(turn);
         let profile = Profile { status: Status::Revoked, updated_at: self.clock.now(), ..connection.profile };
         if state == RevocationState::Unsupported {
@@ -335,6 +360,8 @@ impl Broker {
                 () = trying => {}
                 () = draining.cancelled() => {}
             }
+            // The next start knows what the store holds.
+            let _ = broker.unwritten_wait(&id).await;
             broker.revocations().remove(&id);
         });
     }
@@ -353,6 +380,10 @@ impl Broker {
             Ok((profile, RevocationState::Pending { error, next_attempt_at })) => {
                 if let Error::Provider { error: ProviderError::Misconfigured(code), .. } = &error {
                     tracing::error!(connection = %id, %code, "the provider refuses our client; trying on");
+                }
+                // What is in memory alone is written down as soon as the store lets it be.
+                if self.unwritten.has(id) {
+                    return Next::StoreFails;
                 }
                 Next::At(self.due(next_attempt_at, &profile))
             }

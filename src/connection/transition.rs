@@ -217,6 +217,19 @@ impl Connection {
         self
     }
 
+    /// The same connection with the pause of `told`, which another state of it was to be written with and was not.
+    pub fn revocation_put_off(mut self, told: &Profile, now: Timestamp) -> Self {
+        self.profile.backoff.clone_from(&told.backoff);
+        self.profile.last_failure.clone_from(&told.last_failure);
+        self.profile.updated_at = now;
+        self.note(
+            Happening::RevocationFailed,
+            told.last_failure.as_ref().map(|failure| &*failure.reason),
+            now,
+        );
+        self
+    }
+
     /// The same connection as an operator wants it tried once more: the provider may have changed its mind (a user who
     /// was switched off and on again). `None` where there is nothing to try.
     pub fn retried(mut self, now: Timestamp) -> Option<Self> {

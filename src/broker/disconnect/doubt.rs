@@ -97,8 +97,10 @@ impl Broker {
                 }
             }
             Err(error) => {
-                if let Err(error) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
-                    return Ok(Some(Unknown { error: error.into(), until: None }));
+                if let Err(failure) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
+                    let failed = asking.revocation_failed(&error, self.clock.now(), self.dice());
+                    self.unwritten.heed(&failed.profile);
+                    return Ok(Some(Unknown { error: failure.into(), until: None }));
                 }
                 if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
                     let pause = self.connection(id).await?.backoff;

@@ -1,6 +1,7 @@
 //! A provider that answers a refresh with a server error and asks to wait (`Retry-After`), so that it is open whether the
 //! refresh was carried out, or that slows down its repeat or a revocation: the wait is kept as far as it cannot cost the grant.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use token_broker::broker::{RevocationState, Source, TokenRequest};
@@ -263,4 +264,81 @@ async fn a_clock_that_is_set_makes_no_revocation_wait_longer_and_is_seen_when_it
     stage.clock.set(at);
     stage.provider.revocations_reach(2).await;
     assert!(since.elapsed() <= LIFE, "{:?}", since.elapsed());
+}
+
+/// A revocation that is pending, and when it is tried again.
+async fn pending(stage: &Stage, id: &ConnectionId) -> Timestamp {
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap().revocation;
+    let RevocationState::Pending { error, next_attempt_at: Some(at) } = answer else { panic!("{answer:?}") };
+    assert_eq!(error.reason(), Reason::ProviderRateLimited);
+    at
+}
+
+/// Returns when the record says that the provider has asked to wait.
+async fn written(stage: &Stage, id: &ConnectionId) {
+    let is_written = async {
+        while !stage.broker.connection(id).await.unwrap().backoff.is_some_and(|backoff| backoff.is_asked) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LIFE, is_written).await.expect("it was never written down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_revocation_that_the_store_does_not_take_at_once_is_kept_and_written_down_later() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    *stage.provider.revocation.lock().unwrap() = Err(limited(24 * LIFE));
+    // That it is being revoked is written down; what comes of it is not.
+    stage.store.fail_writes_after(1, 4);
+    let at = pending(&stage, &id).await;
+    assert_eq!((pending(&stage, &id).await, stage.provider.revocations()), (at, 1));
+    written(&stage, &id).await;
+    stage.broker.drain().await;
+    let stage = stage.restarted();
+    assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
+    assert_eq!((pending(&stage, &id).await, stage.provider.revocations()), (at, 1));
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Revoked);
+    stage.clock.advance(stage.clock.now().until(at));
+    assert_eq!(stage.broker.disconnect(id).await.unwrap().revocation, RevocationState::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_revocation_is_kept_though_the_store_cannot_be_read_when_it_comes() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.imported("user-42").await;
+    *stage.provider.revocation.lock().unwrap() = Err(limited(24 * LIFE));
+    stage.provider.hold();
+    let (broker, asked) = (stage.broker.clone(), id.clone());
+    let disconnecting = tokio::spawn(async move { broker.disconnect(asked).await });
+    stage.provider.revocations_reach(1).await;
+    stage.store.is_deaf.store(true, Ordering::SeqCst);
+    stage.provider.release();
+    let error = disconnecting.await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Reason::StoreUnavailable);
+    stage.store.is_deaf.store(false, Ordering::SeqCst);
+    let at = pending(&stage, &id).await;
+    let wait = stage.clock.now().until(at);
+    assert!((24 * LIFE..=27 * LIFE).contains(&wait), "{wait:?}");
+    written(&stage, &id).await;
+    assert_eq!(stage.provider.revocations(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_answer_is_asked_after_waits_though_the_store_does_not_take_it_at_once() {
+    let stage = stage(Reuse::Reusable);
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(lost()));
+    stage.token(&id).await.unwrap_err();
+    stage.clock.advance(Duration::from_secs(60));
+    stage.provider.next(Err(limited(24 * LIFE)));
+    // That it is being revoked and that it is asked after are written down; what comes of it is not.
+    stage.store.fail_writes_after(2, 3);
+    let answer = stage.broker.disconnect(id.clone()).await.unwrap().revocation;
+    assert!(matches!(answer, RevocationState::Pending { .. }), "{answer:?}");
+    let presented = stage.provider.presented().len();
+    let wait = stage.clock.now().until(pending(&stage, &id).await);
+    assert!((24 * LIFE..=27 * LIFE).contains(&wait), "{wait:?}");
+    written(&stage, &id).await;
+    assert_eq!(stage.provider.presented().len(), presented);
 }
