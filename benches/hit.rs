@@ -156,7 +156,12 @@ impl ProviderClient for Silent {
         Ok(Admission::holding(()))
     }
 
-    async fn refresh(&self, _: Admission, _refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    async fn refresh(
+        &self,
+        _: Admission,
+        _refresh: &RefreshToken,
+        _patience: std::time::Duration,
+    ) -> Result<IssuedTokens, ProviderError> {
         Err(ProviderError::Malformed)
     }
 

@@ -105,11 +105,13 @@ pub trait ProviderClient: Send + Sync {
     /// Nothing was sent and nothing is known about the grant: `CircuitOpen` and `RateLimited` say when to ask again.
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError>;
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the leave that `admit` gave.
+    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the leave that `admit` gave. Gives up after
+    /// `patience`, and says then whether the token may have left: only here is that known.
     async fn refresh(
         &self,
         admission: Admission,
         refresh: &RefreshToken,
+        patience: Duration,
     ) -> Result<IssuedTokens, ProviderError>;
 
     /// Closes every circuit breaker and forgets every rest that the provider asked for: an operator knows better.

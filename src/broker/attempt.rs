@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
@@ -14,7 +14,8 @@ use super::{Broker, ServedToken};
 use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
 use crate::connection::{
-    Connection, ConnectionId, Intent, IssuedTokens, Profile, Scopes, Status, Step, Verdict, Waiting,
+    CLOCK_MARGIN, Connection, ConnectionId, Intent, IssuedTokens, Profile, Scopes, Status, Step, Verdict,
+    Waiting,
 };
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
@@ -23,6 +24,11 @@ use crate::store::Expected;
 
 /// The time between two looks at a lost answer that should have been asked for by then.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How much longer than its patience a request is waited for: within what is added to its deadline before anybody else
+/// acts ([`CLOCK_MARGIN`]). Only a fault of ours takes it up.
+const OVERSTAY: Duration = Duration::from_secs(1);
+const _: () = assert!(OVERSTAY.as_secs() < CLOCK_MARGIN.as_secs());
 
 /// What an attempt came to.
 pub(super) enum Flown {
@@ -101,11 +107,10 @@ impl Broker {
             return Err(self.give_up(id, attempt).await);
         }
         let (started, asked_at) = (Instant::now(), self.clock.now());
-        let deadline = latest.min(started + attempt.patience(&reuse, asked_at));
-        let outcome = match timeout_at(deadline, provider.refresh(admission, refresh)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }),
-        };
+        let patience = latest.duration_since(started).min(attempt.patience(&reuse, asked_at));
+        // Who sends it gives it up, and knows then whether it has left.
+        let answered = timeout(patience + OVERSTAY, provider.refresh(admission, refresh, patience)).await;
+        let outcome = answered.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         failpoint::hit("refresh.send.after").await;
         self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 
@@ -35,6 +36,8 @@ pub(in crate::provider) struct TokenEndpoint<'a> {
     pub(in crate::provider) offered: Option<&'a [String]>,
     pub(in crate::provider) asked: Asked,
     pub(in crate::provider) redirect_uri: Option<&'a str>,
+    /// How long the request may take in all.
+    pub(in crate::provider) timeout: Duration,
     /// What the answer said besides the tokens.
     pub(in crate::provider) facts: OnceLock<Facts>,
 }
@@ -93,7 +96,7 @@ impl TokenEndpoint<'_> {
             url: self.url.clone(),
             headers,
             body: Some(body),
-            timeout: Some(self.spec.token_timeout.duration()),
+            timeout: Some(self.timeout),
             body_limit: BODY_LIMIT,
         })
     }

@@ -283,8 +283,8 @@ impl Drop for Place {
         if self.is_settled {
             return;
         }
-        // Whoever refreshes waits no longer than a deadline of their own, which began before the request did: they go
-        // away before the request itself runs out of time. Of a consent it may be the owner's browser that hung up.
+        // Whoever refreshes waits until the request itself runs out of time: who goes away before that ends with the
+        // process. Of a consent it may be the owner's browser that hung up.
         if self.used_at.is_some() && self.asker == Asker::Refresh {
             return self.report(Some(&ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         }

@@ -13,7 +13,6 @@ mod tls;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -164,7 +163,7 @@ impl HttpClient {
         if request.url.literal().is_some_and(|address| self.addresses.check_literal(address).is_err()) {
             return Err(NoAnswer::NotSent(Unsent::Address));
         }
-        let was_taken = Arc::new(AtomicBool::new(false));
+        let handover = Arc::new(body::Handover::default());
         let mut outgoing = self
             .client
             .request(request.method, request.url.as_url().clone())
@@ -172,7 +171,7 @@ impl HttpClient {
             .timeout(request.timeout.unwrap_or(self.total_timeout));
         let has_body = request.body.is_some();
         if let Some(bytes) = request.body {
-            outgoing = outgoing.body(reqwest::Body::wrap(body::Tracked::new(&bytes, Arc::clone(&was_taken))));
+            outgoing = outgoing.body(reqwest::Body::wrap(body::Tracked::new(&bytes, Arc::clone(&handover))));
         }
         match outgoing.send().await {
             Ok(response) => Ok(Answer {
@@ -180,7 +179,7 @@ impl HttpClient {
                 headers: response.headers().clone(),
                 body: read_body(response, request.body_limit).await,
             }),
-            Err(error) if error.is_connect() || (has_body && !was_taken.load(Ordering::SeqCst)) => {
+            Err(error) if error.is_connect() || (has_body && handover.withdraw()) => {
                 Err(NoAnswer::NotSent(unsent_cause(&error)))
             }
             Err(error) => Err(NoAnswer::Lost(lost_cause(&error))),

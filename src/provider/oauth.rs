@@ -181,6 +181,7 @@ impl OAuthProvider {
             offered: metadata.map(|metadata| metadata.auth_methods.as_slice()),
             asked,
             redirect_uri,
+            timeout: self.config.spec.token_timeout.duration(),
             facts: std::sync::OnceLock::new(),
         })
     }
@@ -342,11 +343,13 @@ impl ProviderClient for OAuthProvider {
         &self,
         admission: Admission,
         refresh: &RefreshToken,
+        patience: Duration,
     ) -> Result<IssuedTokens, ProviderError> {
         let leave =
             admission.into_place::<Leave>().ok_or_else(|| unusable("admission_of_another_provider"))?;
         let Leave { mut place, metadata } = *leave;
-        let endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
+        let mut endpoint = self.token_request(Asked::Refresh, None, metadata.as_deref())?;
+        endpoint.timeout = endpoint.timeout.min(patience);
         place.used();
         let asked_at = self.clock.now();
         let outcome = refresh_token::refresh(endpoint, refresh).await;

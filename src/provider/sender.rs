@@ -2,13 +2,14 @@
 //! also one that is given up before anything did.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
 
 use super::http::{Answer, HttpClient, NoAnswer, Outgoing};
 use crate::connection::ProviderKey;
-use crate::error::Unsent;
+use crate::error::{AmbiguousCause, Unsent};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -86,7 +87,9 @@ impl Sender {
 
 async fn ask(peer: &dyn LocalPeer, request: Outgoing) -> Result<Answer, NoAnswer> {
     let body = request.body.as_ref().map_or(&[][..], |body| body.expose());
-    let (status, body) = peer.post(body).await.ok_or(NoAnswer::NotSent(Unsent::Connect))?;
+    let posted = tokio::time::timeout(request.timeout.unwrap_or(Duration::MAX), peer.post(body));
+    let answered = posted.await.map_err(|_| NoAnswer::Lost(AmbiguousCause::Timeout))?;
+    let (status, body) = answered.ok_or(NoAnswer::NotSent(Unsent::Connect))?;
     Ok(Answer { status, headers: HeaderMap::new(), body: Ok(Secret::new(body)) })
 }
 

@@ -22,7 +22,7 @@ use token_broker::connection::{
     TokenSet,
 };
 use token_broker::entropy::SeededEntropy;
-use token_broker::error::{Error, Mistake, ProviderError};
+use token_broker::error::{AmbiguousCause, Error, Mistake, ProviderError};
 use token_broker::provider::health::Health;
 use token_broker::provider::{
     Admission, AuthorizationRequest, CodeGrant, ProviderClient, ProviderInfo, Revocation, Urgency,
@@ -271,6 +271,15 @@ pub(crate) fn issued(access: &str, refresh: Option<&str>) -> IssuedTokens {
     }
 }
 
+/// An answer that comes in time; else what was asked may have been done all the same.
+pub(crate) async fn in_time<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, ProviderError>>,
+) -> Result<T, ProviderError> {
+    let lost = ProviderError::Ambiguous { cause: AmbiguousCause::Timeout };
+    tokio::time::timeout(patience, answer).await.unwrap_or(Err(lost))
+}
+
 impl FakeProvider {
     fn new(key: &str) -> Self {
         Self {
@@ -432,9 +441,10 @@ impl ProviderClient for FakeProvider {
         &self,
         _admission: Admission,
         refresh: &RefreshToken,
+        patience: Duration,
     ) -> Result<IssuedTokens, ProviderError> {
         self.presented.lock().unwrap().push(refresh.value.expose().clone());
-        self.answer().await
+        in_time(patience, self.answer()).await
     }
 
     async fn revoke(&self, tokens: &TokenSet) -> Result<Revocation, ProviderError> {

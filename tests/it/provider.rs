@@ -33,7 +33,7 @@ trait Renew {
 impl<P: ProviderClient> Renew for P {
     async fn renewed(&self, refresh: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
         let admission = self.admit(Urgency::Waiting).await?;
-        self.refresh(admission, refresh).await
+        self.refresh(admission, refresh, self.reuse_profile().token_timeout).await
     }
 }
 

@@ -10,9 +10,9 @@ use token_broker::app::{self, Bound, Ports};
 use token_broker::broker::{ImportConnection, TokenRequest};
 use token_broker::clock::{Clock as _, ManualClock, Timestamp};
 use token_broker::config::{self, Environment};
-use token_broker::connection::{CLOCK_MARGIN, ConnectionId};
+use token_broker::connection::{CLOCK_MARGIN, ConnectionId, Status};
 use token_broker::entropy::OsEntropy;
-use token_broker::error::Error;
+use token_broker::error::{Error, Reason};
 use token_broker::sandbox::{Behavior, Effect, Fault, Lifetimes, On, ReuseProfile, Sandbox, SandboxOptions};
 use token_broker::secret::Secret;
 use token_broker::store::keyring;
@@ -129,6 +129,27 @@ impl Case {
         }
         assert_eq!(self.sandbox.grants().list()[0].ended, None);
     }
+}
+
+/// What a request that certainly never left is told as, at a token endpoint whose TLS handshake hangs.
+async fn never_sent(mut told: Value) {
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    told["endpoints"] = json!({"token": format!("https://{}/token", silent.local_addr().unwrap())});
+    let mut case = Case::new(ReuseProfile::strict(), LIFE, told.clone()).await;
+    let error = case.token(true).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ProviderUnavailable, "{told}: {error:?}");
+    let profile = case.bound.broker.connection(&case.id).await.unwrap();
+    assert_eq!((profile.status, profile.intent), (Status::Active, None), "{told}");
+    let health = case.bound.broker.provider("sandbox").unwrap().health.unwrap();
+    assert_eq!(health.last_failure.unwrap().0, Reason::ProviderUnavailable, "{told}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_leaves_nothing_unknown_though_connecting_may_take_longer_than_the_request() {
+    never_sent(json!({"token_timeout": "200ms"})).await;
+    // The first try is given up in time for another.
+    never_sent(grace(1, "new")).await;
+    never_sent(json!({"reuse": {"count": {"n": 1}}, "token_timeout": "200ms"})).await;
 }
 
 fn grace(seconds: u64, result: &str) -> Value {

@@ -84,7 +84,10 @@ impl Broker {
         ) else {
             return Err(Error::Internal("a lost answer was asked after without an intent"));
         };
-        let answered = tokio::time::timeout(reuse.token_timeout, provider.refresh(admission, refresh));
+        let answered = tokio::time::timeout(
+            reuse.token_timeout,
+            provider.refresh(admission, refresh, reuse.token_timeout),
+        );
         let outcome =
             answered.await.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));

@@ -65,12 +65,13 @@ impl Gate {
         &self,
         admission: Admission,
         refresh: &RefreshToken,
+        patience: Duration,
     ) -> Result<IssuedTokens, ProviderError> {
         let mut leave = admission.into_place::<Leave>().unwrap();
         let admission = leave.admission.take().unwrap();
         leave.is_sent = true;
         self.watch.sent(leave.is_rescue);
-        let outcome = self.provider.refresh(admission, refresh).await;
+        let outcome = self.provider.refresh(admission, refresh, patience).await;
         // Whoever is told that a grant is dead was told something.
         leave.verdict = Some(matches!(outcome, Ok(_) | Err(ProviderError::Denied(_))));
         outcome

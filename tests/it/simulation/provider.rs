@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::truth::{Kind, LIFE, Truth, id, owner, split};
 use super::world::Power;
+use crate::kit::in_time;
 
 /// How much earlier than its patience allows a request may be given up: what it took to write its intent counts.
 const LEEWAY: Duration = Duration::from_secs(1);
@@ -239,11 +240,15 @@ impl ProviderClient for SimProvider {
         &self,
         admission: Admission,
         refresh: &RefreshToken,
+        patience: Duration,
     ) -> Result<IssuedTokens, ProviderError> {
         self.peer.power.hold().await;
         match &self.gate {
-            Some(gate) => gate.refresh(admission, refresh).await,
-            None => self.peer.present(refresh).await.map(|(grant, number)| issued(&grant, number)),
+            Some(gate) => gate.refresh(admission, refresh, patience).await,
+            None => {
+                let (grant, number) = in_time(patience, self.peer.present(refresh)).await?;
+                Ok(issued(&grant, number))
+            }
         }
     }
 

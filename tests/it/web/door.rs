@@ -268,7 +268,12 @@ impl ProviderClient for FakeProvider {
         Ok(Admission::holding(()))
     }
 
-    async fn refresh(&self, _: Admission, _: &RefreshToken) -> Result<IssuedTokens, ProviderError> {
+    async fn refresh(
+        &self,
+        _: Admission,
+        _: &RefreshToken,
+        _: Duration,
+    ) -> Result<IssuedTokens, ProviderError> {
         Err(ProviderError::Malformed)
     }
 
