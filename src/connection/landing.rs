@@ -118,10 +118,18 @@ impl Connection {
             (Status::Revoking, Err(error)) => self.revoking_unanswered(attempt, error, moment, dice),
             (Status::Pending | Status::Revoked | Status::Disabled, _) => self.superseded(),
             (Status::Active | Status::Ambiguous | Status::ReauthRequired, outcome) => {
-                if self.profile.generation != attempt.generation {
-                    return self.superseded();
-                }
+                let is_beside = self.profile.generation != attempt.generation;
                 match outcome {
+                    // A consent that brought no refresh token came between, and kept the one that was presented.
+                    Ok(issued) if is_beside && self.is_ours(attempt) => {
+                        self.succeeded_beside(attempt, issued, now)
+                    }
+                    // With what it did bring, the owner need not come again at once: its own refresh will be told so.
+                    Err(ProviderError::Denied(_)) if is_beside => self.superseded(),
+                    Err(error) if is_beside && self.is_ours(attempt) => {
+                        self.failed(attempt, error, moment, dice)
+                    }
+                    Ok(_) | Err(_) if is_beside => self.superseded(),
                     Ok(issued) => self.succeeded(attempt, issued, moment),
                     Err(_) if !self.is_ours(attempt) => self.superseded(),
                     Err(error) => self.failed(attempt, error, moment, dice),
@@ -220,6 +228,20 @@ impl Connection {
         };
         connection.note(what, None, moment.now);
         connection.note_lost_scopes(&before, moment.now);
+        Landed { connection, verdict: Verdict::Refreshed }
+    }
+
+    /// The successor of the refresh token that a consent has kept takes its place. What the consent brought is newer, and
+    /// may be allowed more: it stays.
+    fn succeeded_beside(mut self, attempt: &Intent, issued: &IssuedTokens, now: Timestamp) -> Landed {
+        let Some(mut set) = self.tokens.take() else { return self.superseded() };
+        let spent = set.refresh.as_ref().map(RefreshToken::copy);
+        set.refresh = issued.copy().into_set(set.refresh, attempt.sent_at).refresh;
+        set.previous = previous(spent, set.refresh.as_ref(), set.previous);
+        let was_unknown = attempt.tries > 1 || self.profile.status != Status::Active;
+        self.profile.refreshed_at = Some(now);
+        let mut connection = self.holding(set, now);
+        connection.note(if was_unknown { Happening::Recovered } else { Happening::Refreshed }, None, now);
         Landed { connection, verdict: Verdict::Refreshed }
     }
 
@@ -363,17 +385,23 @@ impl Connection {
         variable::learn(&mut profile.variables, issued.variables.clone());
         let (held, kept, older) =
             tokens.map_or((None, None, None), |set| (set.access, set.refresh, set.previous));
-        let came_refresh = issued.refresh_token.is_some();
         let spent = kept.as_ref().map(RefreshToken::copy);
         let mut set = issued.into_set(kept, counts_from);
-        // The same value once more is no successor: what was before it still is.
-        let is_rotated = came_refresh
-            && spent.as_ref().map(RefreshToken::fingerprint)
-                != set.refresh.as_ref().map(RefreshToken::fingerprint);
-        set.previous = if is_rotated { spent } else { older };
+        set.previous = previous(spent, set.refresh.as_ref(), older);
         keep_old_expiry(set.access.as_mut(), held.as_ref());
         Self { profile, tokens: None, history }.holding(set, now)
     }
+}
+
+/// The refresh token before `present`: the one that was `spent` for it. The same value once more is no successor: what was
+/// before it still is.
+fn previous(
+    spent: Option<RefreshToken>,
+    present: Option<&RefreshToken>,
+    older: Option<RefreshToken>,
+) -> Option<RefreshToken> {
+    let is_rotated = spent.as_ref().map(RefreshToken::fingerprint) != present.map(RefreshToken::fingerprint);
+    if is_rotated { spent } else { older }
 }
 
 /// From when the life of what came is counted. A provider with a grace period may repeat what it issued for the first

@@ -84,7 +84,8 @@ impl Connection {
     }
 
     /// The same connection after its owner consented, first or again. Where the provider sent no refresh token
-    /// this time, the one held is kept, unless it is known to be another account's.
+    /// this time, the one held is kept, unless it is known to be another account's; and what is not known of it stays
+    /// unknown: a refresh under way may be about to bring its successor, one that was never answered may have spent it.
     ///
     /// # Errors
     /// [`SessionFlaw::AccountChanged`] or [`SessionFlaw::AccountUnknown`] when another account consented, or one
@@ -102,8 +103,12 @@ impl Connection {
             return Err(flaw);
         }
         // A refresh token of another account must not stand behind this account's access token.
-        let kept = self.tokens.and_then(|tokens| tokens.refresh).filter(|_| !is_other_account);
+        let held = self.tokens.and_then(|tokens| tokens.refresh).filter(|_| !is_other_account);
         let mut tokens = consent.tokens;
+        let kept = held.filter(|_| tokens.refresh.is_none());
+        let presented = kept.as_ref().map(RefreshToken::fingerprint);
+        let intent = self.profile.intent.clone().filter(|intent| presented == Some(intent.fingerprint));
+        let is_unknown = kept.is_some() && self.profile.status == Status::Ambiguous;
         tokens.refresh = tokens.refresh.or(kept);
         // Nor may a call with its token go where the other's things are: what is known stays with an account that is
         // known to be the same.
@@ -117,7 +122,16 @@ impl Connection {
             variables,
             ..self.profile
         };
-        let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);
+        let before = Self { profile, tokens: None, history: self.history };
+        let mut connection = match intent {
+            None => before.renewed(tokens, now),
+            // Not fenced: a refresh of the token that is kept has its say.
+            Some(_) => before.holding(tokens, now),
+        };
+        connection.profile.intent = intent;
+        if is_unknown {
+            connection.profile.status = Status::Ambiguous;
+        }
         connection.note(Happening::Connected, None, now);
         Ok(connection)
     }

@@ -1,7 +1,7 @@
 //! Outcomes that come when somebody else has written meanwhile, or when the connection is on its way out.
 
 use super::*;
-use crate::connection::Account;
+use crate::connection::{Account, Consent};
 
 #[test]
 fn tokens_of_one_who_was_fenced_are_saved_while_nobody_else_stored_any() {
@@ -117,4 +117,73 @@ fn tokens_of_another_account_are_not_given_to_a_record_of_old() {
         let came = IssuedTokens { account: account(whose), ..issued("at-5", Some("rt-5")) };
         assert_eq!(of_old.copy().restored(&later, &came, &at(T0, &reuse)).is_some(), is_taken, "{whose}");
     }
+}
+
+fn consented(connection: Connection, refresh: Option<&str>, now: Timestamp) -> Connection {
+    let consent = Consent {
+        tokens: issued("at-c", refresh).into_set(None, now),
+        scopes: Scopes::default(),
+        account: None,
+        variables: Default::default(),
+        allow_account_change: false,
+    };
+    connection.connected(consent, now).unwrap()
+}
+
+#[test]
+fn a_consent_without_a_refresh_token_drops_no_successor_that_is_on_its_way() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let later = at(T0 + secs(2), &reuse);
+    let again = consented(connection.copy(), None, T0 + secs(1));
+    let landed = again.copy().landed(&attempt, &Ok(issued("at-1", Some("rt-2"))), &later, 0);
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(values(&landed.connection), ("at-c", Some("rt-2"), Some("rt-0")));
+    assert!(landed.connection.profile.generation > again.profile.generation);
+    assert_eq!(
+        (landed.connection.profile.status, &landed.connection.profile.intent),
+        (Status::Active, &None)
+    );
+    let unrotated = again.landed(&attempt, &Ok(issued("at-1", None)), &later, 0).connection;
+    assert_eq!(values(&unrotated), ("at-c", Some("rt-0"), None));
+    assert_eq!(unrotated.profile.intent, None);
+    // Of a consent that brought its own, nothing is on its way.
+    let anew = consented(connection, Some("rt-c"), T0 + secs(1));
+    assert_eq!(anew.profile.intent, None);
+    let landed = anew.landed(&attempt, &Ok(issued("at-1", Some("rt-2"))), &later, 0);
+    assert_eq!((landed.verdict, values(&landed.connection).1), (Verdict::Superseded, Some("rt-c")));
+}
+
+#[test]
+fn a_consent_without_a_refresh_token_leaves_the_one_held_as_doubtful_as_it_was() {
+    let reuse = ReuseProfile::default();
+    let lost = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
+    let undone = active().rolled_back(&reuse, T0).unwrap();
+    let later = T0 + secs(60);
+    let probe = Step::Wait { until: later + LIFE - LATE_PROBE, why: Waiting::Outcome };
+    for doubtful in [lost, undone] {
+        let again = consented(doubtful.copy(), None, later);
+        assert_eq!((again.profile.status, values(&again).0), (Status::Ambiguous, "at-c"));
+        assert_eq!(again.profile.step(&at(later, &reuse), false), probe);
+        let (again, attempt) = begun(again, &at(later + LIFE, &reuse));
+        assert_eq!(attempt.tries, 1 + u32::from(doubtful.profile.intent.is_some()));
+        let found = again.landed(&attempt, &Ok(issued("at-1", Some("rt-1"))), &at(later + LIFE, &reuse), 0);
+        assert_eq!(found.connection.profile.status, Status::Active);
+        let anew = consented(doubtful, Some("rt-c"), later);
+        assert_eq!((anew.profile.status, anew.profile.intent), (Status::Active, None));
+    }
+}
+
+#[test]
+fn what_a_refresh_is_told_beside_a_consent_counts_for_the_token_that_was_kept() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let again = consented(connection, None, T0 + secs(1));
+    let told = |error| again.copy().landed(&attempt, &Err(error), &at(T0 + secs(2), &reuse), 0);
+    let lost = told(ambiguous());
+    assert_eq!((lost.verdict, lost.connection.profile.status), (Verdict::Failed, Status::Ambiguous));
+    let unsent = told(unreachable()).connection.profile;
+    assert_eq!((unsent.status, unsent.intent), (Status::Active, None));
+    let denied = told(denied());
+    assert_eq!((denied.verdict, denied.connection.profile.status), (Verdict::Superseded, Status::Active));
 }
