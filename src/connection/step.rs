@@ -14,6 +14,9 @@ use crate::clock::Timestamp;
 /// costs nothing. So it is asked as late as still leaves time for an answer.
 pub const LATE_PROBE: Duration = Duration::from_secs(30);
 
+/// When to look again at what waits for something that may never come.
+const NEVER: Duration = Duration::from_secs(86_400);
+
 /// What is known besides the record when a decision is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {
@@ -192,10 +195,15 @@ impl Profile {
             && self.denials == 0
     }
 
-    /// The latest good time to ask a provider that may end the grant for it: at once where no access token lives.
+    /// The latest good time to ask a provider that may end the grant for it: at once where no access token lives, and
+    /// never where one does that never ends.
     fn late_probe_at(&self, now: Timestamp, is_refused: bool) -> Timestamp {
+        // A consent and a refresh always bring an access token; of an import none is kept whose end is not known, unless it
+        // came alone.
+        let has_access = self.consented_at.is_some() || self.refreshed_at.is_some();
         match self.expires_at {
             Some(expires_at) if !is_refused => expires_at - LATE_PROBE,
+            None if !is_refused && has_access => now + NEVER,
             _ => now,
         }
     }

@@ -241,6 +241,20 @@ fn a_strict_provider_is_asked_late_and_at_once_where_nothing_lives() {
 }
 
 #[test]
+fn an_access_token_that_never_ends_is_not_risked_to_find_out_about_a_lost_answer() {
+    let reuse = ReuseProfile::default();
+    let endless = IssuedTokens { expires_in: None, ..issued("at-1", Some("rt-1")) };
+    let held = tried(active(), Ok(endless), &at(T0, &reuse)).connection;
+    let doubt = tried(held, Err(ambiguous()), &at(T0 + LIFE, &reuse)).connection;
+    for after in [secs(60), LIFE * 24, LIFE * 24 * 365] {
+        let now = T0 + LIFE + after;
+        let step = doubt.profile.step(&at(now, &reuse), false);
+        assert!(matches!(step, Step::Wait { until, .. } if until > now), "{step:?}");
+        assert_eq!(doubt.profile.step(&at(now, &reuse), true), Step::Send, "refused: nothing is left of it");
+    }
+}
+
+#[test]
 fn a_late_probe_that_succeeds_says_that_the_grant_was_recovered() {
     let reuse = ReuseProfile::default();
     let doubt = tried(active(), Err(ambiguous()), &at(T0, &reuse)).connection;
