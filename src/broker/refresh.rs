@@ -298,7 +298,10 @@ impl Broker {
 /// Whether an earlier request is unanswered and the provider takes its refresh token again, but not for ever.
 pub(super) fn is_rescue(profile: &Profile, moment: &Moment<'_>) -> bool {
     profile.intent.as_ref().is_some_and(|intent| match moment.reuse.reuse {
-        Reuse::Grace { window, .. } => moment.now < intent.first_sent_at + window,
+        // A first request in the future: the clock was set back, and nobody knows how old it is.
+        Reuse::Grace { window, .. } => {
+            intent.first_sent_at <= moment.now && moment.now < intent.first_sent_at + window
+        }
         Reuse::Count { max_uses, .. } => intent.tries < max_uses,
         Reuse::Reusable | Reuse::Strict => false,
     })
@@ -310,5 +313,33 @@ fn urgency(profile: &Profile, moment: &Moment<'_>, demand: &Demand) -> Urgency {
         (true, _) => Urgency::Rescue,
         (false, true) => Urgency::Ahead,
         (false, false) => Urgency::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::reuse::ReuseProfile;
+    use crate::connection::{Holder, RefreshToken, Scopes, TokenSet};
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_first_request_that_lies_ahead_is_rescued_by_no_grace_period() {
+        let window = Duration::from_secs(30);
+        let reuse = ReuseProfile {
+            reuse: Reuse::Grace { window, max_uses: 2, is_same_pair: false },
+            ..ReuseProfile::default()
+        };
+        let sent_at = Timestamp::from_millis(1_000_000_000);
+        let at = |now| Moment { now, holder: Holder(1), others: Others::Gone, reuse: &reuse };
+        let refresh = Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None });
+        let tokens = TokenSet { access: None, refresh, previous: None, surplus: Vec::new() };
+        let id = ConnectionId::parse(String::new(), "sandbox".into(), "user-42".into()).unwrap();
+        let connection = Connection::pending(id, sent_at).imported(tokens, Scopes::default(), sent_at);
+        let profile = connection.begun(1, &at(sent_at)).profile;
+        assert!(is_rescue(&profile, &at(sent_at)));
+        assert!(!is_rescue(&profile, &at(sent_at + window)));
+        // The clock was set back since.
+        assert!(!is_rescue(&profile, &at(sent_at - Duration::from_secs(3600))));
     }
 }
