@@ -20,6 +20,7 @@ mod schedule;
 mod stray;
 mod sweep;
 mod twin;
+mod unsent;
 mod watch;
 mod watch_connections;
 
@@ -99,6 +100,7 @@ pub struct Broker {
     cache: cache::Cache,
     calls: call::Calls,
     escrow: escrow::Escrow,
+    unsent: unsent::NeverSent,
     recovering: recovery::Recovering,
     /// The connections whose revocation is being tried again.
     revocations: Mutex<disconnect::Revocations>,
@@ -135,6 +137,7 @@ impl Broker {
             cache: cache::Cache::default(),
             calls: call::Calls::default(),
             escrow: escrow::Escrow::new(deps.escrow),
+            unsent: unsent::NeverSent::default(),
             recovering: recovery::Recovering::default(),
             revocations: Mutex::default(),
             unwritten: disconnect::wait::Unwritten::default(),

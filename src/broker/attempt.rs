@@ -140,7 +140,7 @@ impl Broker {
         let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
         let reuse = provider.reuse_profile();
         let (moment, written) = (self.moment(&reuse), Instant::now());
-        let (connection, revision) = (stored.value, stored.revision);
+        let (connection, revision) = (self.unsent.taken_back(stored.value, moment.now), stored.revision);
         let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
         let is_over = self
             .cache
@@ -171,7 +171,12 @@ impl Broker {
         }
         // To save a lost answer inside a grace period is to save tokens that exist nowhere else.
         let weight = if is_rescue { Weight::Rescue } else { Weight::Ordinary };
-        self.keep(&turn, &begun, Expected::At(revision), weight).await?;
+        if let Err(error) = self.keep(&turn, &begun, Expected::At(revision), weight).await {
+            if let Some(attempt) = begun.profile.intent.as_ref().filter(|_| error != StoreError::Conflict) {
+                self.unsent.note(id, attempt);
+            }
+            return Err(error.into());
+        }
         failpoint::hit("refresh.intent.after").await;
         // From here on others may change the record: a hanging provider must not keep an owner from disconnecting.
         drop(turn);
@@ -183,6 +188,7 @@ impl Broker {
         tracing::error!(connection = %id, "writing a refresh down took too long; it was not sent");
         let error = ProviderError::Unavailable { cause: Unsent::TooLate, retry_after: None };
         let turn = self.cache.turn(id).await;
+        self.unsent.note(id, attempt);
         if let Ok(Some(stored)) = self.tokens.get(id).await {
             let landed = stored.value.unsent(attempt, self.clock.now());
             if landed.verdict.is_change()
@@ -190,7 +196,7 @@ impl Broker {
                     .keep(&turn, &landed.connection, Expected::At(stored.revision), Weight::Ordinary)
                     .await
             {
-                tracing::warn!(connection = %id, %error, "an intent could not be taken back; it is let settle");
+                tracing::warn!(connection = %id, %error, "an intent could not be taken back");
             }
         }
         Error::Provider { provider: id.provider.clone(), error }

@@ -61,6 +61,7 @@ impl Broker {
     pub(super) async fn forget_record(&self, turn: &Turn, expected: Expected) -> Result<(), StoreError> {
         self.tokens.remove(turn.id(), expected).await?;
         self.escrow.withhold(turn.id());
+        self.unsent.forget(turn.id());
         self.roll().forget(turn.id());
         self.forget_ahead(turn.id());
         self.tell(|| Change::Forgotten(turn.id().clone()));

@@ -128,6 +128,7 @@ impl Broker {
             return Err(Error::ConnectionNotFound(id.clone()));
         };
         let now = self.clock.now();
+        let stored = Stored { value: self.unsent.taken_back(stored.value, now), ..stored };
         if demand.revives && stored.value.profile.status == Status::ReauthRequired {
             let is_possible = stored.value.profile.is_refreshable;
             return if is_possible {

@@ -8,6 +8,7 @@ mod order;
 mod second_place;
 mod wait;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use token_broker::broker::{
@@ -76,6 +77,29 @@ async fn what_cannot_be_written_down_is_not_sent() {
     let error = stage.broker.access_token(request(&id)).await.unwrap_err();
     assert_eq!(error.reason(), Reason::StoreUnavailable);
     assert!(stage.provider.presented().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_written_down_all_the_same_and_not_sent_leaves_nothing_unknown() {
+    for reuse in [Reuse::Strict, Reuse::Count { max_uses: 2, is_last_only: true }] {
+        let stage = stage(reuse);
+        let id = stage.expired("user-42").await;
+        stage.store.keeps_what_fails.store(true, Ordering::SeqCst);
+        stage.store.fail_writes_after(0, 2);
+        for _ in 0..2 {
+            assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::StoreUnavailable);
+            let stored = stage.store.get(&id).await.unwrap().unwrap().value;
+            assert!(stored.profile.intent.is_some(), "found durable after all");
+        }
+        assert!(stage.provider.presented().is_empty());
+        stage.provider.next(Err(lost()));
+        stage.token(&id).await.unwrap_err();
+        let intent = stage.broker.connection(&id).await.unwrap().intent.unwrap();
+        assert_eq!(intent.tries, 1, "the clock stands still, and this was the first to be sent");
+        assert_eq!(stage.provider.presented(), ["rt-0"]);
+        // What was sent is not taken for unsent.
+        assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ConnectionAmbiguous);
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ pub(crate) struct FaultyStore {
     failures_left: AtomicUsize,
     removals_to_fail: AtomicUsize,
     takes_rescues: AtomicBool,
+    /// Whether writes that fail are found to be made afterwards, as where only the sync failed.
+    pub(crate) keeps_what_fails: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
     /// Whether reads fail.
@@ -32,6 +34,7 @@ impl FaultyStore {
             failures_left: AtomicUsize::new(0),
             removals_to_fail: AtomicUsize::new(0),
             takes_rescues: AtomicBool::new(false),
+            keeps_what_fails: AtomicBool::new(false),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             is_deaf: AtomicBool::new(false),
@@ -84,6 +87,9 @@ impl TokenStore for FaultyStore {
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
         if !take(&self.successes_left) && take(&self.failures_left) {
+            if self.keeps_what_fails.load(Ordering::SeqCst) {
+                self.inner.put(connection, expected).await?;
+            }
             return Err(StoreError::Unavailable("no space left".into()));
         }
         self.puts.fetch_add(1, Ordering::SeqCst);
