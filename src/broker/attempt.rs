@@ -14,8 +14,8 @@ use super::{Broker, ServedToken};
 use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
 use crate::connection::{
-    CLOCK_MARGIN, Connection, ConnectionId, Intent, IssuedTokens, Profile, Scopes, Status, Step, Verdict,
-    Waiting,
+    CLOCK_MARGIN, Connection, ConnectionId, Intent, IssuedTokens, Profile, RefreshToken, Scopes, Status,
+    Step, Verdict, Waiting,
 };
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
@@ -102,20 +102,11 @@ impl Broker {
         else {
             return Err(Error::Internal("a refresh began without an intent"));
         };
-        failpoint::hit("refresh.send.before").await;
-        if latest.duration_since(Instant::now()) < reuse.token_timeout / 4 {
+        let Some(outcome) = self.send(&**provider, admission, (attempt, refresh), latest).await else {
             return Err(self.give_up(id, attempt).await);
-        }
-        let (started, asked_at) = (Instant::now(), self.clock.now());
-        let patience = latest.duration_since(started).min(attempt.patience(&reuse, asked_at));
-        // Who sends it gives it up, and knows then whether it has left.
-        let answered = timeout(patience + OVERSTAY, provider.refresh(admission, refresh, patience)).await;
-        let outcome = answered.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
-        failpoint::hit("refresh.send.after").await;
-        self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
-        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        };
         // Only a grant that lives tells of its tokens: where it is over, so are they.
-        if let Some(age) = refused_early(&begun, demand, asked_at)
+        if let Some(age) = refused_early(&begun, demand, attempt.sent_at)
             && outcome.is_ok()
         {
             provider.saw_token_refused(age);
@@ -125,6 +116,32 @@ impl Broker {
             Ok(issued) => self.land(provider, begun, attempt, issued).await,
             Err(error) => self.land_failure(provider, id, &attempt, error).await,
         }
+    }
+
+    /// Sends what was written down, once, with the leave that `admission` is. `latest`: the end of its time by a clock that
+    /// nobody sets. `None`: too little of that was left, and it was not sent.
+    pub(super) async fn send(
+        &self,
+        provider: &dyn ProviderClient,
+        admission: Admission,
+        (attempt, refresh): (&Intent, &RefreshToken),
+        latest: Instant,
+    ) -> Option<Outcome> {
+        let reuse = provider.reuse_profile();
+        failpoint::hit("refresh.send.before").await;
+        let started = Instant::now();
+        let left = latest.duration_since(started);
+        if left < reuse.token_timeout / 4 {
+            return None;
+        }
+        let patience = left.min(attempt.patience(&reuse, self.clock.now()));
+        // Who sends it gives it up, and knows then whether it has left.
+        let answered = timeout(patience + OVERSTAY, provider.refresh(admission, refresh, patience)).await;
+        let outcome = answered.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
+        failpoint::hit("refresh.send.after").await;
+        self.metrics.refresh_took(provider.key().as_str(), started.elapsed());
+        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        Some(outcome)
     }
 
     /// Writes the intent, and says when by a clock that nobody sets. `None` where something has changed while we waited

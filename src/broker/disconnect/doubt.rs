@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::broker::Broker;
 use crate::broker::escrow::not_durable;
 use crate::broker::keep::Weight;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionId, Waiting};
-use crate::error::{AmbiguousCause, Error, ProviderError};
+use crate::error::{Error, ProviderError, Unsent};
 use crate::provider::{Admission, ProviderClient, Urgency};
 use crate::store::{Expected, Stored};
 
@@ -68,10 +70,13 @@ impl Broker {
         admission: Admission,
     ) -> Result<Option<Unknown>, Error> {
         let reuse = provider.reuse_profile();
+        // As for every refresh: a disk that takes its time takes it from the request.
+        let latest = Instant::now() + reuse.token_timeout;
         let turn = self.cache.turn(id).await;
         if self.tokens.get(id).await?.is_none_or(|now| now.revision != stored.revision) {
             return Ok(None);
         }
+        let written = Instant::now();
         let asking = stored.value.asking(self.dice(), &self.moment(&reuse));
         let kept = self.keep(&turn, &asking, Expected::At(stored.revision), Weight::Ordinary).await;
         drop(turn);
@@ -84,13 +89,10 @@ impl Broker {
         ) else {
             return Err(Error::Internal("a lost answer was asked after without an intent"));
         };
-        let answered = tokio::time::timeout(
-            reuse.token_timeout,
-            provider.refresh(admission, refresh, reuse.token_timeout),
-        );
-        let outcome =
-            answered.await.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
-        self.metrics.refreshed(provider.key().as_str(), outcome.as_ref().err().map(ProviderError::reason));
+        let answered = self.send(&**provider, admission, (&attempt, refresh), latest).await;
+        let late = ProviderError::Unavailable { cause: Unsent::TooLate, retry_after: None };
+        let outcome = answered.unwrap_or(Err(late));
+        let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {
             Ok(issued) => {
                 // Whoever waits for a token is told that the connection is gone.

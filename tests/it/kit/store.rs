@@ -1,7 +1,8 @@
 //! A store that can be made to fail.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use token_broker::connection::{Connection, ConnectionId};
@@ -18,6 +19,8 @@ pub(crate) struct FaultyStore {
     takes_rescues: AtomicBool,
     /// Whether writes that fail are found to be made afterwards, as where only the sync failed.
     pub(crate) keeps_what_fails: AtomicBool,
+    /// How long each write takes, in milliseconds.
+    pub(crate) write_ms: AtomicU64,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
     /// Whether reads fail.
@@ -35,6 +38,7 @@ impl FaultyStore {
             removals_to_fail: AtomicUsize::new(0),
             takes_rescues: AtomicBool::new(false),
             keeps_what_fails: AtomicBool::new(false),
+            write_ms: AtomicU64::new(0),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             is_deaf: AtomicBool::new(false),
@@ -86,6 +90,10 @@ impl TokenStore for FaultyStore {
     }
 
     async fn put(&self, connection: &Connection, expected: Expected) -> Result<Revision, StoreError> {
+        let write = Duration::from_millis(self.write_ms.load(Ordering::SeqCst));
+        if !write.is_zero() {
+            tokio::time::sleep(write).await;
+        }
         if !take(&self.successes_left) && take(&self.failures_left) {
             if self.keeps_what_fails.load(Ordering::SeqCst) {
                 self.inner.put(connection, expected).await?;

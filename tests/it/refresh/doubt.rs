@@ -1,6 +1,7 @@
 //! A connection that is disconnected while nobody knows what became of its last refresh: what was lost is asked for and
 //! revoked too, and where that cannot be, the answer says so.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use token_broker::broker::{RevocationState, Trust};
@@ -223,4 +224,20 @@ async fn a_refresh_under_way_that_certainly_failed_leaves_no_doubt() {
     assert_eq!(disconnect.await.unwrap().unwrap().revocation, RevocationState::Revoked);
     assert_eq!(stage.provider.presented(), ["rt-0"]);
     assert_eq!(ended(&stage), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_its_time_takes_it_from_the_question() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    // Of the 10 s that a request may take, too little is left.
+    stage.store.write_ms.store(8_000, Ordering::SeqCst);
+    let RevocationState::Pending { error, .. } = disconnected(&stage, &id).await else {
+        panic!("not pending")
+    };
+    assert_eq!(error.reason(), Reason::ProviderUnavailable);
+    assert_eq!(stage.provider.presented(), ["rt-0"], "nothing leaves when its time is nearly over");
+    let kept = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((kept.doubt, kept.intent.map(|intent| intent.tries)), (Some(0), Some(1)), "as before");
 }
