@@ -327,10 +327,7 @@ mod tests {
     #[test]
     fn a_first_request_that_lies_ahead_is_rescued_by_no_grace_period() {
         let window = Duration::from_secs(30);
-        let reuse = ReuseProfile {
-            reuse: Reuse::Grace { window, max_uses: 2, is_same_pair: false },
-            ..ReuseProfile::default()
-        };
+        let reuse = ReuseProfile { reuse: Reuse::Grace { window, max_uses: 2 }, ..ReuseProfile::default() };
         let sent_at = Timestamp::from_millis(1_000_000_000);
         let at = |now| Moment { now, holder: Holder(1), others: Others::Gone, reuse: &reuse };
         let refresh = Some(RefreshToken { value: Secret::new("rt-0".into()), expires_at: None });

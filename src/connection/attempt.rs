@@ -163,7 +163,7 @@ mod tests {
             tries,
             fingerprint: 1,
         };
-        let grace = |window| Reuse::Grace { window: second(window), max_uses: 2, is_same_pair: true };
+        let grace = |window| Reuse::Grace { window: second(window), max_uses: 2 };
         for (what, reuse, tries, after, expected) in [
             ("three quarters of what is left", grace(5), 1, 0, second(3)),
             ("the same later on", grace(5), 1, 2, Duration::from_millis(1500)),

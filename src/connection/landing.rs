@@ -404,14 +404,15 @@ fn previous(
     if is_rotated { spent } else { older }
 }
 
-/// From when the life of what came is counted. A provider with a grace period may repeat what it issued for the first
-/// request of the chain, with a full `expires_in`: so from that request. Everywhere else, and when the period was over,
-/// an answer with tokens is one that was made for this request.
+/// From when the life of what came is counted. A provider with a grace period, or one that yields the same pair so many
+/// times, may repeat what it issued for the first request of the chain, with a full `expires_in`: so from that request.
+/// Everywhere else, and when the period was over, an answer with tokens is one that was made for this request.
 fn counts_from(attempt: &Intent, reuse: &ReuseProfile) -> Timestamp {
     match reuse.reuse {
         Reuse::Grace { window, .. } if attempt.sent_at < attempt.first_sent_at + window => {
             attempt.first_sent_at.min(attempt.sent_at)
         }
+        Reuse::Count { is_same_pair: true, .. } => attempt.first_sent_at.min(attempt.sent_at),
         Reuse::Grace { .. } | Reuse::Reusable | Reuse::Count { .. } | Reuse::Strict => attempt.sent_at,
     }
 }

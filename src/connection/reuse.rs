@@ -69,8 +69,6 @@ pub enum Reuse {
         window: Duration,
         /// How many uses there may be in all, the first included.
         max_uses: u32,
-        /// Whether each use yields the same pair; `false`: a new one.
-        is_same_pair: bool,
     },
     /// A number of times, however late.
     Count {
@@ -78,6 +76,8 @@ pub enum Reuse {
         max_uses: u32,
         /// Whether only the newest answer's refresh token is good: to use an older sibling ends the grant.
         is_last_only: bool,
+        /// Whether each use yields the same pair, whose life began with the first; `false`: a new one.
+        is_same_pair: bool,
     },
     /// Never: a second use may end the grant with every token of it.
     Strict,

@@ -34,7 +34,7 @@ fn denied() -> ProviderError {
 }
 
 fn grace(seconds: u64) -> Reuse {
-    Reuse::Grace { window: Duration::from_secs(seconds), max_uses: 2, is_same_pair: false }
+    Reuse::Grace { window: Duration::from_secs(seconds), max_uses: 2 }
 }
 
 fn stage(reuse: Reuse) -> Stage {
@@ -81,7 +81,7 @@ async fn what_cannot_be_written_down_is_not_sent() {
 
 #[tokio::test]
 async fn what_was_written_down_all_the_same_and_not_sent_leaves_nothing_unknown() {
-    for reuse in [Reuse::Strict, Reuse::Count { max_uses: 2, is_last_only: true }] {
+    for reuse in [Reuse::Strict, Reuse::Count { max_uses: 2, is_last_only: true, is_same_pair: false }] {
         let stage = stage(reuse);
         let id = stage.expired("user-42").await;
         stage.store.keeps_what_fails.store(true, Ordering::SeqCst);

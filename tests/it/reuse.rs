@@ -320,11 +320,17 @@ async fn a_stuck_or_trickling_provider_holds_nobody_longer_than_its_time() {
 
 #[tokio::test]
 async fn a_pair_that_is_repeated_with_a_dead_access_token_is_not_served_as_fresh() {
+    for reuse in [
+        json!({"grace": {"seconds": 3600, "scope": "chain", "result": "same", "max_uses": 8}}),
+        json!({"count": {"n": 8, "result": "same", "last_only": false}}),
+    ] {
+        a_repeated_pair_counts_from_its_first_request(reuse).await;
+    }
+}
+
+async fn a_repeated_pair_counts_from_its_first_request(reuse: Value) {
     let life = Duration::from_secs(20);
-    let told = json!({
-        "reuse": {"grace": {"seconds": 3600, "scope": "chain", "result": "same", "max_uses": 8}},
-        "old_at_survives": false,
-    });
+    let told = json!({"reuse": reuse, "old_at_survives": false});
     let mut case = Case::new(ReuseProfile::django(Duration::from_secs(3600)), life, told).await;
     // Every try is lost, and then the access token of the pair dies.
     case.sandbox.script().next_n(8, On::refresh(), Fault::drop_answer());

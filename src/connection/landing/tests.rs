@@ -26,11 +26,11 @@ fn profile(reuse: Reuse) -> ReuseProfile {
 }
 
 fn grace(seconds: u64) -> ReuseProfile {
-    profile(Reuse::Grace { window: secs(seconds), max_uses: 3, is_same_pair: true })
+    profile(Reuse::Grace { window: secs(seconds), max_uses: 3 })
 }
 
 fn count(max_uses: u32) -> ReuseProfile {
-    profile(Reuse::Count { max_uses, is_last_only: true })
+    profile(Reuse::Count { max_uses, is_last_only: true, is_same_pair: false })
 }
 
 fn at(now: Timestamp, reuse: &ReuseProfile) -> Moment<'_> {

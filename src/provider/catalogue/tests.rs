@@ -195,9 +195,9 @@ fn a_breaker_is_a_preset_or_figures_of_ones_own() {
 fn each_provider_does_with_a_spent_token_what_was_measured_or_documented() {
     use crate::connection::reuse::{self, Rotation};
     let seconds = std::time::Duration::from_secs;
-    let grace = |window| reuse::Reuse::Grace { window, max_uses: 2, is_same_pair: false };
+    let grace = |window| reuse::Reuse::Grace { window, max_uses: 2 };
     let (strict, reusable) = (reuse::Reuse::Strict, reuse::Reuse::Reusable);
-    let once = reuse::Reuse::Count { max_uses: 2, is_last_only: true };
+    let once = reuse::Reuse::Count { max_uses: 2, is_last_only: true, is_same_pair: false };
     let issuer = "issuer: 'https://as.example'";
     let domain = "vars: {domain: acme.example}";
     for (yaml, rotation, expected, survives) in [

@@ -55,15 +55,15 @@ impl From<&Reuse> for reuse::Reuse {
     fn from(reuse: &Reuse) -> Self {
         match reuse {
             Reuse::Reusable => Self::Reusable,
-            Reuse::Grace(grace) => Self::Grace {
-                window: Duration::from_secs(grace.seconds.into()),
-                max_uses: grace.max_uses,
-                is_same_pair: grace.result == GraceResult::Same,
-            },
-            // The spec counts further uses, the core counts them all.
-            Reuse::Count(count) => {
-                Self::Count { max_uses: count.n.saturating_add(1), is_last_only: count.last_only }
+            Reuse::Grace(grace) => {
+                Self::Grace { window: Duration::from_secs(grace.seconds.into()), max_uses: grace.max_uses }
             }
+            // The spec counts further uses, the core counts them all.
+            Reuse::Count(count) => Self::Count {
+                max_uses: count.n.saturating_add(1),
+                is_last_only: count.last_only,
+                is_same_pair: count.result == GraceResult::Same,
+            },
             Reuse::Strict => Self::Strict,
         }
     }
@@ -75,10 +75,10 @@ impl From<&Reuse> for reuse::Reuse {
 pub struct Grace {
     /// How long after its first use it is still taken.
     pub seconds: u32,
-    /// Which earlier tokens are taken.
+    /// Which earlier tokens are taken. For people: the broker never presents any but the newest it holds.
     #[serde(default)]
     pub scope: GraceScope,
-    /// What it yields.
+    /// What it yields. For people: whichever it is, the life of what a repeat brings is counted from the first use.
     #[serde(default)]
     pub result: GraceResult,
     /// How many uses the provider allows in all, the first included.
@@ -103,7 +103,7 @@ pub enum GraceScope {
     Chain,
 }
 
-/// What a second use inside the grace period yields.
+/// What a further use yields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GraceResult {
@@ -120,7 +120,7 @@ pub enum GraceResult {
 pub struct Count {
     /// How many further uses.
     pub n: u32,
-    /// What each yields.
+    /// What each yields. The life of the same pair is counted from the first use.
     #[serde(default)]
     pub result: GraceResult,
     /// Whether only the newest answer's refresh token is good: using an older sibling ends the grant.

@@ -224,7 +224,7 @@ impl World {
     fn reuse(&self) -> ReuseProfile {
         let reuse = match self.provider.kind {
             Kind::Reusable => Reuse::Reusable,
-            Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9, is_same_pair: true },
+            Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9 },
             Kind::Strict => Reuse::Strict,
         };
         ReuseProfile { reuse, token_timeout: TIMEOUT, ..ReuseProfile::default() }

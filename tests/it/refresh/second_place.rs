@@ -365,7 +365,8 @@ async fn of_a_count_where_only_the_last_answer_is_good_a_late_first_one_is_throw
     {
         let folder = tempfile::tempdir().unwrap();
         let (store, escrow) = on_disk(folder.path());
-        let stage = stage(Reuse::Count { max_uses: 3, is_last_only }).moved(store, Some(escrow.clone()));
+        let stage = stage(Reuse::Count { max_uses: 3, is_last_only, is_same_pair: false })
+            .moved(store, Some(escrow.clone()));
         let id = stage.expired("user-42").await;
         let mut attempts = Vec::new();
         for _ in 0..2 {

@@ -162,7 +162,7 @@ impl Truth {
     pub(super) fn reuse(&self) -> ReuseProfile {
         let reuse = match self.kind {
             Kind::Reusable => Reuse::Reusable,
-            Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9, is_same_pair: true },
+            Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9 },
             Kind::Strict => Reuse::Strict,
         };
         ReuseProfile { reuse, ..ReuseProfile::default() }
