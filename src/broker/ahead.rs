@@ -220,6 +220,8 @@ fn verdict(outcome: &Result<Source, Error>) -> Verdict {
             ProviderError::Malformed => Verdict::Failed,
         },
         Error::ReauthRequired { .. } => Verdict::Served,
+        // Its answer was lost just now: one that was AMBIGUOUS before is due only when it may be asked for again.
+        Error::ConnectionAmbiguous { .. } => Verdict::Failed,
         _ => Verdict::Unknown,
     }
 }
@@ -255,6 +257,20 @@ impl Hand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{AmbiguousCause, Unsent};
+
+    #[test]
+    fn a_lost_answer_is_a_failure_of_the_provider_however_it_is_told() {
+        let id = ConnectionId::parse(String::new(), "sandbox".into(), "user-42".into()).unwrap();
+        let told = |error| verdict(&Err(Error::Provider { provider: id.provider.clone(), error }));
+        let lost =
+            Error::ConnectionAmbiguous { connection: id.clone(), retry_after: Duration::from_secs(300) };
+        assert_eq!(verdict(&Err(lost)), Verdict::Failed);
+        assert_eq!(told(ProviderError::Ambiguous { cause: AmbiguousCause::Reset }), Verdict::Failed);
+        let unsent = ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None };
+        assert_eq!(told(unsent), Verdict::Failed);
+        assert_eq!(verdict(&Err(Error::ConnectionNotFound(id))), Verdict::Unknown);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_was_set_is_told_from_one_that_runs() {

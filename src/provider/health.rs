@@ -46,7 +46,7 @@ pub struct Health {
     pub last_success_at: Option<Timestamp>,
     /// When the next request may be sent; `None`: now.
     pub next_attempt_at: Option<Timestamp>,
-    /// Until when work is put off that nobody waits for, because the provider asked for it.
+    /// Until when work is put off that nobody waits for, because the provider asked for it or an answer was lost.
     pub background_rests_until: Option<Timestamp>,
 }
 

@@ -13,12 +13,19 @@ use crate::provider::Urgency;
 use crate::provider::breaker::{Breaker, LONGEST_REST, Pass, Resting};
 use crate::provider::budget::Purse;
 use crate::provider::spec::ProviderSpec;
+use crate::provider::spec::lifecycle::Reuse;
 
 /// After so many who overtook it, work that nobody waits for has its turn.
 const PATIENCE: u32 = 9;
 
 /// How long work that nobody waits for rests after a "slower" that names no time.
 const UNSAID_REST: Duration = Duration::from_secs(5);
+
+/// How long it rests after an answer was lost where that leaves a grant in doubt, at first and at most; each rest is twice
+/// the one before until something is answered. To ask whether the provider is back puts one more at risk, and whoever
+/// waits for a token asks anyway.
+const FIRST_LOSS_REST: Duration = Duration::from_secs(10);
+const LONGEST_LOSS_REST: Duration = Duration::from_secs(300);
 
 /// Somebody's place in the line.
 pub(super) struct Ticket(oneshot::Sender<Result<Place, ProviderError>>);
@@ -43,9 +50,13 @@ pub(super) struct Line {
     pub(super) breaker: Breaker,
     pub(super) purse: Purse,
     pub(super) background_rests_until: Option<Instant>,
-    /// When the provider last asked for a rest: what was sent before says nothing about the time after.
+    /// When a rest was last called for: what was sent before says nothing about the time after.
     asked_to_rest_at: Option<Instant>,
     pub(super) everybody_rests_until: Option<Instant>,
+    /// Whether a refresh token may be spent whose answer was lost.
+    is_doubt_possible: bool,
+    /// Answers that were lost since the last that came.
+    lost: u32,
     pub(super) last_failure: Option<(ProviderError, Timestamp)>,
     pub(super) last_success_at: Option<Timestamp>,
     /// How many were turned away since the breaker opened.
@@ -71,6 +82,8 @@ impl Line {
             background_rests_until: None,
             asked_to_rest_at: None,
             everybody_rests_until: None,
+            is_doubt_possible: spec.reuse != Reuse::Reusable,
+            lost: 0,
             last_failure: None,
             last_success_at: None,
             refused: 0,
@@ -130,8 +143,8 @@ impl Line {
         }
     }
 
-    /// Remembers an outcome of a request sent at `sent_at`, and rests as the provider asks; a later request that works
-    /// ends the rest of work that nobody waits for.
+    /// Remembers an outcome of a request sent at `sent_at`, and rests as the provider asks, or as a lost answer does; a later
+    /// request that works ends the rest of work that nobody waits for.
     pub(super) fn learn(
         &mut self,
         error: Option<&ProviderError>,
@@ -143,15 +156,15 @@ impl Line {
         let rest = match error {
             None | Some(ProviderError::Denied(_)) => {
                 self.last_success_at = Some(at);
+                self.lost = 0;
                 if sent_at > self.asked_to_rest_at {
                     self.background_rests_until = None;
                 }
                 return;
             }
             Some(ProviderError::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNSAID_REST)),
-            Some(error @ (ProviderError::Unavailable { .. } | ProviderError::Ambiguous { .. })) => {
-                error.asked_wait()
-            }
+            Some(error @ ProviderError::Unavailable { .. }) => error.asked_wait(),
+            Some(error @ ProviderError::Ambiguous { .. }) => error.asked_wait().max(self.rest_after_loss()),
             Some(_) => None,
         };
         self.last_failure = error.map(|error| (error.clone(), at));
@@ -163,6 +176,13 @@ impl Line {
                 self.everybody_rests_until = self.everybody_rests_until.max(Some(now + rest));
             }
         }
+    }
+
+    /// One more answer was lost.
+    fn rest_after_loss(&mut self) -> Option<Duration> {
+        let rest = (FIRST_LOSS_REST * 2_u32.pow(self.lost.min(8))).min(LONGEST_LOSS_REST);
+        self.lost = self.lost.saturating_add(1);
+        self.is_doubt_possible.then_some(rest)
     }
 
     /// Takes out of the line whoever may go, and whoever waits in vain.

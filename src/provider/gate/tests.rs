@@ -1,3 +1,5 @@
+mod lost;
+
 use std::future::Future;
 use std::task::Poll;
 
