@@ -139,6 +139,12 @@ impl Error {
         Self::Provider { provider: provider.clone(), error }
     }
 
+    /// The same of one of which nothing had left by then: it was certainly not made.
+    pub fn unsent_in_time(provider: &ProviderKey, limit: &'static str) -> Self {
+        let error = ProviderError::Unavailable { cause: Unsent::OutOfTime { limit }, retry_after: None };
+        Self::Provider { provider: provider.clone(), error }
+    }
+
     /// A streamed call whose caller did nothing for so long; `what` says what of its chunks.
     pub fn stalled(what: &str, span: Duration) -> Self {
         Self::invalid("chunk", format!("{what} for {span:?} (api.limits.stall_timeout)"))

@@ -159,7 +159,10 @@ impl Broker {
         };
         let body: &[u8] = if let CallBody::Whole(bytes) = &call.body { bytes } else { &[] };
         let print = repeat::print(&call.wanted, body);
-        match self.calls.repeats.join((call.id.clone(), request_id), print) {
+        let id = call.id.clone();
+        // Before the id is taken: what is refused here is refused to whoever asks, and nobody waits for it.
+        let mut way = self.way(call, true)?;
+        match self.calls.repeats.join((id, request_id), print) {
             Joined::Taken => {
                 let told = "was used within the last ten minutes, for another call or for one whose answer is not kept";
                 Err(Error::invalid("request_id", told))
@@ -171,7 +174,6 @@ impl Broker {
                 Err(_) => Err(Error::Internal("a call ended unexpectedly")),
             },
             Joined::First(ticket) => {
-                let mut way = self.way(call, true)?;
                 let broker = self.clone();
                 self.owned(async move {
                     let outcome = broker.read(&mut way, limit).await.map(Arc::new);
@@ -229,7 +231,8 @@ impl Broker {
             let (answer, source) = self.answered(way).await?;
             let CallAnswer { status, headers, body, says, origin } = answer;
             let is_declined = matches!(says, Says::TokenRefused | Says::Throttled { .. });
-            match in_time(way.ends, &way.id, collected(body, limit)).await {
+            let over = |limit| Error::out_of_time(&way.id.provider, limit);
+            match in_time(way.ends, collected(body, limit), over).await {
                 Ok(body) => {
                     let attempts = way.attempts;
                     return Ok(WholeAnswer { status, headers, body, attempts, source, origin, is_declined });
@@ -244,7 +247,9 @@ impl Broker {
         let mut refused: Option<(CallAnswer, Source, [u8; 32])> = None;
         loop {
             let digest = refused.as_ref().map(|(_, _, digest)| *digest);
-            let token = match self.access_token(renewal(way, digest)).await {
+            let unsent = |limit| Error::unsent_in_time(&way.id.provider, limit);
+            let getting = self.access_token(renewal(way, digest));
+            let token = match in_time(way.ends, getting, unsent).await {
                 Ok(token) => token,
                 Err(error) => {
                     // There is nothing to renew it with. Whether the token is bad or the call not allowed, its answer tells.
@@ -257,11 +262,18 @@ impl Broker {
                     };
                 }
             };
+            if let Some((_, limit)) = way.ends.filter(|(ends_at, _)| *ends_at <= Instant::now()) {
+                return Err(Error::unsent_in_time(&way.id.provider, limit));
+            }
             drop(refused.take());
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
             let sending = way.prepared.send(token.token.credential(), body, way.allowance(self.dice()));
-            let sent = in_time(way.ends, &way.id, sending).await;
+            let over = |limit| match way.prepared.withdraw() {
+                true => Error::unsent_in_time(&way.id.provider, limit),
+                false => Error::out_of_time(&way.id.provider, limit),
+            };
+            let sent = in_time(way.ends, sending, over).await;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -413,14 +425,14 @@ fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
     }
 }
 
-/// Lets the policy's time run out.
+/// Lets the policy's time run out; `over` says what that means, by the limit's name.
 async fn in_time<T>(
     ends: Option<(Instant, &'static str)>,
-    id: &ConnectionId,
     work: impl Future<Output = Result<T, Error>>,
+    over: impl FnOnce(&'static str) -> Error,
 ) -> Result<T, Error> {
     let Some((ends_at, limit)) = ends else { return work.await };
-    timeout_at(ends_at, work).await.unwrap_or_else(|_| Err(Error::out_of_time(&id.provider, limit)))
+    timeout_at(ends_at, work).await.unwrap_or_else(|_| Err(over(limit)))
 }
 
 /// A body, up to `limit` bytes.

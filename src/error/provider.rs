@@ -157,12 +157,39 @@ pub enum Unsent {
     /// A request that changes nothing (discovery, userinfo) did not complete in time.
     #[error("no answer in time")]
     Timeout,
+    /// A limit of the provider's entry left a call at its API no more time while it waited for a token or a connection.
+    #[error("the call did not leave before {limit} ran out")]
+    OutOfTime {
+        /// Which, as the entry spells it.
+        limit: &'static str,
+    },
     /// Nothing was sent: an earlier request failed, and the next one waits.
     #[error("it failed a moment ago, and the next attempt waits")]
     Paused,
     /// Nothing was sent: to write down that it would be took so long that no time was left for an answer.
     #[error("no time was left for it")]
     TooLate,
+}
+
+impl Unsent {
+    /// The limit of the provider's entry that ended a call, as the entry spells it.
+    pub const fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfTime { limit } => Some(limit),
+            Self::Dns
+            | Self::Address
+            | Self::Connect
+            | Self::Unshared
+            | Self::ClosedHttp2
+            | Self::Tls
+            | Self::Refused(_)
+            | Self::GivenBack
+            | Self::GoingAway
+            | Self::Timeout
+            | Self::Paused
+            | Self::TooLate => None,
+        }
+    }
 }
 
 /// How the answer to a request that may have been processed was lost.

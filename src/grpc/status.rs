@@ -208,7 +208,11 @@ impl Answer {
                 self.tell("limit", cause.limit().unwrap_or_default());
                 Code::Unavailable
             }
-            ProviderError::Unavailable { .. } | ProviderError::Malformed => Code::Unavailable,
+            ProviderError::Unavailable { cause, .. } => {
+                self.tell("limit", cause.limit().unwrap_or_default());
+                Code::Unavailable
+            }
+            ProviderError::Malformed => Code::Unavailable,
         }
     }
 

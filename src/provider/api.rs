@@ -10,7 +10,7 @@ mod recall;
 mod silence;
 mod turn;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -187,6 +187,7 @@ impl ProviderApi {
             repeatability,
             follows,
             decompresses: wanted.decompress,
+            pulse: Mutex::default(),
         }))
     }
 }
@@ -218,6 +219,8 @@ struct Prepared {
     repeatability: Repeatability,
     follows: bool,
     decompresses: bool,
+    /// Of the request that the latest attempt sent; `None`: none yet.
+    pulse: Mutex<Option<Arc<Pulse>>>,
 }
 
 /// A request under way. When it ends, whatever way, what is remembered of an address it may have written to is of old.
@@ -235,6 +238,10 @@ impl PreparedCall for Prepared {
         self.repeatability
     }
 
+    fn withdraw(&self) -> bool {
+        self.latest().as_ref().is_none_or(|pulse| pulse.withdraw())
+    }
+
     async fn rest(&self, pause: Duration) {
         self.shared.turns.rest(pause).await;
     }
@@ -246,6 +253,7 @@ impl PreparedCall for Prepared {
         time: Allowance,
     ) -> Result<CallAnswer, Error> {
         let Shared { provider, turns, client, clock, .. } = &*self.shared;
+        *self.latest() = None;
         let ends_at = time.left.map(|left| Instant::now() + left);
         let target = match &self.place {
             Place::Fixed(target) => target.clone(),
@@ -280,6 +288,7 @@ impl PreparedCall for Prepared {
                 // Also where the caller leaves meanwhile: the provider may do it all the same.
                 let _writing = Writing(self, &authorized);
                 let pulse = Arc::new(Pulse::default());
+                *self.latest() = Some(pulse.clone());
                 let waiting = Waiting::new(&mut leave, &pulse, self.shared.head_timeout, ends_at);
                 let sent = client.send(ApiRequest { method, url, headers, body }, &pulse).await;
                 waiting.over();
@@ -324,6 +333,10 @@ impl PreparedCall for Prepared {
 }
 
 impl Prepared {
+    fn latest(&self) -> MutexGuard<'_, Option<Arc<Pulse>>> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whatever became of a call that may change something: what is remembered of its address is of old.
     fn note_writing(&self, authorized: &AuthorizedTarget) {
         let answers = self.shared.answers.as_ref().filter(|_| !authorized.method().is_safe());

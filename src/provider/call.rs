@@ -191,6 +191,10 @@ pub trait PreparedCall: Send + Sync {
         time: Allowance,
     ) -> Result<CallAnswer, Error>;
 
+    /// Takes back the attempt whose [`PreparedCall::send`] was dropped, and says whether that was in time: then nothing of it
+    /// has left, and nothing will.
+    fn withdraw(&self) -> bool;
+
     /// Waits so long, or until an operator ends the provider's pauses.
     async fn rest(&self, pause: Duration);
 }

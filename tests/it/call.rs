@@ -14,6 +14,7 @@ mod stall;
 mod stream;
 mod terminal;
 mod unprocessed;
+mod unsent;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

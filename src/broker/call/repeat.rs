@@ -3,7 +3,7 @@
 //! Owns the memory of answers and its bounds. Knows nothing of providers. Invariant: for one connection and id at most
 //! one call is under way, and an answer that is kept is the answer to exactly that call.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How many are kept.
 const MOST: usize = 4096;
 
-/// How many ids are kept, most of them without the answer: those are not used for a second call all the same.
-const MOST_IDS: usize = 4 * MOST;
+/// How many ids are kept, most of them without the answer: those are not used for a second call all the same. For calls that
+/// come evenly this is the window's length up to 218 of them a second; each takes a hundred bytes.
+const MOST_IDS: usize = 32 * MOST;
 
 /// How many bytes of bodies and fields are kept.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -39,6 +40,18 @@ pub(super) type Key = (ConnectionId, String);
 
 /// The call that an id was first used for.
 pub(super) type Print = [u8; 32];
+
+/// An id, where only that matters.
+type Mark = [u8; 32];
+
+fn mark((id, request_id): &Key) -> Mark {
+    let mut digest = Sha256::new();
+    for part in [id.tenant.as_str(), id.provider.as_str(), id.name.as_str(), request_id] {
+        digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
 
 /// A call's print: everything but its header fields, in which clients put what differs from try to try.
 pub(super) fn print(wanted: &Wanted, body: &[u8]) -> Print {
@@ -65,16 +78,19 @@ pub(super) struct Repeats(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
+    /// Calls that are under way or have their answers yet.
     entries: HashMap<Key, Entry>,
     /// Those that are done, oldest first.
-    done: VecDeque<(Instant, Key)>,
-    /// How many of the last of these have their answers yet.
-    answered: usize,
+    answered: VecDeque<(Instant, Key)>,
     bytes: usize,
+    /// Ids that are taken and have no answer.
+    spent: HashSet<Mark>,
+    /// The same, oldest first.
+    spent_until: VecDeque<(Instant, Mark)>,
 }
 
 struct Entry {
-    /// `None`: what came is told to nobody. The connection changed hands since, or there was no room for it.
+    /// `None`: what came is told to nobody. The connection changed hands since.
     print: Option<Print>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -89,12 +105,12 @@ pub(super) enum Joined {
     Taken,
 }
 
-/// The duty to say what a call came to. Dropped, the id is free again.
+/// The duty to say what a call came to. Dropped without a word, the call may have been made all the same: its id stays taken.
 pub(super) struct Ticket {
     state: Arc<Mutex<State>>,
     key: Key,
     sender: watch::Sender<Option<Outcome>>,
-    is_kept: bool,
+    is_settled: bool,
 }
 
 impl Repeats {
@@ -109,9 +125,12 @@ impl Repeats {
                 Joined::Taken
             };
         }
+        if state.spent.contains(&mark(&key)) {
+            return Joined::Taken;
+        }
         let (sender, outcome) = watch::channel(None);
         state.entries.insert(key.clone(), Entry { print: Some(print), outcome });
-        Joined::First(Ticket { state: self.0.clone(), key, sender, is_kept: false })
+        Joined::First(Ticket { state: self.0.clone(), key, sender, is_settled: false })
     }
 }
 
@@ -128,15 +147,13 @@ impl Repeats {
 impl Ticket {
     /// Says what the call came to. What is not kept may be tried again under the same id.
     pub(super) fn settle(mut self, outcome: Outcome, keep: bool) {
+        self.is_settled = true;
         let mut state = lock(&self.state);
         if keep {
-            self.is_kept = true;
             state.bytes += size(&outcome);
-            state.done.push_back((Instant::now() + WINDOW, self.key.clone()));
-            state.answered += 1;
-        }
-        // Before those who wait hear of it: none of them finds the id taken by a call that is over.
-        if !keep {
+            state.answered.push_back((Instant::now() + WINDOW, self.key.clone()));
+        } else {
+            // Before those who wait hear of it: none of them finds the id taken by a call that is over.
             state.entries.remove(&self.key);
         }
         self.sender.send_replace(Some(outcome));
@@ -146,16 +163,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.is_kept {
+        if !self.is_settled {
             let mut state = lock(&self.state);
-            // Whoever took the id since has another channel.
-            if state
-                .entries
-                .get(&self.key)
-                .is_some_and(|entry| entry.outcome.same_channel(&self.sender.subscribe()))
-            {
-                state.entries.remove(&self.key);
-            }
+            state.entries.remove(&self.key);
+            state.spend(Instant::now() + WINDOW, &self.key);
         }
     }
 }
@@ -163,31 +174,36 @@ impl Drop for Ticket {
 impl State {
     /// Lets go of what is too old or too much.
     fn forget(&mut self, now: Instant) {
-        while self.answered > MOST || self.bytes > MOST_BYTES {
-            if !self.let_an_answer_go() {
-                break;
-            }
+        while self.answered.front().is_some_and(|(until, _)| *until <= now) {
+            self.let_an_answer_go();
         }
-        while self.done.front().is_some_and(|(until, _)| *until <= now) || self.done.len() > MOST_IDS {
-            if self.answered == self.done.len() {
-                self.let_an_answer_go();
-            }
-            if let Some((_, key)) = self.done.pop_front() {
-                self.entries.remove(&key);
-            }
+        while self.answered.len() > MOST || self.bytes > MOST_BYTES {
+            let Some((until, key)) = self.let_an_answer_go() else { break };
+            self.spend(until, &key);
+        }
+        while self.spent_until.front().is_some_and(|(until, _)| *until <= now)
+            || self.answered.len() + self.spent.len() > MOST_IDS
+        {
+            let Some((_, mark)) = self.spent_until.pop_front() else { break };
+            self.spent.remove(&mark);
         }
     }
 
-    /// Drops the oldest answer and leaves its id taken. Says no where there is none.
-    fn let_an_answer_go(&mut self) -> bool {
-        let oldest = self.done.len() - self.answered;
-        let Some((_, key)) = self.done.get(oldest) else { return false };
-        self.answered -= 1;
-        if let Some(entry) = self.entries.get_mut(key) {
+    /// Drops the oldest answer.
+    fn let_an_answer_go(&mut self) -> Option<(Instant, Key)> {
+        let (until, key) = self.answered.pop_front()?;
+        if let Some(entry) = self.entries.remove(&key) {
             self.bytes -= entry.outcome.borrow().as_ref().map_or(0, size);
-            *entry = Entry { print: None, outcome: watch::channel(None).1 };
         }
-        true
+        Some((until, key))
+    }
+
+    /// Leaves an id taken that has no answer.
+    fn spend(&mut self, until: Instant, key: &Key) {
+        let mark = mark(key);
+        if self.spent.insert(mark) {
+            self.spent_until.push_back((until, mark));
+        }
     }
 }
 
@@ -270,7 +286,7 @@ mod tests {
             (wanted("POST", "", "/a", &[("q", "1")]), "b"),
             (wanted("POST", "", "/a", &[("q1", "")]), "b"),
         ];
-        let prints: std::collections::HashSet<Print> =
+        let prints: HashSet<Print> =
             calls.iter().map(|(wanted, body)| print(wanted, body.as_bytes())).collect();
         assert_eq!(prints.len(), calls.len());
     }
@@ -295,8 +311,21 @@ mod tests {
             waiting.wait_for(Option::is_some).await.unwrap().as_ref().unwrap().as_ref().unwrap_err(),
             &Error::ShuttingDown
         );
+        first(&repeats, "a").settle(Err(Error::ShuttingDown), false);
         drop(first(&repeats, "a"));
-        drop(first(&repeats, "a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_ends_without_a_word_may_have_been_made_and_is_not_made_again() {
+        let repeats = Repeats::default();
+        let ticket = first(&repeats, "a");
+        let Joined::Again(mut waiting) = repeats.join(key("a"), [0; 32]) else { panic!("not joined") };
+        drop(ticket);
+        assert!(waiting.wait_for(Option::is_some).await.is_err(), "nobody waits for ever");
+        let is_taken = || matches!(repeats.join(key("a"), [0; 32]), Joined::Taken);
+        assert!(is_taken());
+        tokio::time::sleep(WINDOW).await;
+        assert!(!is_taken());
     }
 
     #[tokio::test]
@@ -318,7 +347,8 @@ mod tests {
             first(&repeats, &format!("more {n}")).settle(answer(1), true);
         }
         let state = lock(&repeats.0);
-        assert_eq!((state.entries.len(), state.answered, state.bytes), (MOST_IDS, MOST, MOST));
+        assert_eq!((state.entries.len(), state.answered.len(), state.bytes), (MOST, MOST, MOST));
+        assert_eq!((state.spent.len(), state.spent_until.len()), (MOST_IDS - MOST, MOST_IDS - MOST));
     }
 
     #[tokio::test(start_paused = true)]
@@ -330,6 +360,7 @@ mod tests {
         tokio::time::sleep(WINDOW).await;
         first(&repeats, "new").settle(answer(1), true);
         let state = lock(&repeats.0);
-        assert_eq!((state.entries.len(), state.answered, state.bytes), (1, 1, 1));
+        assert_eq!((state.entries.len(), state.answered.len(), state.bytes), (1, 1, 1));
+        assert!(state.spent.is_empty() && state.spent_until.is_empty());
     }
 }

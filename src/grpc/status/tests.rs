@@ -116,6 +116,7 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             &["limit", "provider"],
         ),
         (Error::out_of_time(&google(), "a"), Code::Unavailable, &["RetryInfo"], &["limit", "provider"]),
+        (Error::unsent_in_time(&google(), "a"), Code::Unavailable, &["RetryInfo"], &["limit", "provider"]),
         (provider(ProviderError::Malformed), Code::Unavailable, &[], &["provider"]),
         (
             provider(ProviderError::CircuitOpen {

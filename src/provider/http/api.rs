@@ -5,11 +5,11 @@
 //! connection outlives neither its idle time nor the client that made it.
 
 mod pool;
+mod pulse;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use url::Url;
 
 use self::pool::{Beginning, Pool};
+pub(in crate::provider) use self::pulse::Pulse;
+use self::pulse::{Paced, Pieces, Silent};
 use super::resolver::refusal_in;
 use super::{HttpClient, is_caused_by, unsent_cause};
 use crate::connection::ProviderKey;
@@ -31,11 +33,14 @@ use crate::provider::call::{AnswerStream, CallBody, RequestStream};
 /// Bytes of an answer's header fields.
 const MOST_FIELD_BYTES: usize = 64 * 1024;
 
+/// The limit that a server exceeds which does not answer, as a provider's entry spells it.
+const HEAD_TIMEOUT: &str = "api.limits.head_timeout";
+
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::provider) struct Patience {
     /// From the moment the request is sent, or from the last byte of its body, to the head of the answer. Time in line for a
-    /// free HTTP/2 stream is in it: the client library does not tell when a request without a body leaves that line.
+    /// free HTTP/2 stream is in it.
     pub(in crate::provider) head: Duration,
     /// Between two pieces of a body.
     pub(in crate::provider) idle: Duration,
@@ -93,28 +98,29 @@ impl ApiClient {
         let client = client.ok_or(Error::Internal("no HTTP client could be made"))?;
         let mut headers = request.headers;
         frame(&mut headers, &request.method, &request.body);
-        let mut outgoing = client.request(request.method, request.url).headers(headers);
-        match request.body {
-            CallBody::Empty => pulse.done(),
-            CallBody::Whole(bytes) => {
-                if bytes.len() as u64 > self.patience.most_sent {
-                    return Err(sent_too_much(self.patience.most_sent));
-                }
-                let whole = http_body_util::Full::new(bytes);
-                let whole = http_body_util::BodyExt::map_err(whole, |never| match never {});
-                outgoing = outgoing.body(self.paced(RequestStream::new(whole), pulse));
+        let most = self.patience.most_sent;
+        let body = match request.body {
+            CallBody::Empty => {
+                pulse.done();
+                RequestStream::new(Pieces(Bytes::new()))
             }
-            CallBody::Stream(stream) => outgoing = outgoing.body(self.paced(stream, pulse)),
-        }
+            CallBody::Whole(bytes) if bytes.len() as u64 > most => return Err(sent_too_much(most)),
+            CallBody::Whole(bytes) => RequestStream::new(Pieces(bytes)),
+            CallBody::Stream(stream) => stream,
+        };
+        let body = reqwest::Body::wrap(Paced::new(body, pulse, most));
+        let outgoing = client.request(request.method, request.url).headers(headers).body(body);
         let mut sending = std::pin::pin!(outgoing.send());
         let response = loop {
             let (until, silent) = pulse.until(&self.patience);
             tokio::select! {
-                response = &mut sending => break response.map_err(|error| self.failure(&error, known.is_some()))?,
+                response = &mut sending => {
+                    break response.map_err(|error| self.failure(&error, pulse, known.is_some()))?;
+                }
                 () = sleep_until(until) => {
                     // Unless something moved meanwhile.
                     if pulse.until(&self.patience) == (until, silent) {
-                        return Err(self.silence(silent));
+                        return Err(self.silence(silent, pulse));
                     }
                 }
                 () = pulse.changed.notified() => {}
@@ -129,13 +135,8 @@ impl ApiClient {
         Ok(response.map(|body| AnswerStream::new(Guarded::new(body, self.provider.clone(), self.patience))))
     }
 
-    fn paced(&self, stream: RequestStream, pulse: &Arc<Pulse>) -> reqwest::Body {
-        let most = self.patience.most_sent;
-        reqwest::Body::wrap(Paced { stream: Mutex::new(stream), pulse: pulse.clone(), left: most, most })
-    }
-
     /// `is_known`: HTTP/2 was begun without asking whether the host speaks it.
-    fn failure(&self, error: &reqwest::Error, is_known: bool) -> Error {
+    fn failure(&self, error: &reqwest::Error, pulse: &Pulse, is_known: bool) -> Error {
         if let Some(ours) = is_caused_by::<Error>(error) {
             return ours.clone();
         }
@@ -157,6 +158,11 @@ impl ApiClient {
             let error = ProviderError::Unavailable { cause, retry_after: None };
             return Error::Provider { provider: self.provider.clone(), error };
         }
+        if pulse.withdraw() {
+            let cause = if is_known { Unsent::ClosedHttp2 } else { unsent_cause(error) };
+            let error = ProviderError::Unavailable { cause, retry_after: None };
+            return Error::Provider { provider: self.provider.clone(), error };
+        }
         let is_too_large = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large);
         let has_spoken = is_caused_by(error).is_some_and(h2::Error::is_remote);
         self.lost(match (is_too_large, error.is_timeout()) {
@@ -167,9 +173,10 @@ impl ApiClient {
         })
     }
 
-    fn silence(&self, silent: Silent) -> Error {
+    fn silence(&self, silent: Silent, pulse: &Pulse) -> Error {
         match silent {
-            Silent::Provider => Error::out_of_time(&self.provider, "api.limits.head_timeout"),
+            Silent::Provider if pulse.withdraw() => Error::unsent_in_time(&self.provider, HEAD_TIMEOUT),
+            Silent::Provider => Error::out_of_time(&self.provider, HEAD_TIMEOUT),
             Silent::Sender => Error::stalled("none came", self.patience.stall),
         }
     }
@@ -217,122 +224,6 @@ fn sent_too_much(most: u64) -> Error {
 
 fn lost(provider: &ProviderKey, cause: AmbiguousCause) -> Error {
     Error::Provider { provider: provider.clone(), error: ProviderError::Ambiguous { cause } }
-}
-
-/// How far a request's body has come, for whoever waits for the head of the answer.
-pub(in crate::provider) struct Pulse {
-    began: Instant,
-    /// Milliseconds after `began`.
-    beat: std::sync::atomic::AtomicU64,
-    is_done: AtomicBool,
-    waits_for_sender: AtomicBool,
-    changed: tokio::sync::Notify,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            beat: std::sync::atomic::AtomicU64::new(0),
-            is_done: AtomicBool::new(false),
-            waits_for_sender: AtomicBool::new(false),
-            changed: tokio::sync::Notify::new(),
-        }
-    }
-}
-
-/// Who is waited for until there is the head of an answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Silent {
-    Provider,
-    /// The request's own body may still be coming.
-    Sender,
-}
-
-impl Pulse {
-    /// Until when whoever is waited for may be silent.
-    fn until(&self, patience: &Patience) -> (Instant, Silent) {
-        let beat = self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed));
-        let waits_for_sender = self.waits_for_sender.load(Ordering::Relaxed);
-        match !self.is_done.load(Ordering::Relaxed) && waits_for_sender {
-            true => (beat + patience.stall, Silent::Sender),
-            false => (beat + patience.head, Silent::Provider),
-        }
-    }
-
-    /// For how long the provider has said nothing; `None`: it is not its turn.
-    pub(in crate::provider) fn silence(&self) -> Option<Duration> {
-        let waits_for_sender = self.waits_for_sender.load(Ordering::Relaxed);
-        let is_its_turn = self.is_done.load(Ordering::Relaxed) || !waits_for_sender;
-        let beat = self.began + Duration::from_millis(self.beat.load(Ordering::Relaxed));
-        is_its_turn.then(|| beat.elapsed())
-    }
-
-    /// A piece has gone out, or the next one has not come yet.
-    pub(in crate::provider) fn beats(&self, waits_for_sender: bool) {
-        // Asked again while it waits: nothing has come since.
-        if !waits_for_sender || !self.waits_for_sender.load(Ordering::Relaxed) {
-            let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.beat.store(millis, Ordering::Relaxed);
-        }
-        if self.waits_for_sender.swap(waits_for_sender, Ordering::Relaxed) != waits_for_sender {
-            self.changed.notify_one();
-        }
-    }
-
-    /// All of it has gone out.
-    pub(in crate::provider) fn done(&self) {
-        self.beats(false);
-        self.is_done.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-    }
-}
-
-/// A request's body that tells how far it has come, and ends where it is too long.
-struct Paced {
-    /// Never contended: the client library asks for a body that threads could share.
-    stream: Mutex<RequestStream>,
-    pulse: Arc<Pulse>,
-    left: u64,
-    most: u64,
-}
-
-impl Body for Paced {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let polled = Pin::new(&mut *stream).poll_frame(cx);
-        let is_over = stream.is_end_stream();
-        match &polled {
-            Poll::Pending => self.pulse.beats(true),
-            Poll::Ready(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let Some(left) = self.left.checked_sub(length) else {
-                    return Poll::Ready(Some(Err(sent_too_much(self.most))));
-                };
-                self.left = left;
-                self.pulse.beats(false);
-            }
-            Poll::Ready(None | Some(Err(_))) => self.pulse.done(),
-        }
-        if is_over {
-            self.pulse.done();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
-    }
 }
 
 /// An answer's body that ends where its server is silent, too slow, or does not end.

@@ -60,6 +60,18 @@ impl Api {
     where
         S: Future<Output = ()> + Send + 'static,
     {
+        Self::hanging(0, door, serve).await
+    }
+
+    /// The same, whose first `hung` connections nobody takes up.
+    pub(super) async fn hanging<S>(
+        hung: usize,
+        door: Door,
+        serve: impl Fn(usize, Socket) -> S + Send + 'static,
+    ) -> Self
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -77,7 +89,12 @@ impl Api {
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
         let task = tokio::spawn(async move {
+            let mut hanging = Vec::new();
             while let Ok((socket, _)) = listener.accept().await {
+                if hanging.len() < hung {
+                    hanging.push(socket);
+                    continue;
+                }
                 let socket: Socket = match door {
                     Door::Plain => Box::new(socket),
                     Door::Tls => {
@@ -171,7 +188,7 @@ async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes) {
     }
 }
 
-fn received(headers: &[v1::Header]) -> &str {
+pub(super) fn received(headers: &[v1::Header]) -> &str {
     &headers.iter().find(|field| field.name == "x-received").unwrap().value
 }
 

@@ -1,5 +1,6 @@
 use std::io;
 use std::net::IpAddr;
+use std::sync::Mutex;
 
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
