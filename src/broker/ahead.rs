@@ -210,9 +210,9 @@ fn verdict(outcome: &Result<Source, Error>) -> Verdict {
         Error::Provider { error, .. } => match error {
             ProviderError::Denied(_) => Verdict::Served,
             ProviderError::Misconfigured(_) => Verdict::Refused { rest: None },
-            ProviderError::RateLimited { .. } | ProviderError::CircuitOpen { .. } => {
-                Verdict::Refused { rest: error.asked_wait() }
-            }
+            ProviderError::RateLimited { .. }
+            | ProviderError::NoTurn { .. }
+            | ProviderError::CircuitOpen { .. } => Verdict::Refused { rest: error.asked_wait() },
             ProviderError::Unavailable { .. } | ProviderError::Ambiguous { .. } => match error.asked_wait() {
                 rest @ Some(_) => Verdict::Refused { rest },
                 None => Verdict::Failed,

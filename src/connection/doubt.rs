@@ -105,6 +105,7 @@ impl Connection {
             // This request reached nobody who had heard the question.
             ProviderError::Unavailable { .. }
             | ProviderError::RateLimited { .. }
+            | ProviderError::NoTurn { .. }
             | ProviderError::CircuitOpen { .. } => {
                 self.profile.doubt = self.profile.doubt.map(|asked| asked.saturating_sub(1));
                 self.unasked(attempt, error, moment.now, dice);

@@ -282,7 +282,9 @@ impl Connection {
                 self.pause(error, now, dice);
             }
             // The client or the provider as a whole is unwell, and the connection is not: its provider rests, not it.
-            ProviderError::Misconfigured(_) | ProviderError::CircuitOpen { .. } => {
+            ProviderError::Misconfigured(_)
+            | ProviderError::NoTurn { .. }
+            | ProviderError::CircuitOpen { .. } => {
                 self.take_back(attempt);
                 self.note(Happening::Failed, Some(reason), now);
                 // But an earlier request's outcome is still to be found out, and that is not to be a loop.

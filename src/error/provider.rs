@@ -24,6 +24,14 @@ pub enum ProviderError {
         /// How long the provider wants us to wait, if it said.
         retry_after: Option<Duration>,
     },
+    /// A limit that the provider's entry sets itself let a call at its API not go in time; the provider was not asked.
+    #[error("the call had no turn: {limit} lets no more of this connection's go for now")]
+    NoTurn {
+        /// Which, as the entry spells it.
+        limit: &'static str,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
     /// The request was certainly not processed, or it was one that changes nothing.
     #[error("the provider cannot be reached ({cause})")]
     Unavailable {
@@ -82,7 +90,7 @@ impl ProviderError {
         match self {
             Self::Denied(_) => Reason::ReauthRequired,
             Self::Misconfigured(_) => Reason::ProviderRejectedClient,
-            Self::RateLimited { .. } => Reason::ProviderRateLimited,
+            Self::RateLimited { .. } | Self::NoTurn { .. } => Reason::ProviderRateLimited,
             Self::Unavailable { .. } | Self::Ambiguous { .. } => Reason::ProviderUnavailable,
             Self::Malformed => Reason::ProviderMalformed,
             Self::CircuitOpen { .. } => Reason::ProviderCircuitOpen,
@@ -96,7 +104,7 @@ impl ProviderError {
             Self::RateLimited { retry_after }
             | Self::Unavailable { retry_after, .. }
             | Self::Ambiguous { cause: AmbiguousCause::Status { retry_after, .. } } => *retry_after,
-            Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
+            Self::NoTurn { retry_after, .. } | Self::CircuitOpen { retry_after, .. } => Some(*retry_after),
             Self::Denied(_) | Self::Misconfigured(_) | Self::Ambiguous { .. } | Self::Malformed => None,
         }
     }
@@ -107,6 +115,7 @@ impl ProviderError {
         match self {
             Self::Denied(_) | Self::Misconfigured(_) | Self::Malformed => None,
             Self::RateLimited { .. }
+            | Self::NoTurn { .. }
             | Self::Unavailable { .. }
             | Self::Ambiguous { .. }
             | Self::CircuitOpen { .. } => Some(self.asked_wait().unwrap_or(UNSAID)),

@@ -193,6 +193,11 @@ impl Answer {
                 );
                 Code::ResourceExhausted
             }
+            ProviderError::NoTurn { limit, retry_after: _ } => {
+                self.tell("limit", limit);
+                self.details.add_quota_failure_violation(format!("provider:{provider}"), error.to_string());
+                Code::ResourceExhausted
+            }
             ProviderError::CircuitOpen { retry_after: _, outage } => {
                 self.tell("host", outage.host.as_deref().unwrap_or_default());
                 self.tell("failures", &outage.failures.to_string());

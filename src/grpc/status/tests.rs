@@ -98,6 +98,12 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
             &["provider"],
         ),
         (
+            provider(ProviderError::NoTurn { limit: "a", retry_after: minute }),
+            Code::ResourceExhausted,
+            &["QuotaFailure", "RetryInfo"],
+            &["limit", "provider"],
+        ),
+        (
             provider(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None }),
             Code::Unavailable,
             &["RetryInfo"],

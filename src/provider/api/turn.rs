@@ -35,6 +35,10 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 /// The pause where a provider asks for one and does not say how long.
 const UNSAID: Duration = Duration::from_secs(1);
 
+/// The limits that hold calls back, as a provider's entry spells them.
+const MAX_PARALLEL: &str = "api.limits.max_parallel";
+const BUDGET: &str = "api.limits.budget";
+
 /// The turns of one API.
 pub(super) struct Turns(Arc<Shared>);
 
@@ -69,6 +73,15 @@ struct Rest {
     until: Instant,
     /// Over how long after it those are spread who waited for its end.
     spread: Duration,
+}
+
+/// When a connection's next request may leave.
+struct Opening {
+    at: Instant,
+    /// Over how long after that those are spread who wait for it.
+    spread: Duration,
+    /// Which limit of the entry holds it back; `None`: the provider does.
+    limit: Option<&'static str>,
 }
 
 /// What a call says about the host that it went to.
@@ -141,7 +154,10 @@ impl Turns {
             Ok(Ok(place)) => place,
             Ok(Err(_)) | Err(_) => {
                 let pause = self.0.state().lane(connection, &self.0.limits).pause(Instant::now());
-                return Err(ProviderError::RateLimited { retry_after: Some(pause.unwrap_or(UNSAID)) });
+                return Err(match pause {
+                    Some(_) => ProviderError::RateLimited { retry_after: pause },
+                    None => ProviderError::NoTurn { limit: MAX_PARALLEL, retry_after: UNSAID },
+                });
             }
         };
         let shared = &self.0;
@@ -213,7 +229,7 @@ impl Shared {
         loop {
             // From before the look at the lane: what ends in between is not missed.
             let pauses_ended = self.pauses_ended.notified();
-            let (opens_at, spread) = {
+            let Opening { at: opens_at, spread, limit } = {
                 let mut state = self.state();
                 let now = Instant::now();
                 match state.lane(connection, &self.limits).opens(now) {
@@ -228,8 +244,11 @@ impl Shared {
                 }
             };
             let Some(room) = until.checked_duration_since(opens_at).filter(|room| !room.is_zero()) else {
-                let retry_after = Some(opens_at.saturating_duration_since(Instant::now()));
-                return Err(ProviderError::RateLimited { retry_after });
+                let retry_after = opens_at.saturating_duration_since(Instant::now());
+                return Err(match limit {
+                    Some(limit) => ProviderError::NoTurn { limit, retry_after },
+                    None => ProviderError::RateLimited { retry_after: Some(retry_after) },
+                });
             };
             // Half of what time is left after it is for the call itself.
             tokio::select! {
@@ -261,12 +280,12 @@ impl Lane {
         }
     }
 
-    /// When the next call may leave, and over how long after that those are spread who wait for it; `None`: now. What the
-    /// budget lets go it counts one by one.
-    fn opens(&mut self, now: Instant) -> Option<(Instant, Duration)> {
-        let rest = self.rest.filter(|rest| rest.until > now).map(|rest| (rest.until, rest.spread));
-        let purse = self.purse.as_mut().map(|purse| purse.when(1, now)).filter(|at| *at > now);
-        rest.max(purse.map(|at| (at, Duration::ZERO)))
+    /// When the next call may leave; `None`: now. What the budget lets go it counts one by one.
+    fn opens(&mut self, now: Instant) -> Option<Opening> {
+        let rest = self.rest.map(|rest| Opening { at: rest.until, spread: rest.spread, limit: None });
+        let purse = self.purse.as_mut().map(|purse| purse.when(1, now));
+        let purse = purse.map(|at| Opening { at, spread: Duration::ZERO, limit: Some(BUDGET) });
+        rest.into_iter().chain(purse).filter(|opening| opening.at > now).max_by_key(|opening| opening.at)
     }
 
     /// What is left of the pause that the provider asked for.

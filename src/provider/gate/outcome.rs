@@ -46,7 +46,7 @@ impl Asker {
                 | ProviderError::Malformed),
             ) => Verdict::Failure(error.asked_wait()),
             // Nothing was sent.
-            Some(ProviderError::CircuitOpen { .. }) => Verdict::Nothing,
+            Some(ProviderError::NoTurn { .. } | ProviderError::CircuitOpen { .. }) => Verdict::Nothing,
         }
     }
 }

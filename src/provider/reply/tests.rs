@@ -29,6 +29,7 @@ fn word(error: &ProviderError) -> String {
         ProviderError::Denied(code) => format!("denied {code}"),
         ProviderError::Misconfigured(code) => format!("misconfigured {code}"),
         ProviderError::RateLimited { .. } => "limited".to_owned(),
+        ProviderError::NoTurn { limit, .. } => format!("no turn by {limit}"),
         ProviderError::Unavailable { cause, .. } => format!("unavailable {cause}"),
         ProviderError::Ambiguous { cause } => format!("ambiguous {cause}"),
         ProviderError::Malformed => "malformed".to_owned(),

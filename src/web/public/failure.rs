@@ -85,6 +85,7 @@ impl Failure {
             ProviderError::Denied(_) => Self::Refused,
             ProviderError::Misconfigured(_) => Self::Misconfigured,
             ProviderError::RateLimited { .. }
+            | ProviderError::NoTurn { .. }
             | ProviderError::Unavailable { .. }
             | ProviderError::Ambiguous { .. }
             | ProviderError::Malformed
