@@ -282,15 +282,13 @@ impl PreparedCall for Prepared {
             if let Some(recall) = &mut recall {
                 recall.ask(&mut headers, clock.now());
             }
-            authorized.sign(&mut headers);
-            let (method, url) = (authorized.method().clone(), authorized.url().clone());
             let sent = {
                 // Also where the caller leaves meanwhile: the provider may do it all the same.
                 let _writing = Writing(self, &authorized);
                 let pulse = Arc::new(Pulse::default());
                 *self.latest() = Some(pulse.clone());
                 let waiting = Waiting::new(&mut leave, &pulse, self.shared.head_timeout, ends_at);
-                let sent = client.send(ApiRequest { method, url, headers, body }, &pulse).await;
+                let sent = client.send(ApiRequest { target: &authorized, headers, body }, &pulse).await;
                 waiting.over();
                 sent
             };

@@ -13,6 +13,7 @@ mod redirect;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -294,9 +295,9 @@ impl Target {
         &self.connection
     }
 
-    /// Whether the host is written as an IP address, which no resolver is asked about: it was checked here.
-    pub fn is_literal(&self) -> bool {
-        self.place.literal.is_some()
+    /// The host, where it is written as an IP address, about which no resolver is asked.
+    pub fn literal(&self) -> Option<IpAddr> {
+        self.place.literal
     }
 }
 

@@ -18,7 +18,6 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use url::Url;
 
 use self::pool::{Beginning, Pool};
 pub(in crate::provider) use self::pulse::Pulse;
@@ -26,9 +25,10 @@ use self::pulse::{Paced, Pieces, Silent};
 use super::resolver::refusal_in;
 use super::{HttpClient, is_caused_by, unsent_cause};
 use crate::connection::ProviderKey;
-use crate::error::{AmbiguousCause, Error, ProviderError, Unsent};
+use crate::error::{AmbiguousCause, Error, ProviderError, Refusal, Rule, Unsent};
 use crate::provider::address::AddressPolicy;
 use crate::provider::call::{AnswerStream, CallBody, RequestStream};
+use crate::provider::target::AuthorizedTarget;
 
 /// Bytes of an answer's header fields.
 const MOST_FIELD_BYTES: usize = 64 * 1024;
@@ -60,15 +60,17 @@ pub(in crate::provider) struct Patience {
 pub(in crate::provider) struct ApiClient {
     provider: ProviderKey,
     patience: Patience,
+    addresses: AddressPolicy,
     settled: Pool,
     /// For hosts without TLS, where the entry says that they speak HTTP/2.
     known: Option<Pool>,
 }
 
 /// A request whose every part was checked.
-pub(in crate::provider) struct ApiRequest {
-    pub(in crate::provider) method: Method,
-    pub(in crate::provider) url: Url,
+pub(in crate::provider) struct ApiRequest<'a> {
+    /// Where it goes and with whose token: the one cannot be had without the other.
+    pub(in crate::provider) target: &'a AuthorizedTarget,
+    /// All header fields but those with the token.
     pub(in crate::provider) headers: HeaderMap,
     pub(in crate::provider) body: CallBody,
 }
@@ -83,21 +85,30 @@ impl ApiClient {
         is_known: bool,
     ) -> Self {
         let known = is_known.then(|| Pool::new(http, addresses.clone(), Beginning::PriorKnowledge));
-        Self { provider, patience, settled: Pool::new(http, addresses, Beginning::Settled), known }
+        let settled = Pool::new(http, addresses.clone(), Beginning::Settled);
+        Self { provider, patience, addresses, settled, known }
     }
 
     /// Sends a request once, and answers with the head; the body follows as it comes. `pulse` was made for it, and tells
     /// meanwhile how far it has come.
     pub(in crate::provider) async fn send(
         &self,
-        request: ApiRequest,
+        request: ApiRequest<'_>,
         pulse: &Arc<Pulse>,
     ) -> Result<http::Response<AnswerStream>, Error> {
-        let known = self.known.as_ref().filter(|_| request.url.scheme() == "http");
+        let target = request.target;
+        // No resolver is asked about it.
+        if let Some(Err(class)) =
+            target.target().literal().map(|literal| self.addresses.check_literal(literal))
+        {
+            return Err(Refusal::new(Rule::Address, format!("the host is {class}")).into());
+        }
+        let known = self.known.as_ref().filter(|_| target.url().scheme() == "http");
         let client = known.unwrap_or(&self.settled).client();
         let client = client.ok_or(Error::Internal("no HTTP client could be made"))?;
         let mut headers = request.headers;
-        frame(&mut headers, &request.method, &request.body);
+        frame(&mut headers, target.method(), &request.body);
+        target.sign(&mut headers);
         let most = self.patience.most_sent;
         let body = match request.body {
             CallBody::Empty => {
@@ -109,7 +120,8 @@ impl ApiClient {
             CallBody::Stream(stream) => stream,
         };
         let body = reqwest::Body::wrap(Paced::new(body, pulse, most));
-        let outgoing = client.request(request.method, request.url).headers(headers).body(body);
+        let outgoing =
+            client.request(target.method().clone(), target.url().clone()).headers(headers).body(body);
         let mut sending = std::pin::pin!(outgoing.send());
         let response = loop {
             let (until, silent) = pulse.until(&self.patience);

@@ -180,6 +180,11 @@ impl Base {
         self.fixed.as_ref().filter(|place| !place.is_this_machine())?.literal
     }
 
+    /// The address that stands in the place of a host, whatever it is.
+    pub(super) fn written(&self) -> Option<IpAddr> {
+        self.fixed.as_ref()?.literal
+    }
+
     /// The entry's host, for people.
     pub(super) fn shown(&self) -> &str {
         self.authority.as_str()

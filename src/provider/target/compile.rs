@@ -55,6 +55,7 @@ fn read(provider: &ProviderKey, spec: &ProviderSpec) -> (Compiled, Vec<Mistake>)
             add(&mut found, format!("api.hosts[{index}]"), why);
         }
     }
+    let addresses = addresses.with_literals(bases.iter().filter_map(Base::written));
     let prefixes = prefixes(spec, &mut found);
     let (with_token, fields) = fields(spec, &variables, &mut found);
     let provider = provider.clone();

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -6,8 +7,13 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::clock::Timestamp;
+use crate::connection::{AccessToken, ConnectionId, Credential};
 use crate::provider::http::HttpSettings;
 use crate::provider::http::resolver::Lookup;
+use crate::provider::spec::ProviderSpec;
+use crate::provider::target;
+use crate::secret::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -113,12 +119,8 @@ async fn who_waits_for_the_connection_of_a_caller_that_hangs_up_is_told_that_not
     let (provider, addresses) = (ProviderKey::parse("acme").unwrap(), AddressPolicy::default());
     let client = ApiClient::new(provider, PATIENCE, &http, addresses, true);
     let (one, other) = (Arc::default(), Arc::default());
-    let request = || ApiRequest {
-        method: Method::POST,
-        url: "http://api.example/".parse().unwrap(),
-        headers: HeaderMap::new(),
-        body: CallBody::Empty,
-    };
+    let target = authorized("http://api.example");
+    let request = || ApiRequest { target: &target, headers: HeaderMap::new(), body: CallBody::Empty };
     let mut first = Box::pin(client.send(request(), &one));
     let mut second = Box::pin(client.send(request(), &other));
     assert!(futures_util::poll!(&mut first).is_pending());
@@ -127,4 +129,41 @@ async fn who_waits_for_the_connection_of_a_caller_that_hangs_up_is_told_that_not
     let error = second.await.unwrap_err();
     let unsent = ProviderError::Unavailable { cause: Unsent::Unshared, retry_after: None };
     assert!(matches!(&error, Error::Provider { error, .. } if *error == unsent), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_address_in_place_of_a_host_is_held_against_the_policy_of_who_sends() {
+    let http = HttpClient::new(&HttpSettings::default()).unwrap();
+    let (provider, addresses) = (ProviderKey::parse("acme").unwrap(), AddressPolicy::default());
+    let client = ApiClient::new(provider, PATIENCE, &http, addresses, false);
+    // The target's own provider means it.
+    let target = authorized("https://192.168.0.1");
+    let request = ApiRequest { target: &target, headers: HeaderMap::new(), body: CallBody::Empty };
+    let Err(Error::RequestRefused(refusal)) = client.send(request, &Arc::default()).await else {
+        panic!("it is sent")
+    };
+    assert_eq!(refusal.rule(), Rule::Address);
+}
+
+/// A POST to a host that the entry names, with a token.
+fn authorized(host: &str) -> AuthorizedTarget {
+    let spec = serde_json::json!({"allow_http": true, "api": {"hosts": [host], "allow_networks": ["192.168.0.0/16"]}});
+    let spec: ProviderSpec = serde_json::from_value(spec).unwrap();
+    let api = target::Api::compile(&ProviderKey::parse("acme").unwrap(), &spec).unwrap();
+    let id = ConnectionId::parse(String::new(), "acme".into(), "user-42".into()).unwrap();
+    let token = AccessToken {
+        value: Secret::new("token".to_owned()),
+        token_type: "Bearer".to_owned(),
+        issued_at: Timestamp::from_millis(0),
+        expires_at: None,
+    };
+    let request = target::Request {
+        connection: &id,
+        method: "POST",
+        host: None,
+        path: "/",
+        query: &[],
+        variables: &BTreeMap::new(),
+    };
+    api.target(&request).unwrap().authorize(&Credential::new(&id, &token)).unwrap()
 }
