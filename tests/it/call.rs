@@ -4,6 +4,7 @@ mod cache;
 mod consent;
 mod deadline;
 mod decompression;
+mod early;
 mod framing;
 mod host;
 mod http2;
