@@ -1,4 +1,5 @@
-//! What a hit costs while others are refreshed: the same load without and with refreshes, in turns.
+//! What a hit costs while others are refreshed: the same load without refreshes, with them, and beside another broker on
+//! the same core that does them, in turns. The last is what sharing a core costs, however a broker is built.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use crate::{Outcome, ROUNDS, WARM_UP, WINDOW, sample, say, token};
 /// Refreshes begun a second.
 const RATE: u32 = 200;
 
-/// A window without refreshes and one with them.
+/// A window of each of the three.
 struct Turn {
     quiet: Sample,
     busy: Sample,
+    beside: Sample,
     /// Refreshes that were answered a second.
     refreshed: f64,
 }
@@ -39,6 +41,10 @@ pub(crate) async fn measure(engine: &'static str) -> Outcome<Crossing> {
     let broker = home.start()?;
     broker.import("user-42", &token(0)).await?;
     broker.import_grants(&provider.told.refresh_tokens).await?;
+    let neighbour_provider = provider::start()?;
+    let neighbour_home = Home::with_provider(engine, &neighbour_provider.told)?;
+    let neighbour = neighbour_home.start()?;
+    neighbour.import_grants(&neighbour_provider.told.refresh_tokens).await?;
     let door = broker.side().socket;
     let mut cases = vec![((1, 1), Vec::new()), ((64, 4), Vec::new())];
     for round in 0..ROUNDS {
@@ -54,7 +60,11 @@ pub(crate) async fn measure(engine: &'static str) -> Outcome<Crossing> {
             let quiet = sample(&door, broker.process(), &load).await?;
             let refreshing = Refreshing::start(&broker).await?;
             let busy = sample(&door, broker.process(), &load).await?;
-            turns.push(Turn { quiet, busy, refreshed: refreshing.stop().await? });
+            let refreshed = refreshing.stop().await?;
+            let refreshing = Refreshing::start(&neighbour).await?;
+            let beside = sample(&door, broker.process(), &load).await?;
+            refreshing.stop().await?;
+            turns.push(Turn { quiet, busy, beside, refreshed });
         }
     }
     let named = |((callers, _), turns)| (Case::new(door.name(), callers), turns);
@@ -107,8 +117,8 @@ impl Crossing {
         let rate =
             Spread::of(self.cases.iter().flat_map(|(_, turns)| turns.iter().map(|turn| turn.refreshed)));
         let mut text = format!(
-            "\n| hits beside refreshes ({}, {:.0} a second, each durable) | without | with | ratio | goal |\n\
-             |---|---:|---:|---:|---|\n",
+            "\n| hits beside refreshes ({}, {:.0} a second, each durable) | without | with | ratio | goal \
+             | those of another broker on the core | ratio |\n|---|---:|---:|---:|---|---:|---:|\n",
             self.engine, rate.median
         );
         let figures: [Figure; 3] = [
@@ -120,18 +130,25 @@ impl Crossing {
             for (name, of, goal) in figures {
                 let quiet = Spread::of(turns.iter().map(|turn| micros(of(&turn.quiet))));
                 let busy = Spread::of(turns.iter().map(|turn| micros(of(&turn.busy))));
+                let beside = Spread::of(turns.iter().map(|turn| micros(of(&turn.beside))));
                 let ratio =
                     Spread::of(turns.iter().map(|turn| micros(of(&turn.busy)) / micros(of(&turn.quiet))));
+                let floor =
+                    Spread::of(turns.iter().map(|turn| micros(of(&turn.beside)) / micros(of(&turn.quiet))));
                 // Writing into a String cannot fail.
                 let _ = writeln!(
                     text,
-                    "| {}, {name} | {:.1} µs | {:.1} µs | {:.2} [{:.2}–{:.2}] | {goal} |",
+                    "| {}, {name} | {:.1} µs | {:.1} µs | {:.2} [{:.2}–{:.2}] | {goal} | {:.1} µs | {:.2} [{:.2}–{:.2}] |",
                     case.name(),
                     quiet.median,
                     busy.median,
                     ratio.median,
                     ratio.min,
                     ratio.max,
+                    beside.median,
+                    floor.median,
+                    floor.min,
+                    floor.max,
                 );
             }
         }
@@ -145,6 +162,7 @@ impl Crossing {
                 json!({
                     "without": sample(&turn.quiet),
                     "with": sample(&turn.busy),
+                    "beside": sample(&turn.beside),
                     "refreshes_per_second": turn.refreshed,
                 })
             });
