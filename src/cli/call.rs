@@ -138,7 +138,7 @@ impl Call {
         let answer = loop {
             tokio::select! {
                 answer = &mut answer => break answer,
-                Some(bytes) = sent.more() => progress.reached(bytes, &mut console.output.stderr)?,
+                Some(bytes) = sent.more() => progress.reached(bytes?, &mut console.output.stderr)?,
             }
         };
         progress.end(&mut console.output.stderr)?;
@@ -146,10 +146,15 @@ impl Call {
             Ok(answer) => answer.into_inner(),
             Err(status) => return Err(client.failure(status, Some(&name), console.now()).await),
         };
-        let shown = if console.output.is_json {
-            collected(console, answer).await
-        } else {
-            told(console, answer, include).await
+        let showing = async {
+            match console.output.is_json {
+                true => collected(console, answer).await,
+                false => told(console, answer, include).await,
+            }
+        };
+        let shown = tokio::select! {
+            shown = showing => shown,
+            failure = sent.broken() => Err(Broken::Here(failure)),
         };
         match shown {
             Ok(()) => Ok(()),
@@ -160,9 +165,7 @@ impl Call {
 
     fn opened(self) -> Result<(v1::CallHead, Option<Data>), Failure> {
         let (path, query) = match self.path.split_once('?') {
-            Some((path, query)) => {
-                (path.to_owned(), url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
-            }
+            Some((path, typed)) => (path.to_owned(), query(typed)?),
             None => (self.path, Vec::new()),
         };
         let mode = match self.retry {
@@ -176,7 +179,7 @@ impl Call {
             tenant: self.named.tenant,
             method: self.method,
             path,
-            query: query.into_iter().map(|(name, value)| v1::QueryParameter { name, value }).collect(),
+            query,
             headers: self.headers.iter().enumerate().map(header).collect::<Result<_, _>>()?,
             request_id: self.request_id,
             content_length: None,
@@ -299,6 +302,29 @@ fn length(headers: &[v1::Header]) -> Option<u64> {
     headers.iter().find(|header| header.name == "content-length")?.value.parse().ok()
 }
 
+/// A query as it is typed after a path: names and values, which the contract has decoded. What it would send otherwise than
+/// it is typed is refused, rather than changed without a word.
+fn query(typed: &str) -> Result<Vec<v1::QueryParameter>, Failure> {
+    let usage = |why: String| Failure::new(Cause::Usage, why);
+    let decoded = |at: usize, text: &str| {
+        let spaced = text.replace('+', " ");
+        let decoded =
+            percent_encoding::percent_decode_str(&spaced).decode_utf8().map(std::borrow::Cow::into_owned);
+        decoded.map_err(|_| usage(format!("query parameter {at} is not UTF-8 once it is decoded")))
+    };
+    let parameters = typed.split('&').enumerate().filter(|(_, typed)| !typed.is_empty());
+    let parameters = parameters.map(|(at, typed)| {
+        let Some((name, value)) = typed.split_once('=') else {
+            return Err(usage(format!(
+                "query parameter {} has no '=': write NAME= where it has no value",
+                at + 1
+            )));
+        };
+        Ok(v1::QueryParameter { name: decoded(at + 1, name)?, value: decoded(at + 1, value)? })
+    });
+    parameters.collect()
+}
+
 fn header((at, typed): (usize, &String)) -> Result<v1::Header, Failure> {
     let Some((name, value)) = typed.split_once(':') else {
         let which = format!("header {} has no colon: write it as 'Name: value'", at + 1);
@@ -310,4 +336,21 @@ fn header((at, typed): (usize, &String)) -> Result<v1::Header, Failure> {
 /// A file that cannot be read.
 fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Failure {
     Failure::new(Cause::Usage, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_sent_as_it_is_typed_or_refused() {
+        let sent = query("q=a%20b+c&q=%C3%BC&empty=&&x=%3D=").unwrap();
+        let sent: Vec<(&str, &str)> =
+            sent.iter().map(|parameter| (parameter.name.as_str(), parameter.value.as_str())).collect();
+        assert_eq!(sent, [("q", "a b c"), ("q", "ü"), ("empty", ""), ("x", "==")]);
+        assert!(query("").unwrap().is_empty());
+        for typed in ["q=%FF", "%FF=q", "acl", "a=b&acl"] {
+            assert!(query(typed).is_err(), "{typed}");
+        }
+    }
 }

@@ -72,6 +72,17 @@ fn a_call_prints_the_answers_body_byte_for_byte() {
         assert_eq!(echo["body_bytes"], 50_000, "{data}");
     }
 
+    for (words, why) in [
+        // What opens and cannot be read.
+        ("PUT /file -d @/", "/: Is a directory"),
+        ("GET '/echo?q=%FF'", "not UTF-8"),
+        ("GET '/echo?acl'", "write NAME="),
+    ] {
+        let output = shell(words);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(64) && said.contains(why), "{words}: {said}");
+    }
+
     let shown = text(&shell("GET /echo -i").stdout);
     assert!(
         shown.starts_with("HTTP 200\n") && shown.contains("\ncontent-type: application/json\n"),

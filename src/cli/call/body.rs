@@ -45,13 +45,31 @@ pub(super) struct Sent {
     /// How much there is, where that is known.
     pub(super) total: Option<u64>,
     bytes: watch::Receiver<u64>,
+    origin: PathBuf,
+    broke: mpsc::Receiver<std::io::Error>,
 }
 
 impl Sent {
-    /// Waits until more has gone; `None`: all of it has, or no more will.
-    pub(super) async fn more(&mut self) -> Option<u64> {
-        self.bytes.changed().await.ok()?;
-        Some(*self.bytes.borrow_and_update())
+    /// Waits until more has gone, and says how much in all; `None`: all of it has, or no more will.
+    ///
+    /// # Errors
+    /// No more of it can be read. The call is to be given up: the broker still waits for the rest.
+    pub(super) async fn more(&mut self) -> Option<Result<u64, Failure>> {
+        tokio::select! {
+            Some(error) = self.broke.recv() => Some(Err(unreadable(&self.origin, &error))),
+            changed = self.bytes.changed() => changed.ok().map(|()| Ok(*self.bytes.borrow_and_update())),
+        }
+    }
+
+    /// Waits for the rest to fail.
+    pub(super) async fn broken(&mut self) -> Failure {
+        loop {
+            match self.more().await {
+                Some(Ok(_)) => {}
+                Some(Err(failure)) => return failure,
+                None => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -61,6 +79,7 @@ pub(super) fn messages(
     data: Option<Data>,
     input: &mut Input,
 ) -> Result<(impl Stream<Item = v1::StreamProviderCallRequest> + Send + 'static, Sent), Failure> {
+    let mut origin = PathBuf::from("standard input");
     let reader: Box<dyn Read + Send> = match data {
         None => Box::new(std::io::empty()),
         Some(Data::Text(text)) => Box::new(std::io::Cursor::new(text.into_bytes())),
@@ -69,19 +88,33 @@ pub(super) fn messages(
             let file = File::open(&path).map_err(|error| unreadable(&path, &error))?;
             let metadata = file.metadata().map_err(|error| unreadable(&path, &error))?;
             head.content_length = metadata.is_file().then_some(metadata.len());
+            origin = path;
             Box::new(file)
         }
     };
     // Two pieces: one on its way, one being read.
     let (sender, receiver) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || read(reader, &sender));
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = read(reader, &sender) {
+            // Nobody listens any more: the call is over.
+            drop(sender.blocking_send(Err(error)));
+        }
+    });
+    let (told, broke) = mpsc::channel(1);
     let (gone, bytes) = watch::channel(0);
-    let sent = Sent { total: head.content_length, bytes };
+    let sent = Sent { total: head.content_length, bytes, origin, broke };
     let head = stream::once(std::future::ready(message(Part::Head(head))));
-    let chunks = stream::unfold((receiver, gone), |(mut receiver, gone)| async {
-        let chunk = receiver.recv().await?;
+    let chunks = stream::unfold((receiver, gone, told), |(mut receiver, gone, told)| async {
+        let chunk: v1::BodyChunk = match receiver.recv().await? {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                drop(told.send(error).await);
+                // To end here would say that this is all of the body, or that there is none.
+                return std::future::pending().await;
+            }
+        };
         gone.send_modify(|gone| *gone += chunk.data.len() as u64);
-        Some((message(Part::Chunk(chunk)), (receiver, gone)))
+        Some((message(Part::Chunk(chunk)), (receiver, gone, told)))
     });
     Ok((stream::StreamExt::chain(head, chunks), sent))
 }
@@ -90,15 +123,17 @@ fn message(part: Part) -> v1::StreamProviderCallRequest {
     v1::StreamProviderCallRequest { part: Some(part) }
 }
 
+type Sender = mpsc::Sender<std::io::Result<v1::BodyChunk>>;
+
 /// Reads to the end, one piece ahead, so that the last one can say that it is the last. Where reading fails none does, and
 /// the broker does not take the body for whole.
-fn read(mut reader: Box<dyn Read + Send>, sender: &mpsc::Sender<v1::BodyChunk>) {
-    let Ok(mut piece) = next(&mut reader) else { return };
+fn read(mut reader: Box<dyn Read + Send>, sender: &Sender) -> std::io::Result<()> {
+    let mut piece = next(&mut reader)?;
     loop {
-        let Ok(following) = next(&mut reader) else { return };
+        let following = next(&mut reader)?;
         let end = following.is_empty();
-        if sender.blocking_send(v1::BodyChunk { data: piece, end }).is_err() || end {
-            return;
+        if sender.blocking_send(Ok(v1::BodyChunk { data: piece, end })).is_err() || end {
+            return Ok(());
         }
         piece = following;
     }
@@ -119,9 +154,10 @@ mod tests {
     fn the_last_piece_says_so() {
         for (length, pieces) in [(0, 1), (1, 1), (PIECE, 1), (PIECE + 1, 2), (3 * PIECE, 3)] {
             let (sender, mut receiver) = mpsc::channel(8);
-            read(Box::new(std::io::Cursor::new(vec![7; length])), &sender);
+            read(Box::new(std::io::Cursor::new(vec![7; length])), &sender).unwrap();
             drop(sender);
-            let chunks: Vec<_> = std::iter::from_fn(|| receiver.blocking_recv()).collect();
+            let chunks: Vec<_> =
+                std::iter::from_fn(|| receiver.blocking_recv()).map(Result::unwrap).collect();
             let ends: Vec<bool> = chunks.iter().map(|chunk| chunk.end).collect();
             assert_eq!((chunks.len(), ends.iter().filter(|end| **end).count()), (pieces, 1), "{length}");
             assert_eq!(ends.last(), Some(&true));
@@ -139,10 +175,10 @@ mod tests {
             }
         }
         let (sender, mut receiver) = mpsc::channel(64);
-        read(Box::new(Breaks(40)), &sender);
+        assert_eq!(read(Box::new(Breaks(40)), &sender).unwrap_err().kind(), std::io::ErrorKind::Other);
         drop(sender);
         while let Some(chunk) = receiver.blocking_recv() {
-            assert!(!chunk.end);
+            assert!(!chunk.unwrap().end);
         }
     }
 }
