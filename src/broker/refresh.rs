@@ -274,7 +274,8 @@ impl Broker {
     }
 
     /// A connection that has an access token and nothing to renew it with: served while it lives, to those who are
-    /// content with it. A caller's report of a 401 is not the provider's word, so it changes nothing that is stored.
+    /// content with it. A caller's report of a 401 is not the provider's word, so it changes nothing that is stored; nor does
+    /// a wall clock that jumped ahead.
     async fn keep_unrefreshable(
         &self,
         turn: &Turn,
@@ -288,6 +289,11 @@ impl Broker {
                 return Err(not_serving(&connection.profile));
             }
             return Ok((self.served(connection)?, Source::Stale));
+        }
+        // Memory knows by a clock that nobody sets that it lives: the wall clock may be put right again, a death may not.
+        let known = self.cache.token(turn.id());
+        if known.is_some_and(|known| known.generation == connection.profile.generation && !known.is_over()) {
+            return Err(not_serving(&connection.profile));
         }
         turn.withdraw();
         let connection = connection.expired(self.clock.now());

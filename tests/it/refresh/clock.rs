@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use token_broker::broker::Source;
+use token_broker::broker::{ImportConnection, Source};
 use token_broker::clock::Clock as _;
+use token_broker::connection::Status;
 use token_broker::connection::reuse::Reuse;
+use token_broker::error::Reason;
+use token_broker::secret::Secret;
 
 use super::{grace, lost, stage};
 use crate::kit::LIFE;
@@ -54,4 +57,31 @@ async fn set_either_way_it_ends_no_grace_period() {
             "back: {is_back}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn set_ahead_for_a_moment_it_ends_no_connection_that_nothing_can_refresh() {
+    let stage = stage(Reuse::Strict);
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-only".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        ..crate::kit::import("user-42")
+    };
+    let id = stage.broker.import_connection(import).await.unwrap().id;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-only");
+    let before = stage.clock.now();
+    stage.clock.advance(DAY);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    assert_eq!(
+        stage.broker.connection(&id).await.unwrap().status,
+        Status::Active,
+        "it may be put right again"
+    );
+    stage.clock.set(before);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-only");
+    // Over by the clock that nobody sets.
+    stage.clock.advance(LIFE);
+    tokio::time::sleep(LIFE).await;
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::ReauthRequired);
 }
