@@ -91,6 +91,8 @@ struct Way {
     attempts: u32,
     repeats: u32,
     has_renewed: bool,
+    /// What came of an attempt that may have been carried out.
+    doubt: Option<Error>,
 }
 
 impl Way {
@@ -100,6 +102,17 @@ impl Way {
         match self.retry.mode {
             RetryMode::Never | RetryMode::Safe => is_safe || has_key,
             RetryMode::Idempotent => true,
+        }
+    }
+
+    /// What the caller is told of a call that came to nothing: not that it was never made, where an attempt before the last
+    /// may have been.
+    fn whole_truth(&mut self, error: Error) -> Error {
+        match error {
+            Error::Provider { error: ProviderError::Unavailable { .. }, .. } => {
+                self.doubt.take().unwrap_or(error)
+            }
+            _ => error,
         }
     }
 
@@ -222,6 +235,7 @@ impl Broker {
             attempts: 0,
             repeats: 0,
             has_renewed: false,
+            doubt: None,
         })
     }
 
@@ -244,6 +258,10 @@ impl Broker {
 
     /// The head of an answer that is the caller's to look at.
     async fn answered(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
+        self.attempted(way).await.map_err(|error| way.whole_truth(error))
+    }
+
+    async fn attempted(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
         let mut refused: Option<(CallAnswer, Source, [u8; 32])> = None;
         loop {
             let digest = refused.as_ref().map(|(_, _, digest)| *digest);
@@ -364,7 +382,11 @@ impl Broker {
             _ => false,
         };
         let pause = is_possible.then(|| self.pause(way, Says::Trouble { wait: None })).flatten();
-        way.prepared.rest(pause.ok_or(error)?).await;
+        let Some(pause) = pause else { return Err(error) };
+        if matches!(error, Error::Provider { error: ProviderError::Ambiguous { .. }, .. }) {
+            way.doubt = Some(error);
+        }
+        way.prepared.rest(pause).await;
         Ok(())
     }
 

@@ -167,8 +167,8 @@ impl Body for Paced {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Where there is no body, this is all that is asked.
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream() && self.pulse.take()
+        // Asked when the head is handed over, which may leave before any piece of the body is asked for.
+        self.pulse.take() && self.stream.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
