@@ -108,6 +108,12 @@ impl Profile {
     pub fn next_attempt_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
         match self.step(moment, false) {
             Step::Send => Some(moment.now),
+            // Only the word that its access token was refused makes it due.
+            Step::Wait { until, why: Waiting::Outcome }
+                if self.expires_at.is_none() && until >= moment.now + NEVER =>
+            {
+                None
+            }
             Step::Wait { until, .. } => Some(until),
             Step::Unrefreshable | Step::NotServing => None,
         }

@@ -250,6 +250,11 @@ fn an_access_token_that_never_ends_is_not_risked_to_find_out_about_a_lost_answer
         let now = T0 + LIFE + after;
         let step = doubt.profile.step(&at(now, &reuse), false);
         assert!(matches!(step, Step::Wait { until, .. } if until > now), "{step:?}");
+        assert_eq!(
+            doubt.profile.next_attempt_at(&at(now, &reuse)),
+            None,
+            "nothing that a schedule could wait for"
+        );
         assert_eq!(doubt.profile.step(&at(now, &reuse), true), Step::Send, "refused: nothing is left of it");
     }
 }

@@ -164,7 +164,9 @@ impl Line {
             }
             Some(ProviderError::RateLimited { retry_after }) => Some(retry_after.unwrap_or(UNSAID_REST)),
             Some(error @ ProviderError::Unavailable { .. }) => error.asked_wait(),
-            Some(error @ ProviderError::Ambiguous { .. }) => error.asked_wait().max(self.rest_after_loss()),
+            Some(error @ ProviderError::Ambiguous { .. }) => {
+                error.asked_wait().max(self.rest_after_loss(sent_at))
+            }
             Some(_) => None,
         };
         self.last_failure = error.map(|error| (error.clone(), at));
@@ -178,8 +180,12 @@ impl Line {
         }
     }
 
-    /// One more answer was lost.
-    fn rest_after_loss(&mut self) -> Option<Duration> {
+    /// One more answer was lost. Those that were under way when the last one was are of the same outage: they lengthen
+    /// nothing.
+    fn rest_after_loss(&mut self, sent_at: Option<Instant>) -> Option<Duration> {
+        if self.lost > 0 && sent_at <= self.asked_to_rest_at {
+            return None;
+        }
         let rest = (FIRST_LOSS_REST * 2_u32.pow(self.lost.min(8))).min(LONGEST_LOSS_REST);
         self.lost = self.lost.saturating_add(1);
         self.is_doubt_possible.then_some(rest)

@@ -54,8 +54,9 @@ async fn the_longest_rest_after_lost_answers_is_five_minutes_and_a_longer_wait_t
     });
     for _ in 0..20 {
         request(&gate, Urgency::Waiting, Some(lost())).await.unwrap();
+        tokio::time::sleep(SECOND).await;
     }
-    assert_eq!(put_off(&gate).await, Some(SECOND * 300));
+    assert_eq!(put_off(&gate).await, Some(SECOND * 299));
     request(&gate, Urgency::Waiting, Some(busy(600))).await.unwrap();
     assert_eq!(put_off(&gate).await, Some(SECOND * 600));
 }
@@ -69,4 +70,20 @@ async fn a_lost_answer_that_leaves_no_doubt_puts_nobody_off() {
     let refused = ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None };
     request(&gate, Urgency::Ahead, Some(refused)).await.unwrap();
     assert_eq!(put_off(&gate).await, None, "nothing was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_lost_together_are_one_loss() {
+    let gate = gate();
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        let mut place = gate.enter(Urgency::Ahead).await.unwrap();
+        place.used();
+        places.push(place);
+    }
+    for mut place in places {
+        tokio::time::sleep(SECOND).await;
+        place.settle(Err::<&(), _>(&lost()));
+    }
+    assert_eq!(put_off(&gate).await, Some(SECOND * 8), "ten, from the first of them");
 }
