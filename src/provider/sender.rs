@@ -17,8 +17,8 @@ use crate::telemetry::Metrics;
 /// a time that is driven, which sockets do not allow.
 #[async_trait]
 pub trait LocalPeer: Send + Sync {
-    /// Answers what is posted with a status and a JSON document; `None`: it cannot be reached.
-    async fn post(&self, body: &[u8]) -> Option<(StatusCode, Vec<u8>)>;
+    /// Answers what is posted with a status, header fields and a JSON document; `None`: it cannot be reached.
+    async fn post(&self, body: &[u8]) -> Option<(StatusCode, HeaderMap, Vec<u8>)>;
 }
 
 /// Where requests go.
@@ -89,8 +89,8 @@ async fn ask(peer: &dyn LocalPeer, request: Outgoing) -> Result<Answer, NoAnswer
     let body = request.body.as_ref().map_or(&[][..], |body| body.expose());
     let posted = tokio::time::timeout(request.timeout.unwrap_or(Duration::MAX), peer.post(body));
     let answered = posted.await.map_err(|_| NoAnswer::Lost(AmbiguousCause::Timeout))?;
-    let (status, body) = answered.ok_or(NoAnswer::NotSent(Unsent::Connect))?;
-    Ok(Answer { status, headers: HeaderMap::new(), body: Ok(Secret::new(body)) })
+    let (status, headers, body) = answered.ok_or(NoAnswer::NotSent(Unsent::Connect))?;
+    Ok(Answer { status, headers, body: Ok(Secret::new(body)) })
 }
 
 /// One request, which counts when this is dropped: with its answer, or when whoever waited for one goes away.

@@ -1,5 +1,5 @@
 //! Hours of a broker's life in milliseconds: many callers that hang up, a provider that breaks off, restarts, kills, a
-//! full disk, a clock that is set while requests are under way, disconnects, new consents; in half of them the provider is
+//! full disk, waits that are asked for, a clock that is set while requests are under way, disconnects, new consents; in half of them the provider is
 //! behind its own line, budget and breaker, in half of them tokens are refreshed ahead. Each seed is one life and always the
 //! same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
 //! put it into `REGRESSIONS`.
@@ -48,14 +48,16 @@ struct World {
     is_gated: bool,
     /// Tokens are refreshed before anybody asks.
     is_ahead: bool,
+    /// A 429 of the provider is about all of its requests.
+    throttles_client: bool,
 }
 
 impl World {
-    const PLAIN: Self = Self { is_gated: false, is_ahead: false };
+    const PLAIN: Self = Self { is_gated: false, is_ahead: false, throttles_client: false };
 
-    /// That of a seed: half of them have the one, half the other, a quarter both.
+    /// That of a seed: half of them have each, one in eight all three.
     fn of(seed: u64) -> Self {
-        Self { is_gated: seed & 2 != 0, is_ahead: seed & 4 != 0 }
+        Self { is_gated: seed & 2 != 0, is_ahead: seed & 4 != 0, throttles_client: seed & 8 != 0 }
     }
 }
 
@@ -125,6 +127,7 @@ impl Life {
 
     /// The next run over the same disk.
     async fn restart(&self) {
+        self.truth.forget_unwritten_waits().await;
         let number = self.run.lock().unwrap().2 + 1;
         let (seed, world) = (self.seed, self.world);
         let (broker, power) = start(seed, world, number, &self.truth, &self.clock, &self.disk, &self.is_full);
@@ -216,7 +219,7 @@ fn start(
     let provider = SimProvider {
         key: ProviderKey::parse("sim").unwrap(),
         scopes: Scopes::default(),
-        gate: world.is_gated.then(|| Gate::new(peer.clone())),
+        gate: world.is_gated.then(|| Gate::new(peer.clone(), world.throttles_client)),
         peer,
     };
     let tokens =
@@ -300,7 +303,8 @@ fn no_life_breaks_an_invariant() {
         && met.stale > 0
         && met.crowds > 0
         && met.full > 0
-        && met.probes > 0;
+        && met.probes > 0
+        && met.waits > 0;
     assert!(is_all, "not everything was met: {met}");
 }
 
@@ -329,6 +333,21 @@ fn a_lost_grant_is_noticed() {
         life.end().await;
         let broken = life.truth.broken.lock().unwrap().clone();
         assert_eq!(broken, ["I5/I6: the grant of c1 is lost"]);
+    });
+}
+
+/// So is a request that does not wait as long as its provider asked.
+#[test]
+fn a_request_before_the_end_of_a_wait_is_noticed() {
+    in_paused_time(async {
+        let life = Life::begin(4).await;
+        life.truth.is_calm.store(true, Ordering::SeqCst);
+        life.truth.tell("c1", Some(Duration::from_secs(30)));
+        let (broker, _, _) = life.running();
+        broker.refresh_connection(id("c1"), None).await.unwrap();
+        let broken = life.truth.broken.lock().unwrap().clone();
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        assert!(broken[0].starts_with("wait: c1 is asked for"), "{broken:?}");
     });
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use token_broker::broker::{Ahead, AllowedUrls, Broker, Deps, Settings, Source, TokenRequest};
 use token_broker::clock::{Clock, Timestamp};
@@ -79,7 +79,7 @@ impl Ledger {
 
 #[async_trait]
 impl LocalPeer for Ledger {
-    async fn post(&self, body: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
+    async fn post(&self, body: &[u8]) -> Option<(StatusCode, HeaderMap, Vec<u8>)> {
         let is_down = self.is_down.load(Ordering::SeqCst);
         self.requests.lock().unwrap().push((self.began.elapsed(), is_down));
         let in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
@@ -89,7 +89,7 @@ impl LocalPeer for Ledger {
         let presented = url::form_urlencoded::parse(body).find(|(key, _)| key == "refresh_token").unwrap().1;
         if is_down {
             *self.presented_in_vain.lock().unwrap().entry(presented.into_owned()).or_default() += 1;
-            return self.instead.map(|status| (status, Vec::new()));
+            return self.instead.map(|status| (status, HeaderMap::new(), Vec::new()));
         }
         let (name, generation) = presented.rsplit_once('#').unwrap();
         let generation: u64 = generation.parse().unwrap();
@@ -98,7 +98,7 @@ impl LocalPeer for Ledger {
         if *known != generation {
             self.duplicates.fetch_add(1, Ordering::SeqCst);
             let denied = json!({"error": "invalid_grant"});
-            return Some((StatusCode::BAD_REQUEST, denied.to_string().into_bytes()));
+            return Some((StatusCode::BAD_REQUEST, HeaderMap::new(), denied.to_string().into_bytes()));
         }
         *known += 1;
         let issued = json!({
@@ -107,7 +107,7 @@ impl LocalPeer for Ledger {
             "expires_in": HOUR.as_secs(),
             "refresh_token": format!("{name}#{known}"),
         });
-        Some((StatusCode::OK, issued.to_string().into_bytes()))
+        Some((StatusCode::OK, HeaderMap::new(), issued.to_string().into_bytes()))
     }
 }
 

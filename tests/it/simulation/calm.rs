@@ -59,6 +59,11 @@ impl Life {
         futures_util::future::join_all(names.iter().map(|name| self.recovers(name, began, false))).await;
         // A clock that was set back makes the last token live the longer.
         self.clock.jump_past_everything();
+        self.truth.forget_waits();
+        // A gate rests by a clock that nobody sets, and a breaker that opens at the last moment for as long as is asked.
+        if self.world.is_gated {
+            tokio::time::sleep(LONGEST_ASKED).await;
+        }
         let began = Instant::now();
         futures_util::future::join_all(names.iter().map(|name| self.recovers(name, began, true))).await;
     }

@@ -27,7 +27,8 @@ impl Life {
         let is_well =
             profile.status == Status::Active && profile.intent.is_none() && profile.backoff.is_none();
         let health = broker.provider("sim").unwrap().health;
-        let is_open = health.is_none_or(|health| health.breaker == BreakerState::Closed);
+        let is_open = health
+            .is_none_or(|health| health.breaker == BreakerState::Closed && health.next_attempt_at.is_none());
         let (grant, number) = split(current.token.access.value.expose());
         let is_current = current.token.generation == profile.generation
             && self.truth.times_presented(&grant, number) == 0

@@ -1,6 +1,7 @@
 //! The provider's own gate before the simulated provider: the line, the budget and the breaker as they come. What they must
 //! let be is seen from outside, by what is let through and what becomes of it: never more at a time than there are places,
-//! never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time. What saves a
+//! never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time; nothing that
+//! nobody waits for while the provider has asked to wait, and nothing at all where it says that it throttles the client. What saves a
 //! grant passes budget and breaker; what it took of the budget is taken from the others.
 
 use std::collections::VecDeque;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use token_broker::connection::{IssuedTokens, RefreshToken};
 use token_broker::error::{AmbiguousCause, ProviderError};
@@ -33,6 +34,10 @@ const FAILURES: u32 = 3;
 const REST: Duration = Duration::from_secs(10);
 const SUCCESSES: u32 = 2;
 
+/// The longest that a provider can have all others wait for one connection's answer, and what a 429 without a word means.
+const LONGEST_REST: Duration = Duration::from_secs(900);
+const UNSAID_REST: Duration = Duration::from_secs(5);
+
 /// The gate of one run, and what is seen of it.
 pub(super) struct Gate {
     provider: OAuthProvider,
@@ -40,15 +45,16 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(peer: Arc<Peer>) -> Self {
+    pub(super) fn new(peer: Arc<Peer>, throttles_client: bool) -> Self {
         let held_to = json!({
             "max_parallel_refresh": PLACES,
+            "throttles_client": throttles_client,
             "token_budget": {"count": BUDGET, "per": format!("{}s", PER.as_secs())},
             "breaker": {"failures": FAILURES, "open": format!("{}s", REST.as_secs()), "successes": SUCCESSES},
         });
         let config = entry::local("sim", &held_to);
         let (truth, clock) = (peer.truth.clone(), peer.truth.clock.clone());
-        let watch = Arc::new(Watch { truth, seen: Mutex::default() });
+        let watch = Arc::new(Watch { truth, throttles_client, seen: Mutex::default() });
         Self { provider: OAuthProvider::local(config, peer, clock, Arc::new(Metrics::default())), watch }
     }
 
@@ -69,11 +75,12 @@ impl Gate {
     ) -> Result<IssuedTokens, ProviderError> {
         let mut leave = admission.into_place::<Leave>().unwrap();
         let admission = leave.admission.take().unwrap();
-        leave.is_sent = true;
+        leave.sent_at = Some(Instant::now());
         self.watch.sent(leave.is_rescue);
         let outcome = self.provider.refresh(admission, refresh, patience).await;
         // Whoever is told that a grant is dead was told something.
         leave.verdict = Some(matches!(outcome, Ok(_) | Err(ProviderError::Denied(_))));
+        leave.error = outcome.as_ref().err().cloned();
         outcome
     }
 }
@@ -82,7 +89,7 @@ impl Gate {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed { failures: u32 },
-    Open { since: Instant },
+    Open { since: Instant, rest: Duration },
     HalfOpen { probes: u32, successes: u32 },
 }
 
@@ -94,16 +101,30 @@ struct Seen {
     under_way: usize,
     /// When requests left within the last span, and whether each was to save a grant.
     sent: VecDeque<(Instant, bool)>,
+    /// When the provider last asked to wait, until when that keeps away what nobody waits for, and until when everybody.
+    asked_at: Option<Instant>,
+    background_rests_until: Option<Instant>,
+    everybody_rests_until: Option<Instant>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, epoch: 0, under_way: 0, sent: VecDeque::new() }
+        Self {
+            state: State::Closed { failures: 0 },
+            epoch: 0,
+            under_way: 0,
+            sent: VecDeque::new(),
+            asked_at: None,
+            background_rests_until: None,
+            everybody_rests_until: None,
+        }
     }
 }
 
 struct Watch {
     truth: Arc<Truth>,
+    /// What the provider says of a 429: it is about all of this client's requests.
+    throttles_client: bool,
     seen: Mutex<Seen>,
 }
 
@@ -114,15 +135,18 @@ struct Leave {
     epoch: u64,
     is_probe: bool,
     is_rescue: bool,
-    is_sent: bool,
+    sent_at: Option<Instant>,
+    error: Option<ProviderError>,
     /// Whether it was answered well; `None`: not at all.
     verdict: Option<bool>,
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        let verdict = if self.is_sent { Some(self.verdict.unwrap_or(false)) } else { None };
-        self.watch.is_over(self.epoch, self.is_probe, verdict);
+        let verdict = self.sent_at.map(|_| self.verdict.unwrap_or(false));
+        self.watch.is_asked_to_rest(self.sent_at, verdict, self.error.as_ref());
+        let asked = self.error.as_ref().and_then(ProviderError::asked_wait);
+        self.watch.is_over(self.epoch, self.is_probe, verdict, asked);
     }
 }
 
@@ -142,12 +166,13 @@ impl Watch {
             if counted >= BUDGET {
                 watch.truth.breach(format!("budget: {urgency:?} let through after {counted} within {PER:?}"));
             }
-            if let State::Open { since } = seen.state {
+            seen.check_rest(watch, urgency, now);
+            if let State::Open { since, rest } = seen.state {
                 if since == now {
                     // Let through at the very moment, and before.
                     epoch -= 1;
                 } else {
-                    if now < since + REST {
+                    if now < since + rest {
                         watch.truth.breach(format!(
                             "breaker: {urgency:?} let through {:?} into its rest",
                             since.elapsed()
@@ -175,7 +200,8 @@ impl Watch {
             epoch,
             is_probe,
             is_rescue,
-            is_sent: false,
+            sent_at: None,
+            error: None,
             verdict: None,
         }
     }
@@ -190,8 +216,31 @@ impl Watch {
         }
     }
 
-    fn is_over(&self, epoch: u64, is_probe: bool, verdict: Option<bool>) {
+    /// What the provider's answer asks of others than the connection that it was for.
+    fn is_asked_to_rest(
+        &self,
+        sent_at: Option<Instant>,
+        verdict: Option<bool>,
+        error: Option<&ProviderError>,
+    ) {
         let mut seen = self.seen.lock().unwrap();
+        let now = Instant::now();
+        if verdict == Some(true) && sent_at > seen.asked_at {
+            seen.background_rests_until = None;
+        }
+        let is_throttled = matches!(error, Some(ProviderError::RateLimited { .. }));
+        let asked = error.and_then(ProviderError::asked_wait).or(is_throttled.then_some(UNSAID_REST));
+        let Some(rest) = asked.map(|rest| rest.min(LONGEST_REST)) else { return };
+        seen.asked_at = Some(now);
+        seen.background_rests_until = seen.background_rests_until.max(Some(now + rest));
+        if is_throttled && self.throttles_client {
+            seen.everybody_rests_until = seen.everybody_rests_until.max(Some(now + rest));
+        }
+    }
+
+    fn is_over(&self, epoch: u64, is_probe: bool, verdict: Option<bool>, asked: Option<Duration>) {
+        let mut seen = self.seen.lock().unwrap();
+        let rest = asked.unwrap_or_default().min(LONGEST_REST).max(REST);
         seen.under_way -= 1;
         if epoch != seen.epoch {
             return;
@@ -212,9 +261,9 @@ impl Watch {
             (Some(false), State::Closed { failures }) if failures + 1 < FAILURES => {
                 seen.state = State::Closed { failures: failures + 1 };
             }
-            (Some(false), State::Closed { .. }) => seen.change(State::Open { since: Instant::now() }),
+            (Some(false), State::Closed { .. }) => seen.change(State::Open { since: Instant::now(), rest }),
             (Some(false), State::HalfOpen { .. }) if is_probe => {
-                seen.change(State::Open { since: Instant::now() });
+                seen.change(State::Open { since: Instant::now(), rest });
             }
             (Some(false), _) | (None, _) => {}
         }
@@ -222,6 +271,22 @@ impl Watch {
 }
 
 impl Seen {
+    /// Nobody is let through who must wait because the provider has asked for it.
+    fn check_rest(&self, watch: &Watch, urgency: Urgency, now: Instant) {
+        let until = match urgency {
+            Urgency::Ahead => self.background_rests_until.max(self.everybody_rests_until),
+            Urgency::Waiting => self.everybody_rests_until,
+            Urgency::Rescue => None,
+        };
+        // Who was let through at the very moment was so before.
+        if let Some(until) = until.filter(|until| now < *until && self.asked_at != Some(now)) {
+            watch.truth.breach(format!(
+                "rest: {urgency:?} let through {:?} before the provider's wait is over",
+                until.duration_since(now)
+            ));
+        }
+    }
+
     /// What left within the span that ends now.
     fn within_the_span(&mut self, now: Instant) -> &VecDeque<(Instant, bool)> {
         while self.sent.front().is_some_and(|(at, _)| *at + PER <= now) {
@@ -239,10 +304,13 @@ impl Seen {
 /// The same provider, as its answers are written.
 #[async_trait]
 impl LocalPeer for Peer {
-    async fn post(&self, body: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
+    async fn post(&self, body: &[u8]) -> Option<(StatusCode, HeaderMap, Vec<u8>)> {
         let presented = url::form_urlencoded::parse(body).find(|(key, _)| key == "refresh_token").unwrap().1;
         let refresh = RefreshToken { value: Secret::new(presented.into_owned()), expires_at: None };
-        let (status, body) = match self.present(&refresh).await {
+        let answer = self.present(&refresh).await;
+        let asked = answer.as_ref().err().and_then(ProviderError::asked_wait);
+        let seconds = asked.map(|wait| (header::RETRY_AFTER, wait.as_secs().into()));
+        let (status, body) = match answer {
             Ok((grant, number)) => {
                 let issued = issued(&grant, number);
                 let body = json!({
@@ -264,6 +332,6 @@ impl LocalPeer for Peer {
             Err(ProviderError::Ambiguous { .. }) => (StatusCode::OK, "{".to_owned()),
             Err(_) => return None,
         };
-        Some((status, body.into_bytes()))
+        Some((status, seconds.into_iter().collect(), body.into_bytes()))
     }
 }

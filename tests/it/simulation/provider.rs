@@ -176,6 +176,7 @@ impl Peer {
         let answer = tokio::spawn(work).await.unwrap();
         self.power.hold().await;
         wait.is_over = true;
+        self.truth.tell(&name, answer.as_ref().err().and_then(ProviderError::asked_wait));
         if answer.is_ok() {
             let mut grants = self.truth.grants.lock().unwrap();
             grants.get_mut(&name).unwrap().answered.insert(presented);
@@ -256,7 +257,19 @@ impl ProviderClient for SimProvider {
         self.peer.power.hold().await;
         tokio::time::sleep(self.peer.truth.dice.millis(500)).await;
         self.peer.power.hold().await;
-        if !self.peer.truth.is_merciful() && self.peer.truth.dice.one_in(3) {
+        let truth = &self.peer.truth;
+        let presented = tokens.refresh.as_ref().map(|refresh| refresh.value.expose().as_str());
+        if let Some(presented) = presented {
+            truth.check_wait(presented);
+        }
+        if !truth.is_merciful() && truth.dice.one_in(6) {
+            let wait = Duration::from_secs(truth.dice.below(60));
+            if let Some(presented) = presented {
+                truth.tell(presented, Some(wait));
+            }
+            return Err(ProviderError::RateLimited { retry_after: Some(wait) });
+        }
+        if !truth.is_merciful() && truth.dice.one_in(3) {
             return Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
         }
         if let Some(refresh) = &tokens.refresh {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use token_broker::clock::{Clock as _, Timestamp};
 use token_broker::connection::reuse::{Reuse, ReuseProfile};
 use token_broker::connection::{Connection, ConnectionId, RefreshToken, Status};
 use token_broker::error::{OAuthCode, ProviderError};
@@ -67,6 +68,8 @@ pub(super) struct Met {
     pub(super) probes: u64,
     /// Requests that nobody had asked for, ahead of expiry.
     pub(super) ahead: u64,
+    /// Answers that asked to wait.
+    pub(super) waits: u64,
 }
 
 impl Met {
@@ -78,16 +81,17 @@ impl Met {
         self.full += more.full;
         self.probes += more.probes;
         self.ahead += more.ahead;
+        self.waits += more.waits;
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { abandoned, jumps_under_way, stale, crowds, full, probes, ahead } = self;
+        let Self { abandoned, jumps_under_way, stale, crowds, full, probes, ahead, waits } = self;
         write!(
             f,
             "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a \
-             crowd, {full} that took the last place, {probes} probes, {ahead} let through ahead"
+             crowd, {full} that took the last place, {probes} probes, {ahead} let through ahead, {waits} waits asked for"
         )
     }
 }
@@ -108,10 +112,19 @@ pub(super) struct Truth {
     awaited: Mutex<BTreeMap<(String, u64), u32>>,
     pub(super) met: Mutex<Met>,
     mercy_until: Mutex<Option<Instant>>,
+    /// Until when the provider has asked a living broker to wait with a refresh of a grant, or with a revocation of a token.
+    told: Mutex<BTreeMap<String, Told>>,
     /// No more faults.
     pub(super) is_calm: AtomicBool,
     /// Nobody reaches the provider.
     pub(super) is_down: AtomicBool,
+}
+
+/// The end of a wait, by a clock that nobody sets and by the one on the wall.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    until: Instant,
+    by_the_wall: Timestamp,
 }
 
 /// Whose a grant is: that of `c1` are `c1`, and after each further consent `c1@1`, `c1@2`.
@@ -154,6 +167,7 @@ impl Truth {
             awaited: Mutex::default(),
             met: Mutex::default(),
             mercy_until: Mutex::default(),
+            told: Mutex::default(),
             is_calm: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
         }
@@ -262,6 +276,45 @@ impl Truth {
         Ok(grant.newest)
     }
 
+    /// What an answer says of the next request about the same: to wait so long, or nothing.
+    pub(super) fn tell(&self, about: &str, asked: Option<Duration>) {
+        let mut told = self.told.lock().unwrap();
+        told.remove(about);
+        if let Some(wait) = asked.filter(|wait| !wait.is_zero()) {
+            self.met.lock().unwrap().waits += 1;
+            let end = Told { until: Instant::now() + wait, by_the_wall: self.clock.now() + wait };
+            told.insert(about.to_owned(), end);
+        }
+    }
+
+    /// By a clock that was set nobody knows how long is left: a wait may end early, or count anew.
+    pub(super) fn forget_waits(&self) {
+        self.told.lock().unwrap().clear();
+    }
+
+    /// After a restart only what is written down is known.
+    pub(super) async fn forget_unwritten_waits(&self) {
+        let told: Vec<_> =
+            self.told.lock().unwrap().iter().map(|(about, end)| (about.clone(), *end)).collect();
+        for (about, end) in told {
+            let grant = if about.starts_with("rt-") { split(&about).0 } else { about.clone() };
+            let stored = self.disk.get(&id(owner(&grant))).await.unwrap();
+            let pause = stored.and_then(|stored| stored.value.profile.backoff);
+            if !pause.is_some_and(|pause| pause.is_asked && pause.until >= end.by_the_wall) {
+                self.told.lock().unwrap().remove(&about);
+            }
+        }
+    }
+
+    /// Whoever asks now does not do so before the wait is over.
+    pub(super) fn check_wait(&self, about: &str) {
+        let told = self.told.lock().unwrap().get(about).copied();
+        let left = told.map(|told| told.until.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            self.breach(format!("wait: {about} is asked for {left:?} before the provider's wait is over"));
+        }
+    }
+
     /// A run waits for an answer no more.
     pub(super) fn is_over(&self, name: &str, run: u64) {
         *self.awaited.lock().unwrap().get_mut(&(owner(name).to_owned(), run)).unwrap() -= 1;
@@ -287,6 +340,11 @@ impl Truth {
                     profile.intent.as_ref().is_some_and(|intent| intent.fingerprint == token.fingerprint());
                 if !is_named {
                     self.breach(format!("I2: rt-{presented} of {name} left without a durable intent"));
+                }
+                // What a grace period saves is asked for again while it lasts, whatever the provider says.
+                let is_repeated = profile.intent.as_ref().is_some_and(|intent| intent.tries > 1);
+                if self.kind != Kind::Grace || !is_repeated {
+                    self.check_wait(name);
                 }
                 if profile.status == Status::ReauthRequired {
                     self.breach(format!("I9: {name} was asked for although it is REAUTH_REQUIRED"));

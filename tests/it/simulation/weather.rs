@@ -95,6 +95,7 @@ impl Life {
         let is_under_way = (0..CONNECTIONS).any(|at| self.truth.is_asked_for(&format!("c{at}")));
         self.truth.met.lock().unwrap().jumps_under_way += u64::from(is_under_way);
         self.clock.jump(by);
+        self.truth.forget_waits();
     }
 
     async fn disconnect(&self) {
