@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use token_broker::broker::{
-    Ahead, ConnectionEvent, Durability, Recovery, Source, TokenEvent, TokenRequest, Trust, WatchRequest,
+    Ahead, ConnectionEvent, Recovery, Source, TokenEvent, TokenRequest, Trust, WatchRequest,
 };
 use token_broker::clock::Clock as _;
 use token_broker::connection::history::Happening;
@@ -334,53 +334,6 @@ async fn a_consent_that_comes_during_a_refresh_stands_and_nothing_is_revoked() {
     let answer = caller.await.unwrap().unwrap();
     assert_eq!(answer.token.access.value.expose(), "at-new");
     assert!(stage.provider.ended.lock().unwrap().is_empty(), "to revoke the surplus may end the new grant");
-}
-
-#[tokio::test(start_paused = true)]
-async fn tokens_that_cannot_be_stored_are_answered_as_degraded_and_never_dropped() {
-    let stage = stage(Reuse::Strict);
-    let id = stage.expired("user-42").await;
-    stage.store.fail_writes_after(1, usize::MAX);
-    for _ in 0..3 {
-        let answer = stage.broker.access_token(request(&id)).await.unwrap();
-        assert_eq!(answer.token.access.value.expose(), "at-1");
-        assert_eq!(answer.durability, Durability::Degraded);
-    }
-    assert_eq!(stage.broker.escrowed_count(), 1);
-    assert!(stage.broker.cached(&request(&id)).is_none(), "nothing is published that is not durable");
-    stage.store.fail_writes_after(0, 0);
-    // Draining sees to what is held before anything else.
-    stage.broker.drain().await;
-    assert_eq!(stage.broker.escrowed_count(), 0);
-    let answer = stage.broker.access_token(request(&id)).await.unwrap();
-    assert_eq!(answer.durability, Durability::Durable);
-    assert_eq!(stage.provider.presented(), ["rt-0"]);
-    let stage = stage.restarted();
-    stage.clock.advance(LIFE);
-    assert_eq!(stage.token(&id).await.unwrap(), "at-2");
-    assert_eq!(stage.provider.presented(), ["rt-0", "rt-1"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn while_tokens_are_held_an_old_one_that_survives_is_served_first() {
-    let stage = stage(Reuse::Strict);
-    stage.provider.reuse.lock().unwrap().old_at_survives = true;
-    let id = stage.imported("user-42").await;
-    stage.token(&id).await.unwrap();
-    stage.clock.advance(LIFE - Duration::from_secs(30));
-    stage.store.fail_writes_after(1, usize::MAX);
-    stage.token(&id).await.unwrap();
-    let answer = stage.broker.access_token(request(&id)).await.unwrap();
-    assert_eq!((answer.source, answer.durability), (Source::Stale, Durability::Durable));
-    assert_eq!(answer.token.access.value.expose(), "at-0");
-    stage.clock.advance(Duration::from_secs(30));
-    let answer = stage.broker.access_token(request(&id)).await.unwrap();
-    assert_eq!(
-        (answer.token.access.value.expose().as_str(), answer.durability),
-        ("at-1", Durability::Degraded)
-    );
-    stage.store.fail_writes_after(0, 0);
-    stage.broker.drain().await;
 }
 
 #[tokio::test]

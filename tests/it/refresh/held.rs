@@ -1,14 +1,14 @@
-//! New tokens that the store does not take, at a provider that ends the old ones when it rotates.
+//! New tokens that the store does not take, and what is served of the old ones meanwhile.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use token_broker::broker::{Durability, TokenEvent, TokenWatch, WatchRequest};
+use token_broker::broker::{Durability, Source, TokenEvent, TokenWatch, WatchRequest};
 use token_broker::connection::ConnectionId;
 use token_broker::connection::reuse::Reuse;
 
 use super::stage;
-use crate::kit::{Stage, consented, request};
+use crate::kit::{LIFE, Stage, consented, request};
 
 /// A living token in memory, a provider that ends it with the next refresh, and a disk that takes the intent alone.
 async fn about_to_be_held(old_at_survives: bool) -> (Stage, ConnectionId) {
@@ -85,5 +85,52 @@ async fn a_token_that_came_by_consent_meanwhile_stays_in_memory() {
     let answer = stage.broker.cached(&request(&id)).unwrap();
     assert_eq!(answer.token.access.value.expose(), "at-2");
     stage.store.is_deaf.store(false, Ordering::SeqCst);
+    stage.broker.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_cannot_be_stored_are_answered_as_degraded_and_never_dropped() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    for _ in 0..3 {
+        let answer = stage.broker.access_token(request(&id)).await.unwrap();
+        assert_eq!(answer.token.access.value.expose(), "at-1");
+        assert_eq!(answer.durability, Durability::Degraded);
+    }
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    assert!(stage.broker.cached(&request(&id)).is_none(), "nothing is published that is not durable");
+    stage.store.fail_writes_after(0, 0);
+    // Draining sees to what is held before anything else.
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.escrowed_count(), 0);
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(answer.durability, Durability::Durable);
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    let stage = stage.restarted();
+    stage.clock.advance(LIFE);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-2");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_tokens_are_held_an_old_one_that_survives_is_served_first() {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().old_at_survives = true;
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    stage.store.fail_writes_after(1, usize::MAX);
+    stage.token(&id).await.unwrap();
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!((answer.source, answer.durability), (Source::Stale, Durability::Durable));
+    assert_eq!(answer.token.access.value.expose(), "at-0");
+    stage.clock.advance(Duration::from_secs(30));
+    let answer = stage.broker.access_token(request(&id)).await.unwrap();
+    assert_eq!(
+        (answer.token.access.value.expose().as_str(), answer.durability),
+        ("at-1", Durability::Degraded)
+    );
+    stage.store.fail_writes_after(0, 0);
     stage.broker.drain().await;
 }

@@ -81,7 +81,7 @@ async fn answers_that_are_lost_together_are_one_loss() {
         place.used();
         places.push(place);
     }
-    for mut place in places {
+    for place in places {
         tokio::time::sleep(SECOND).await;
         place.settle(Err::<&(), _>(&lost()));
     }
