@@ -217,7 +217,8 @@ fn verify(task: &Task) {
     let opened = store.opened();
     assert_eq!((opened.rollback.as_ref(), opened.missing, opened.unreadable), (None, 0, 0));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let found = runtime.block_on(inspect::all_records(&store, task)).unwrap();
+    let (found, absent) = runtime.block_on(inspect::all_records(&store, task)).unwrap();
+    assert!(absent.is_empty(), "WRONG: listed and not there: {absent:?}");
     for (thread, records) in found.into_iter().enumerate() {
         let script = Script { seed: task.seed, thread };
         let acked = acks.get(thread);

@@ -13,9 +13,14 @@ use super::script::{Model, Op, Script};
 /// Key to step for each thread.
 pub(crate) type Records = Vec<BTreeMap<u64, u64>>;
 
-/// Every record that is listed and opens, after comparing its token with what its step wrote.
-pub(crate) async fn all_records(store: &DurableStore, task: &Task) -> Result<Records, StoreError> {
+/// Every record that is listed and opens, after comparing its token with what its step wrote; and the names of those that
+/// are listed and not there, which only damage makes.
+pub(crate) async fn all_records(
+    store: &DurableStore,
+    task: &Task,
+) -> Result<(Records, Vec<String>), StoreError> {
     let mut found = vec![BTreeMap::new(); task.threads];
+    let mut absent = Vec::new();
     let mut after = None;
     loop {
         let page = store.list(&Selection::default(), after.as_ref(), 100).await?;
@@ -29,7 +34,10 @@ pub(crate) async fn all_records(store: &DurableStore, task: &Task) -> Result<Rec
                 script.key_of(name).map(|key| (script, key))
             });
             let (script, key) = owner.unwrap_or_else(|| panic!("WRONG: {name} was never written"));
-            let stored = TokenStore::get(store, &profile.id).await?.expect("WRONG: listed and not there");
+            let Some(stored) = TokenStore::get(store, &profile.id).await? else {
+                absent.push(name.to_owned());
+                continue;
+            };
             let wrote = script.connection(key, stored.value.profile.generation);
             assert_eq!(stored.value.tokens, wrote.tokens, "WRONG: {name}");
             assert_eq!(stored.value.profile, wrote.profile, "WRONG: {name}");
@@ -38,7 +46,7 @@ pub(crate) async fn all_records(store: &DurableStore, task: &Task) -> Result<Rec
         }
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(found),
+            None => return Ok((found, absent)),
         }
     }
 }
@@ -77,7 +85,10 @@ pub(crate) fn inspect(task: &Task) {
     let acks = Acks::open(&task.folder);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let whole = runtime.block_on(async {
-        let found = all_records(&store, task).await?;
+        let (found, absent) = all_records(&store, task).await?;
+        if !absent.is_empty() {
+            return Ok(false);
+        }
         for (thread, records) in found.iter().enumerate() {
             let script = Script { seed: task.seed, thread };
             let model = script.after(acks.get(thread));
