@@ -1,16 +1,24 @@
 //! Refresh, kill, start, refresh; and at the end the books of the proxy.
 
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use token_broker::connection::ConnectionId;
+use token_broker::entropy::OsEntropy;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
+use token_broker::store::TokenStore as _;
+use token_broker::store::guard::Opening;
+use token_broker::store::keyring::KeyRing;
+use token_broker::telemetry::Metrics;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use crate::broker::{Broker, Home, token_of};
+use crate::broker::{Broker, Home, PROVIDER, token_of};
 use crate::proxy::{Mark, Proxy, mark};
 
 /// Somebody else's authorization server.
@@ -35,11 +43,18 @@ pub(super) struct Campaign<'a, P> {
     home: Home,
     habit: Habit,
     seed: u64,
-    /// How many refreshes there had been at each kill.
-    kills: Vec<usize>,
+    kills: Vec<Kill>,
     /// How many refreshes there had been when an access token was first served as durable.
     served: BTreeMap<Mark, usize>,
     accounts: u64,
+}
+
+/// A kill.
+struct Kill {
+    /// How many refreshes there had been.
+    refreshes: usize,
+    /// The refresh token that was on disk then.
+    held: Option<Mark>,
 }
 
 /// How often a token is refreshed. Three refreshes, and a kill during the last of them.
@@ -74,7 +89,8 @@ impl<'a, P: Peer> Campaign<'a, P> {
                 tokio::time::sleep(Duration::from_micros(self.draw() % 60_000)).await;
                 broker.kill();
                 let _ = asking.await;
-                self.kills.push(self.proxy.len());
+                let refreshes = self.proxy.len();
+                self.kills.push(Kill { refreshes, held: self.held(&name).await });
                 broker = self.home.start();
             }
             match self.renewed(&broker, &name, &current).await {
@@ -91,9 +107,10 @@ impl<'a, P: Peer> Campaign<'a, P> {
         broker.stop();
         let (inside, outside) = self.spent();
         let refreshes = self.proxy.len();
+        let committed = self.kills.iter().filter(|kill| self.has_committed(kill)).count();
         println!(
-            "{whom}: {} s, {refreshes} refreshes, {kills} kills, spent tokens presented: {inside} inside the window, \
-             {} outside; grants lost: {lost}",
+            "{whom}: {} s, {refreshes} refreshes, {kills} kills ({committed} with the newest refresh on disk), spent \
+             tokens presented: {inside} inside the window, {} outside; grants lost: {lost}",
             began.elapsed().as_secs(),
             outside.len()
         );
@@ -104,6 +121,25 @@ impl<'a, P: Peer> Campaign<'a, P> {
             Habit::Grace => assert_eq!(lost, 0),
         }
         assert!(refreshes > kills, "the broker hardly ever refreshed");
+        assert!(committed > 0, "no kill came where a spent token would be outside the window");
+    }
+
+    /// What a copy of the store holds, so that the broker finds its files as the kill has left them.
+    async fn held(&self, name: &str) -> Option<Mark> {
+        let image = self.home.path("image");
+        let copied = Command::new("cp").arg("-a").arg(self.home.path("store")).arg(&image).status();
+        assert!(copied.unwrap().success());
+        let keys = KeyRing::load(&self.home.path("seal.key")).unwrap();
+        let opening = Opening {
+            allow_throwaway: true,
+            ..Opening::new(image.clone(), keys, Arc::new(OsEntropy), Arc::new(Metrics::default()))
+        };
+        let store = token_broker::store::sled::open(opening).unwrap();
+        let id = ConnectionId::parse(String::new(), PROVIDER.to_owned(), name.to_owned()).unwrap();
+        let stored = store.get(&id).await.unwrap().expect("the connection is on disk").value;
+        store.close().await;
+        std::fs::remove_dir_all(image).unwrap();
+        stored.tokens?.refresh.map(|refresh| mark(refresh.value.expose()))
     }
 
     async fn connected(&mut self, broker: &Broker) -> (String, String) {
@@ -161,17 +197,26 @@ impl<'a, P: Peer> Campaign<'a, P> {
             };
             let is_served =
                 earlier.access.and_then(|access| self.served.get(&access)).is_some_and(|since| *since <= at);
-            let has_died = self.kills.iter().any(|kill| (spent_at + 1..=at).contains(kill));
-            if is_served || !has_died {
+            let deaths = || self.kills.iter().filter(|kill| (spent_at + 1..=at).contains(&kill.refreshes));
+            let has_died = deaths().next().is_some();
+            let was_durable = deaths().any(|kill| kill.held == earlier.refresh);
+            if is_served || !has_died || was_durable {
                 outside.push(format!(
                     "refresh {at} presents what refresh {spent_at} spent; its successor was served: {is_served}; the \
-                     broker was killed since: {has_died}"
+                     broker was killed since: {has_died}, with the successor on disk: {was_durable}"
                 ));
             } else {
                 inside += 1;
             }
         }
         (inside, outside)
+    }
+
+    /// Whether the newest answer before a kill was on disk by then.
+    fn has_committed(&self, kill: &Kill) -> bool {
+        let books = self.proxy.books();
+        let newest = books[..kill.refreshes].iter().rev().find_map(|refresh| refresh.refresh);
+        newest.is_some() && newest == kill.held
     }
 
     fn draw(&mut self) -> u64 {
