@@ -116,9 +116,9 @@ impl Pulse {
     }
 }
 
-/// A request's body that tells how far it has come, and ends where it is too long. A connection asks whether there is one,
-/// and for its first piece, when it writes the head: not while it is still being made, nor while the request stands in line
-/// for it.
+/// A request's body that tells how far it has come, and ends where it is too long. A connection asks whether there is one
+/// when it takes the head: not while it is still being made, nor while the request stands in line behind others. The first
+/// in line for an HTTP/2 stream has handed its head over.
 pub(super) struct Paced {
     /// Never contended: the client library asks for a body that threads could share.
     stream: Mutex<RequestStream>,
