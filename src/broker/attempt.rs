@@ -228,6 +228,10 @@ impl Broker {
         issued: IssuedTokens,
     ) -> Result<Flown, Error> {
         let id = begun.profile.id.clone();
+        if !provider.reuse_profile().old_at_survives {
+            // It was ended when these were issued. Whoever asks from here on waits for them to be durable.
+            self.cache.withdraw_spent(&id, attempt.generation);
+        }
         let outcome = Ok(issued);
         let first_wait = Duration::from_millis(50);
         let (mut wait, mut is_aside) = (first_wait, false);

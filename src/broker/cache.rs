@@ -263,7 +263,7 @@ impl Cache {
     }
 
     /// Serves the token of `generation`, or of one before, no more: its provider ended it. What took its place is not
-    /// durable yet, so whoever asks is answered by the escrow.
+    /// durable yet, so whoever asks waits for the flight that brought it, or is answered by the escrow.
     pub(super) fn withdraw_spent(&self, id: &ConnectionId, generation: u64) {
         let slots = self.slots.pin();
         let Some(slot) = slots.get(id) else { return };

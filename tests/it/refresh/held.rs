@@ -6,6 +6,7 @@ use std::time::Duration;
 use token_broker::broker::{Durability, Source, TokenEvent, TokenWatch, WatchRequest};
 use token_broker::connection::ConnectionId;
 use token_broker::connection::reuse::Reuse;
+use tokio::task::JoinHandle;
 
 use super::stage;
 use crate::kit::{LIFE, Stage, consented, request};
@@ -55,6 +56,60 @@ async fn where_it_survives_it_is_served_from_memory() {
     assert_eq!(served(&stage, &id).await, ("at-0".into(), Durability::Durable));
     stage.store.fail_writes_after(0, 0);
     stage.broker.drain().await;
+}
+
+/// A refresh whose answer has come, and whose successor is on its way to the disk, which takes its time.
+async fn being_written(old_at_survives: bool) -> (Stage, ConnectionId, JoinHandle<()>) {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().old_at_survives = old_at_survives;
+    let id = stage.imported("user-42").await;
+    stage.token(&id).await.unwrap();
+    stage.provider.hold();
+    let (broker, refreshed) = (stage.broker.clone(), id.clone());
+    let refresh =
+        tokio::spawn(async move { drop(broker.refresh_connection(refreshed, None).await.unwrap()) });
+    stage.provider.requests_reach(1).await;
+    assert!(stage.broker.cached(&request(&id)).is_some(), "whether it was carried out nobody knows yet");
+    stage.store.write_ms.store(1000, Ordering::SeqCst);
+    let gets = stage.store.gets.load(Ordering::SeqCst);
+    stage.provider.release();
+    // The record is read once more to be changed: the answer is here.
+    while stage.store.gets.load(Ordering::SeqCst) == gets {
+        tokio::task::yield_now().await;
+    }
+    (stage, id, refresh)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_token_is_served_to_nobody_from_its_successors_arrival_on() {
+    let (stage, id, refresh) = being_written(false).await;
+    assert!(stage.broker.cached(&request(&id)).is_none(), "it is known to be ended");
+    let puts = stage.store.puts.load(Ordering::SeqCst);
+    assert_eq!(served(&stage, &id).await, ("at-1".into(), Durability::Durable));
+    assert_eq!(stage.store.puts.load(Ordering::SeqCst), puts + 1, "whoever asks waits for that one write");
+    refresh.await.unwrap();
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_survives_is_served_while_its_successor_is_being_written() {
+    let (stage, id, refresh) = being_written(true).await;
+    assert_eq!(served(&stage, &id).await, ("at-0".into(), Durability::Durable));
+    refresh.await.unwrap();
+    assert_eq!(served(&stage, &id).await, ("at-1".into(), Durability::Durable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_hears_once_of_a_successor_where_the_old_one_is_ended() {
+    let (stage, id) = about_to_be_held(false).await;
+    stage.store.fail_writes_after(0, 0);
+    let wanted = WatchRequest { id: id.clone(), scopes: Vec::new(), min_ttl: None };
+    let mut watch = stage.broker.watch_access_token(wanted).await.unwrap();
+    assert_eq!(next(&mut watch).await, ("at-0".into(), Durability::Durable));
+    stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+    assert_eq!(next(&mut watch).await, ("at-1".into(), Durability::Durable));
+    let more = tokio::time::timeout(Duration::from_secs(60), next(&mut watch)).await;
+    assert!(more.is_err(), "it is the same token: {more:?}");
 }
 
 #[tokio::test(start_paused = true)]
