@@ -1,11 +1,12 @@
 //! Hours of a broker's life in milliseconds: many callers that hang up, a provider that breaks off, restarts, kills, a
 //! full disk, waits that are asked for, a clock that is set while requests are under way, disconnects, new consents; in half of them the provider is
-//! behind its own line, budget and breaker, in half of them tokens are refreshed ahead. Each seed is one life and always the
-//! same one; the invariants of refresh.md section 2.8 are looked at all along. A seed that fails is printed:
-//! put it into `REGRESSIONS`.
+//! behind its own line, budget and breaker, in half of them tokens are refreshed ahead, and in half of them the provider ends
+//! the old access token when it rotates. Each seed is one life and always the same one; the invariants of refresh.md section
+//! 2.8 are looked at all along. A seed that fails is printed: put it into `REGRESSIONS`.
 
 mod calm;
 mod crowd;
+mod ended;
 mod gate;
 mod provider;
 mod race;
@@ -50,14 +51,21 @@ struct World {
     is_ahead: bool,
     /// A 429 of the provider is about all of its requests.
     throttles_client: bool,
+    /// An access token is dead at the provider from the moment at which its successor is issued.
+    ends_old: bool,
 }
 
 impl World {
-    const PLAIN: Self = Self { is_gated: false, is_ahead: false, throttles_client: false };
+    const PLAIN: Self = Self { is_gated: false, is_ahead: false, throttles_client: false, ends_old: false };
 
-    /// That of a seed: half of them have each, one in eight all three.
+    /// That of a seed: half of them have each. The last changes three seeds at a time, for the kinds of providers take turns.
     fn of(seed: u64) -> Self {
-        Self { is_gated: seed & 2 != 0, is_ahead: seed & 4 != 0, throttles_client: seed & 8 != 0 }
+        Self {
+            is_gated: seed & 2 != 0,
+            is_ahead: seed & 4 != 0,
+            throttles_client: seed & 8 != 0,
+            ends_old: (seed / 3) & 1 != 0,
+        }
     }
 }
 
@@ -88,7 +96,7 @@ impl Life {
         let disk = Arc::new(MemoryStore::new(Arc::new(SeededEntropy::new(seed))));
         let kind = [Kind::Reusable, Kind::Grace, Kind::Strict][usize::try_from(seed % 3).unwrap()];
         let clock = Arc::new(SimClock::new());
-        let truth = Arc::new(Truth::new(kind, dice.clone(), clock.clone(), disk.clone()));
+        let truth = Arc::new(Truth::new((kind, world.ends_old), dice.clone(), clock.clone(), disk.clone()));
         let is_full = Arc::new(AtomicBool::new(false));
         for at in 0..CONNECTIONS {
             let name = format!("c{at}");
@@ -105,7 +113,7 @@ impl Life {
         if world.is_ahead {
             broker.start_ahead(Ahead::default());
         }
-        Arc::new(Self {
+        let life = Arc::new(Self {
             seed,
             world,
             dice,
@@ -117,7 +125,9 @@ impl Life {
             ended: Mutex::default(),
             generations: Mutex::default(),
             waiting: Mutex::default(),
-        })
+        });
+        life.look_between();
+        life
     }
 
     /// The broker that runs, its switch and its number.
@@ -187,6 +197,9 @@ impl Life {
             self.truth.breach(format!("an expired token of {name} was served"));
         }
         self.truth.check_served(token.access.value.expose(), run);
+        if answer.durability == Durability::Durable {
+            self.truth.check_ended(token.access.value.expose(), run).await;
+        }
         let stored = self.disk.get(&id(&name)).await.unwrap().map(|stored| stored.value.profile.generation);
         let is_durable = stored.is_none_or(|stored| stored >= token.generation);
         if !is_durable && answer.durability == Durability::Durable {
@@ -304,7 +317,9 @@ fn no_life_breaks_an_invariant() {
         && met.crowds > 0
         && met.full > 0
         && met.probes > 0
-        && met.waits > 0;
+        && met.waits > 0
+        && met.between > 0
+        && met.in_doubt > 0;
     assert!(is_all, "not everything was met: {met}");
 }
 

@@ -177,7 +177,8 @@ impl Peer {
         self.power.hold().await;
         wait.is_over = true;
         self.truth.tell(&name, answer.as_ref().err().and_then(ProviderError::asked_wait));
-        if answer.is_ok() {
+        if let Ok(number) = &answer {
+            self.truth.has_arrived(&name, *number, self.run);
             let mut grants = self.truth.grants.lock().unwrap();
             grants.get_mut(&name).unwrap().answered.insert(presented);
             let is_replaced = self.truth.stored.lock().unwrap().get(owner(&name)) != Some(&name);

@@ -12,8 +12,10 @@ use token_broker::connection::{Connection, ConnectionId, RefreshToken, Status};
 use token_broker::error::{OAuthCode, ProviderError};
 use token_broker::store::TokenStore as _;
 use token_broker::store::memory::MemoryStore;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::ended::Arrival;
 use super::world::{Dice, SimClock};
 
 pub(super) const LIFE: Duration = Duration::from_secs(300);
@@ -49,6 +51,8 @@ pub(super) struct Grant {
     won_with: BTreeMap<u32, BTreeSet<u32>>,
     /// When each access token was issued, and to which run of the broker.
     issued: BTreeMap<u32, (Instant, u64)>,
+    /// The newest token whose answer a run of the broker has had, and when.
+    arrived: BTreeMap<u64, (u32, Instant)>,
 }
 
 /// What was met, so that nothing is tried in vain.
@@ -70,6 +74,10 @@ pub(super) struct Met {
     pub(super) ahead: u64,
     /// Answers that asked to wait.
     pub(super) waits: u64,
+    /// Looks for a token that its provider had ended, between its successor's arrival and that one's being durable.
+    pub(super) between: u64,
+    /// Tokens that were served although their provider had ended them, which the broker could not know.
+    pub(super) in_doubt: u64,
 }
 
 impl Met {
@@ -82,16 +90,20 @@ impl Met {
         self.probes += more.probes;
         self.ahead += more.ahead;
         self.waits += more.waits;
+        self.between += more.between;
+        self.in_doubt += more.in_doubt;
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { abandoned, jumps_under_way, stale, crowds, full, probes, ahead, waits } = self;
+        let Self { abandoned, jumps_under_way, stale, crowds, full, probes, ahead, waits, between, in_doubt } =
+            self;
         write!(
             f,
             "{abandoned} abandoned, {stale} replaced and {jumps_under_way} met by a jump of the clock, {crowds} for a \
-             crowd, {full} that took the last place, {probes} probes, {ahead} let through ahead, {waits} waits asked for"
+             crowd, {full} that took the last place, {probes} probes, {ahead} let through ahead, {waits} waits asked for, \
+             {between} looks for an ended token before its successor was durable, {in_doubt} ended tokens served in doubt"
         )
     }
 }
@@ -99,6 +111,8 @@ impl fmt::Display for Met {
 /// What all runs of the broker share.
 pub(super) struct Truth {
     pub(super) kind: Kind,
+    /// Whether the provider ends the access tokens before a refresh when it carries it out. The broker is told so of all.
+    pub(super) ends_old: bool,
     pub(super) dice: Arc<Dice>,
     pub(super) clock: Arc<SimClock>,
     pub(super) disk: Arc<MemoryStore>,
@@ -114,6 +128,8 @@ pub(super) struct Truth {
     mercy_until: Mutex<Option<Instant>>,
     /// Until when the provider has asked a living broker to wait with a refresh of a grant, or with a revocation of a token.
     told: Mutex<BTreeMap<String, Told>>,
+    /// Whoever wants to hear of each answer that a run has.
+    pub(super) arrivals: Mutex<Option<UnboundedSender<Arrival>>>,
     /// No more faults.
     pub(super) is_calm: AtomicBool,
     /// Nobody reaches the provider.
@@ -154,9 +170,15 @@ pub(super) fn id(name: &str) -> ConnectionId {
 }
 
 impl Truth {
-    pub(super) fn new(kind: Kind, dice: Arc<Dice>, clock: Arc<SimClock>, disk: Arc<MemoryStore>) -> Self {
+    pub(super) fn new(
+        (kind, ends_old): (Kind, bool),
+        dice: Arc<Dice>,
+        clock: Arc<SimClock>,
+        disk: Arc<MemoryStore>,
+    ) -> Self {
         Self {
             kind,
+            ends_old,
             dice,
             clock,
             disk,
@@ -168,6 +190,7 @@ impl Truth {
             met: Mutex::default(),
             mercy_until: Mutex::default(),
             told: Mutex::default(),
+            arrivals: Mutex::default(),
             is_calm: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
         }
@@ -365,6 +388,42 @@ impl Truth {
         *grant.presented.entry(presented).or_default() += 1;
         if grant.answered.contains(&presented) {
             self.breach(format!("I13: rt-{presented} of {name} was answered and is presented again"));
+        }
+    }
+
+    /// A run of the broker has this answer.
+    pub(super) fn has_arrived(&self, grant: &str, number: u32, run: u64) {
+        let mut grants = self.grants.lock().unwrap();
+        let arrived =
+            grants.get_mut(grant).unwrap().arrived.entry(run).or_insert_with(|| (number, Instant::now()));
+        if number > arrived.0 {
+            *arrived = (number, Instant::now());
+        }
+        if let Some(arrivals) = &*self.arrivals.lock().unwrap() {
+            // A life that is over looks no more.
+            let _ = arrivals.send(Arrival { grant: grant.to_owned(), number, run });
+        }
+    }
+
+    /// An access token that is served now, as durable, by that run: its provider has not ended it, or the broker cannot know.
+    /// It can where it has had an answer that brought a later one, and where its record holds a later one.
+    pub(super) async fn check_ended(&self, token: &str, run: u64) {
+        if !self.ends_old {
+            return;
+        }
+        let (name, number) = split(token);
+        let stored = self.disk.get(&id(owner(&name))).await.unwrap();
+        let stored = stored.and_then(|stored| held(&stored.value)).filter(|(grant, _)| *grant == name);
+        let grants = self.grants.lock().unwrap();
+        let grant = &grants[&name];
+        // Of what came at this very moment nobody need have heard.
+        let arrived =
+            grant.arrived.get(&run).filter(|(_, at)| *at < Instant::now()).map(|(number, _)| *number);
+        let known = stored.map(|(_, number)| number).max(arrived);
+        if let Some(known) = known.filter(|known| *known > number) {
+            self.breach(format!("ended: {token} was served although {known} is known to have ended it"));
+        } else if grant.newest > number && !grant.is_dead {
+            self.met.lock().unwrap().in_doubt += 1;
         }
     }
 
