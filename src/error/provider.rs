@@ -154,6 +154,17 @@ pub enum Unsent {
     /// TLS could not be agreed on.
     #[error("TLS failed")]
     Tls,
+    /// Its certificate is good, but of no authority that is trusted.
+    #[error(
+        "nobody who is trusted vouches for its certificate; where it is meant, name its authority in http.ca_file"
+    )]
+    Untrusted,
+    /// It showed the certificate of somebody else.
+    #[error("its certificate is for another name")]
+    Misnamed,
+    /// Its certificate is not of this time; or our clock is wrong.
+    #[error("its certificate has expired or is not valid yet")]
+    Outdated,
     /// The server refused before processing, with this status.
     #[error("it answered {0}")]
     Refused(u16),
@@ -191,6 +202,9 @@ impl Unsent {
             | Self::Unshared
             | Self::ClosedHttp2
             | Self::Tls
+            | Self::Untrusted
+            | Self::Misnamed
+            | Self::Outdated
             | Self::Refused(_)
             | Self::GivenBack
             | Self::GoingAway

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use rustls::CertificateError;
 
 use super::address::AddressPolicy;
 use super::trust::ExtraAuthorities;
@@ -212,10 +213,24 @@ fn unsent_cause(error: &reqwest::Error) -> Unsent {
         Unsent::Address
     } else if error.is_dns() {
         Unsent::Dns
-    } else if is_caused_by::<rustls::Error>(error).is_some() {
-        Unsent::Tls
     } else {
-        Unsent::Connect
+        is_caused_by(error).map_or(Unsent::Connect, untrusted_cause)
+    }
+}
+
+/// Why there is no TLS: what an operator can do about it is one thing for each.
+fn untrusted_cause(error: &rustls::Error) -> Unsent {
+    let rustls::Error::InvalidCertificate(why) = error else { return Unsent::Tls };
+    match why {
+        CertificateError::UnknownIssuer => Unsent::Untrusted,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Unsent::Misnamed
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Unsent::Outdated,
+        _ => Unsent::Tls,
     }
 }
 

@@ -86,6 +86,6 @@ async fn an_extra_certificate_is_trusted_and_only_http_1_is_spoken() {
 #[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sent() {
     let peer = peer(&[&rustls::version::TLS13]).await;
-    let refused = ProviderError::Unavailable { cause: Unsent::Tls, retry_after: None };
+    let refused = ProviderError::Unavailable { cause: Unsent::Untrusted, retry_after: None };
     assert_eq!(refreshed(&peer, None).await, Err(refused));
 }
