@@ -30,7 +30,8 @@ use crate::provider::address::AddressPolicy;
 use crate::provider::call::{AnswerStream, CallBody, RequestStream};
 use crate::provider::target::AuthorizedTarget;
 
-/// Bytes of an answer's header fields.
+/// Header fields of an answer, and their bytes; of its trailers the same.
+const MOST_FIELDS: usize = 1000;
 const MOST_FIELD_BYTES: usize = 64 * 1024;
 
 /// The limit that a server exceeds which does not answer, as a provider's entry spells it.
@@ -139,9 +140,7 @@ impl ApiClient {
             }
         };
         let response: http::Response<reqwest::Body> = response.into();
-        let bytes: usize =
-            response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if bytes > MOST_FIELD_BYTES {
+        if is_too_much(response.headers()) {
             return Err(self.lost(AmbiguousCause::HeadTooLarge));
         }
         Ok(response.map(|body| AnswerStream::new(Guarded::new(body, self.provider.clone(), self.patience))))
@@ -176,7 +175,9 @@ impl ApiClient {
             return Error::Provider { provider: self.provider.clone(), error };
         }
         let is_too_large = is_caused_by::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large);
-        let has_spoken = is_caused_by(error).is_some_and(h2::Error::is_remote);
+        // The library resets single streams only of what it could read.
+        let has_spoken =
+            is_caused_by(error).is_some_and(|cause: &h2::Error| cause.is_remote() || cause.is_reset());
         self.lost(match (is_too_large, error.is_timeout()) {
             (true, _) => AmbiguousCause::HeadTooLarge,
             (false, true) => AmbiguousCause::Timeout,
@@ -211,6 +212,12 @@ fn frame(headers: &mut HeaderMap, method: &Method, body: &CallBody) {
         }
         CallBody::Empty | CallBody::Whole(_) | CallBody::Stream(_) => {}
     }
+}
+
+/// Whether these are more header fields than are handed on.
+fn is_too_much(fields: &HeaderMap) -> bool {
+    let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    fields.len() > MOST_FIELDS || bytes > MOST_FIELD_BYTES
 }
 
 /// What the server itself says it has not processed. The h2 crate gives a GOAWAY to no request but those beyond the last
@@ -304,6 +311,9 @@ impl Body for Guarded {
             return Poll::Ready(match polled {
                 None => None,
                 Some(Err(error)) => Some(Err(self.failure(&error))),
+                Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_too_much) => {
+                    Some(Err(lost(&self.provider, AmbiguousCause::HeadTooLarge)))
+                }
                 Some(Ok(frame)) => {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     Some(self.count(length).map(|()| frame))

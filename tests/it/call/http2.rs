@@ -12,6 +12,7 @@ use rustls::pki_types::PrivateKeyDer;
 use token_broker::config::Override;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
+use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -172,6 +173,22 @@ pub(super) async fn answer(request: http::Request<RecvStream>, mut respond: Send
             trailers.insert("set-cookie", "a=b".parse().unwrap());
             stream.send_trailers(trailers).unwrap();
         }
+        path if path.starts_with("/fields/") => {
+            let mut response = response;
+            for n in 0..path["/fields/".len()..].parse().unwrap() {
+                let name = http::HeaderName::try_from(format!("x-field-{n}")).unwrap();
+                response.headers_mut().insert(name, "value".parse().unwrap());
+            }
+            respond.send_response(response, true).unwrap();
+        }
+        "/trailers" => {
+            let mut stream = respond.send_response(response, false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            for n in 0..1001 {
+                trailers.append("x-check", n.into());
+            }
+            stream.send_trailers(trailers).unwrap();
+        }
         _ => drop(respond.send_response(response, true).unwrap()),
     }
 }
@@ -244,6 +261,38 @@ async fn callers_that_take_nothing_starve_no_other_call_on_their_connection() {
         assert_eq!(answer.body.len(), 64 * 64 * 1024);
         assert_eq!(api.connections.load(Ordering::SeqCst), 1);
         drop(untaken);
+        desk.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_too_many_fields_is_told_and_costs_no_other_call_its_connection() {
+    for door in DOORS {
+        let api = Api::behind(door).await;
+        let desk = api.desk().await;
+        // One that is under way meanwhile, with more to come than its window has room for.
+        let sent = [message(Sent::Head(head("POST", "/large"))), chunk("", true)];
+        let mut client = desk.client_of_its_own().await;
+        let under_way = client.stream_provider_call(futures_util::stream::iter(sent)).await;
+        let mut under_way = under_way.unwrap().into_inner();
+        assert!(matches!(under_way.message().await.unwrap().unwrap().part, Some(Came::Head(_))));
+        for (path, why) in [
+            ("/fields/10000", "(its header fields exceed 1000 or 64 KiB)"),
+            // The library says no more than this.
+            ("/fields/15000", "(the connection broke)"),
+            ("/trailers", "(its header fields exceed 1000 or 64 KiB)"),
+        ] {
+            let sent = vec![message(Sent::Head(head("POST", path))), chunk("a", true)];
+            let status = called(&desk, sent).await.unwrap_err();
+            assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE", "{path}");
+            assert!(status.message().ends_with(why), "{path}: {status}");
+        }
+        let mut length = 0;
+        while let Some(message) = under_way.message().await.unwrap() {
+            length += if let Some(Came::Chunk(chunk)) = message.part { chunk.data.len() } else { 0 };
+        }
+        assert_eq!(length, 64 * 64 * 1024);
+        assert_eq!(api.connections.load(Ordering::SeqCst), 1);
         desk.stop().await;
     }
 }
