@@ -94,9 +94,19 @@ impl Home {
 
     /// Leaves every refresh to a caller who asks: for tests about what such a caller gets.
     pub(crate) fn refreshing_on_demand(self) -> Self {
+        self.with("refresh", serde_json::json!({ "ahead": false }))
+    }
+
+    /// Trusts whomever this file of authorities vouches for.
+    pub(crate) fn trusting(self, authorities: &Path) -> Self {
+        self.with("http", serde_json::json!({ "ca_file": authorities }))
+    }
+
+    /// With that part of the config file so.
+    fn with(self, part: &str, value: Value) -> Self {
         let file = self.path("config.yaml");
         let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        config["refresh"] = serde_json::json!({ "ahead": false });
+        config[part] = value;
         std::fs::write(&file, serde_json::to_string_pretty(&config).unwrap()).unwrap();
         self
     }

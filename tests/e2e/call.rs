@@ -3,6 +3,7 @@
 
 mod memory;
 mod nginx;
+mod trust;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
 use token_broker::grpc::proto::v1::stream_provider_call_response::Part as Came;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-use upstream::Upstream;
+use upstream::{Upstream, Way};
 
 use crate::broker::{Broker, Home, PROVIDER};
 
@@ -40,21 +41,23 @@ impl Desk {
         Self::of(json!({ "hosts": [upstream.base], "limits": limits })).await
     }
 
-    /// The same in HTTP/2, without TLS.
-    async fn in_http2(upstream: &Upstream) -> Self {
-        Self::of(json!({ "hosts": [upstream.http2.as_ref().unwrap()], "http2_prior_knowledge": true })).await
-    }
-
     /// With that API.
     async fn of(api: Value) -> Self {
-        let home = Home::of(&json!({
-            "key": PROVIDER,
-            "kind": "oidc",
-            "issuer": "http://127.0.0.1:9",
-            "client_id": "nobody",
-            "client_auth": "none",
-            "api": api,
-        }));
+        Self::in_home(home(api)).await
+    }
+
+    /// With nginx as its API, come to this way.
+    async fn by(way: Way, upstream: &Upstream) -> Self {
+        Self::by_within(way, upstream, json!({})).await
+    }
+
+    async fn by_within(way: Way, upstream: &Upstream, limits: Value) -> Self {
+        let mut api = upstream.api(way);
+        api["limits"] = limits;
+        Self::in_home(home(api).trusting(&upstream.authority())).await
+    }
+
+    async fn in_home(home: Home) -> Self {
         let broker = home.start();
         broker.import("user-42", TOKEN).await;
         Self { broker, _home: home }
@@ -90,6 +93,18 @@ impl Desk {
     }
 }
 
+/// What a broker needs whose provider has that API.
+fn home(api: Value) -> Home {
+    Home::of(&json!({
+        "key": PROVIDER,
+        "kind": "oidc",
+        "issuer": "http://127.0.0.1:9",
+        "client_id": "nobody",
+        "client_auth": "none",
+        "api": api,
+    }))
+}
+
 fn request(method: &str, path: &str) -> v1::CallProviderRequest {
     v1::CallProviderRequest {
         provider: PROVIDER.into(),
@@ -117,6 +132,12 @@ fn field(name: &str, value: &str) -> v1::Header {
 /// Every value of a header field, in order.
 fn values<'a>(headers: &'a [v1::Header], name: &str) -> Vec<&'a str> {
     headers.iter().filter(|field| field.name == name).map(|field| field.value.as_str()).collect()
+}
+
+/// Asked once, whatever comes of it.
+fn once(call: v1::CallProviderRequest) -> v1::CallProviderRequest {
+    let retry = Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 1 });
+    v1::CallProviderRequest { retry, ..call }
 }
 
 fn no_body() -> std::iter::Empty<Bytes> {
@@ -167,9 +188,7 @@ async fn every_status_is_an_answer() {
     for status in
         [200, 201, 202, 204, 301, 302, 304, 400, 401, 403, 404, 409, 418, 422, 500, 501, 502, 503, 504, 429]
     {
-        let once = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 1 };
-        let call =
-            v1::CallProviderRequest { retry: Some(once), ..request("GET", &format!("/status/{status}")) };
+        let call = once(request("GET", &format!("/status/{status}")));
         assert_eq!(desk.call(call).await.unwrap().status, status);
     }
 }
@@ -248,10 +267,9 @@ async fn an_answer_may_be_as_slow_as_the_entry_says_and_no_slower() {
             query: [("numbytes", "80"), ("duration", "40"), ("delay", "0")]
                 .map(|(name, value)| v1::QueryParameter { name: name.into(), value: value.into() })
                 .into(),
-            retry: Some(v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 1 }),
             ..request("GET", "/drip")
         };
-        desk.call(drip).await
+        desk.call(once(drip)).await
     };
     let (patient, strict) = tokio::join!(slow(1), slow(20));
     let patient = patient.unwrap();
