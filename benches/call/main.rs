@@ -1,7 +1,8 @@
 //! What a call through the broker costs: `tests/run.sh --bench`, or `cargo bench --profile dist --bench call`.
 //!
 //! Three ways to the same upstream, measured in turns in one run: the client by itself; a bare proxy of the same stack
-//! (tonic in front, reqwest behind, nothing between); the real binary. Plain and over TLS, with either version.
+//! (tonic in front, reqwest behind, nothing between); the real binary. Plain and over TLS, with either version; streams
+//! both ways. Proxy and broker have one core, this client and the upstream the other.
 //! Every figure is a ratio formed in one run; nothing is asserted about time. Writes `target/bench/call.md`.
 
 mod broker;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,10 +37,13 @@ const ROLE: &str = "CALL_ROLE";
 /// Turns of each way in each case; odd, so that the median is a measured one.
 const ROUNDS: usize = 7;
 
-/// Calls a turn: as many as show a 99th percentile, of each size.
-const SIZES: [(&str, usize); 2] = [("/1KiB", 300), ("/1MiB", 60)];
+/// Turns before those, which count for nothing: whoever is first finds everything cold.
+const WARM_UPS: usize = 1;
 
-/// Bytes of one streamed answer.
+/// Calls a turn: as many as show a 99th percentile, of each size.
+const SIZES: [(&str, usize); 2] = [("/1KiB", 1000), ("/1MiB", 60)];
+
+/// Bytes of one streamed body.
 const STREAMED: usize = 256 * 1024 * 1024;
 
 /// The largest message a caller takes here.
@@ -61,7 +66,11 @@ fn main() -> Outcome<()> {
         Ok("proxy") => runtime()?.block_on(proxy::serve()),
         // `cargo test --benches` comes here: there is nothing to test.
         _ if !std::env::args().any(|argument| argument == "--bench") => Ok(()),
-        _ => runtime()?.block_on(measure()),
+        Ok("driver") => runtime()?.block_on(measure()),
+        _ => {
+            let mut driver = child::pinned(child::DRIVER_CORE, &std::env::current_exe()?);
+            Err(driver.args(std::env::args_os().skip(1)).env(ROLE, "driver").exec().into())
+        }
     }
 }
 
@@ -82,11 +91,11 @@ async fn measure() -> Outcome<()> {
         let direct = upstream.client(name)?;
         for (path, calls) in SIZES {
             let mut taken: BTreeMap<Way, Vec<Duration>> = BTreeMap::new();
-            for round in 0..ROUNDS {
+            for round in 0..WARM_UPS + ROUNDS {
                 // Who goes first takes turns too.
                 for at in 0..WAYS.len() {
                     let way = WAYS[(at + round) % WAYS.len()];
-                    for call in 0..calls + calls / 10 {
+                    for _ in 0..calls {
                         let began = Instant::now();
                         match way {
                             Way::Direct => {
@@ -95,8 +104,7 @@ async fn measure() -> Outcome<()> {
                             Way::Proxy => unary(&over_proxy, name, path).await?,
                             Way::Broker => unary(&over_broker, name, path).await?,
                         }
-                        // The first tenth warms up.
-                        if call >= calls / 10 {
+                        if round >= WARM_UPS {
                             taken.entry(way).or_default().push(began.elapsed());
                         }
                     }
@@ -130,27 +138,36 @@ async fn measure() -> Outcome<()> {
     }
     writeln!(
         report,
-        "\n| upstream | bare proxy streams | broker streams | broker ÷ bare proxy |\n|---|---|---|---|"
+        "\n| upstream | streamed | bare proxy | broker | broker ÷ bare proxy |\n|---|---|---|---|---|"
     )?;
     for (name, _) in &upstream.bases {
-        let mut rates = [Vec::new(), Vec::new()];
-        for round in 0..ROUNDS {
-            for at in 0..2 {
-                let which = (at + round) % 2;
-                let channel = [&over_proxy, &over_broker][which];
-                let began = Instant::now();
-                let length = streamed(channel, name).await?;
-                if length != STREAMED {
-                    return Err(format!("{length} bytes came of {STREAMED}").into());
+        for (what, direction) in [("down", Direction::Down), ("up", Direction::Up)] {
+            let mut rates = [Vec::new(), Vec::new()];
+            for round in 0..WARM_UPS + ROUNDS {
+                for at in 0..2 {
+                    let which = (at + round) % 2;
+                    let channel = [&over_proxy, &over_broker][which];
+                    let began = Instant::now();
+                    let length = streamed(channel, name, direction).await?;
+                    if length != STREAMED {
+                        return Err(format!("{length} bytes came of {STREAMED}").into());
+                    }
+                    if round >= WARM_UPS {
+                        rates[which].push(STREAMED as f64 / 1e6 / began.elapsed().as_secs_f64());
+                    }
                 }
-                rates[which].push(STREAMED as f64 / 1e6 / began.elapsed().as_secs_f64());
             }
+            let [proxy, broker] = rates.map(|mut rates| {
+                rates.sort_by(f64::total_cmp);
+                rates[ROUNDS / 2]
+            });
+            writeln!(
+                report,
+                "| {name} | {what} | {proxy:.0} MB/s | {broker:.0} MB/s | {:.2} |",
+                broker / proxy
+            )?;
         }
-        let [proxy, broker] = rates.map(|mut rates| {
-            rates.sort_by(f64::total_cmp);
-            rates[ROUNDS / 2]
-        });
-        writeln!(report, "| {name} | {proxy:.0} MB/s | {broker:.0} MB/s | {:.2} |", broker / proxy)?;
+        say(&format!("{name} streams: done"))?;
     }
     let connections = upstream.connections().await?;
     writeln!(
@@ -183,26 +200,45 @@ async fn unary(channel: &Channel, provider: &str, path: &str) -> Outcome<()> {
     if answer.status == 200 { Ok(()) } else { Err(format!("{provider}{path}: {}", answer.status).into()) }
 }
 
-/// How many bytes came.
-async fn streamed(channel: &Channel, provider: &str) -> Outcome<usize> {
+/// Which way the bytes of a stream go.
+#[derive(Clone, Copy)]
+enum Direction {
+    Down,
+    Up,
+}
+
+/// How many bytes came, here or, by its own count, at the upstream.
+async fn streamed(channel: &Channel, provider: &str, direction: Direction) -> Outcome<usize> {
+    const PIECE: usize = 64 * 1024;
+    let (method, path, pieces) = match direction {
+        Direction::Down => ("GET", "/stream", 0),
+        Direction::Up => ("PUT", upstream::SINK, STREAMED / PIECE),
+    };
     let head = v1::CallHead {
         provider: provider.to_owned(),
         connection: broker::CONNECTION.to_owned(),
-        method: "GET".to_owned(),
-        path: "/stream".to_owned(),
+        method: method.to_owned(),
+        path: path.to_owned(),
         ..Default::default()
     };
-    let sent = [Sent::Head(head), Sent::Chunk(v1::BodyChunk { data: bytes::Bytes::new(), end: true })]
+    let chunk = |data, end| Sent::Chunk(v1::BodyChunk { data, end });
+    let piece = bytes::Bytes::from(vec![0; PIECE]);
+    let sent = std::iter::once(Sent::Head(head))
+        .chain(std::iter::repeat_n(piece, pieces).map(move |piece| chunk(piece, false)))
+        .chain([chunk(bytes::Bytes::new(), true)])
         .map(|part| v1::StreamProviderCallRequest { part: Some(part) });
     let mut client = TokenBrokerServiceClient::new(channel.clone());
     let mut came = client.stream_provider_call(futures_util::stream::iter(sent)).await?.into_inner();
-    let mut length = 0;
+    let (mut length, mut counted) = (0, Vec::new());
     while let Some(message) = came.next().await {
         if let Some(Came::Chunk(chunk)) = message?.part {
             length += chunk.data.len();
+            if pieces > 0 {
+                counted.extend_from_slice(&chunk.data);
+            }
         }
     }
-    Ok(length)
+    Ok(if pieces > 0 { std::str::from_utf8(&counted)?.parse()? } else { length })
 }
 
 async fn channel(tcp: &str) -> Outcome<Channel> {

@@ -7,7 +7,8 @@ use std::process::Stdio;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use http_body_util::BodyDataStream;
+use http_body_util::{BodyDataStream, StreamBody};
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
@@ -84,10 +85,32 @@ struct Bare {
 
 impl Bare {
     async fn get(&self, provider: &str, path: &str) -> Result<reqwest::Response, Status> {
+        self.request(reqwest::Method::GET, provider, path)?.send().await.map_err(lost)
+    }
+
+    fn request(
+        &self,
+        method: reqwest::Method,
+        provider: &str,
+        path: &str,
+    ) -> Result<reqwest::RequestBuilder, Status> {
         let base = self.bases.iter().find(|(name, _)| name == provider).map(|(_, base)| base);
         let base = base.ok_or_else(|| Status::not_found(provider))?;
         let client = if provider == PLAIN_HTTP2 { &self.http2 } else { &self.client };
-        client.get(format!("{base}{path}")).send().await.map_err(lost)
+        Ok(client.request(method, format!("{base}{path}")))
+    }
+}
+
+/// What a message adds to the body of a request.
+async fn frame(
+    message: Result<v1::StreamProviderCallRequest, Status>,
+) -> Option<Result<Frame<Bytes>, Status>> {
+    match message {
+        Ok(message) => match message.part? {
+            Sent::Chunk(chunk) => Some(Ok(Frame::data(chunk.data))),
+            Sent::Head(_) => None,
+        },
+        Err(status) => Some(Err(status)),
     }
 }
 
@@ -121,7 +144,12 @@ impl TokenBrokerService for Bare {
         let Some(Sent::Head(head)) = request.message().await?.and_then(|message| message.part) else {
             return Err(Status::invalid_argument("the head comes first"));
         };
-        let answer = self.get(&head.provider, &head.path).await?;
+        let method = head.method.parse().map_err(|_| Status::invalid_argument("no method"))?;
+        let mut outgoing = self.request(method, &head.provider, &head.path)?;
+        if head.method == "PUT" {
+            outgoing = outgoing.body(reqwest::Body::wrap(StreamBody::new(request.filter_map(frame))));
+        }
+        let answer = outgoing.send().await.map_err(lost)?;
         let said = v1::AnswerHead { status: answer.status().as_u16().into(), ..Default::default() };
         let part = |part| v1::StreamProviderCallResponse { part: Some(part) };
         let chunks = BodyDataStream::new(reqwest::Body::from(answer)).map(move |piece| {

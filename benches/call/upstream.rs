@@ -28,6 +28,9 @@ use crate::{Outcome, ROLE, STREAMED};
 /// The door without TLS to which HTTP/2 is spoken at once.
 pub(crate) const PLAIN_HTTP2: &str = "http2";
 
+/// The path that takes a body and counts it.
+pub(crate) const SINK: &str = "/sink";
+
 const FOLDER: &str = "CALL_UPSTREAM_FOLDER";
 
 /// A running upstream.
@@ -137,8 +140,14 @@ async fn connected(tcp: TcpStream, tls: Option<TlsAcceptor>, connections: Arc<At
         return;
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.uri().path(), &connections);
-        async move { Ok::<_, std::convert::Infallible>(Response::new(answer)) }
+        let connections = connections.clone();
+        async move {
+            Ok::<_, hyper::Error>(Response::new(if request.uri().path() == SINK {
+                taken(request.into_body()).await?
+            } else {
+                answer(request.uri().path(), &connections)
+            }))
+        }
     });
     let server = Builder::new(TokioExecutor::new());
     let _ended = match tls {
@@ -148,6 +157,15 @@ async fn connected(tcp: TcpStream, tls: Option<TlsAcceptor>, connections: Arc<At
             Err(_) => return,
         },
     };
+}
+
+/// Takes all that is sent, and says how many bytes that were.
+async fn taken(mut body: Incoming) -> Result<BoxBody<Bytes, std::convert::Infallible>, hyper::Error> {
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        length += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(Full::new(Bytes::from(length.to_string())).boxed())
 }
 
 fn answer(path: &str, connections: &AtomicU64) -> BoxBody<Bytes, std::convert::Infallible> {
