@@ -1,10 +1,13 @@
 //! How many requests a token endpoint may still get: at most `count` within any span of `per`, as the provider sees it.
 //!
-//! Our own and not a crate's: the known ones fill a bucket, which lets twice the figure through in a span of that length
-//! (governor 0.10.4, 60 a minute: 119 in one minute; only without any burst 60), take nothing back, and count a request when
-//! it leaves. Here a request counts from the moment it is allowed until `per` after its answer, so that no delay on the way
-//! can put two windows' worth into one of the provider's. What was allowed and not used is as if it had never been. Whoever
-//! takes without asking may overdraw it; then the next wait for longer. Knows no classes of callers and does not wait.
+//! Here a request counts from the moment it is allowed until `per` after its answer, so that no delay on the way can put two
+//! windows' worth into one of the provider's. What was allowed and not used is as if it had never been. Whoever takes
+//! without asking may overdraw it; then the next wait for longer. Knows no classes of callers and does not wait.
+//!
+//! Our own and not a crate's, for none that was looked at does these three (November 2026). governor 0.10 and leaky-bucket 1
+//! fill a bucket: as large as the figure, it lets nearly twice of it through in a span (governor, 60 a minute: 119); smaller,
+//! it holds back a burst that the provider allows. rate-net 2 and throttle-net 2 have a sliding window, which counts what
+//! leaves, and are a few months old; rate_limiters 0.1 counts whole seconds of the wall clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
