@@ -92,20 +92,55 @@ fn the_guides_entry_is_accepted() {
 
 #[test]
 fn the_guides_limits_are_those_that_hold() {
-    use token_broker::provider::spec::limit::CallLimits;
-    let defaults = serde_json::to_value(CallLimits::default()).unwrap();
+    use token_broker::provider::spec::limit::{CallLimits, RetryPreset};
+    use token_broker::provider::spec::restraint::Breaker;
+    let limits = CallLimits::default();
     let guide = guide();
-    for key in defaults.as_object().unwrap().keys().map(String::as_str).chain(["budget"]) {
-        assert!(guide.contains(&format!("`{key}`")), "{key}");
-    }
     let said = |key: &str| {
-        let row = guide.lines().find(|line| line.starts_with(&format!("| `{key}`"))).unwrap();
-        row.split('|').nth(2).unwrap().trim().replace(' ', "")
+        let of_key =
+            |line: &&str| line.split('|').nth(1).is_some_and(|keys| keys.contains(&format!("`{key}`")));
+        let row = guide.lines().find(of_key).unwrap_or_else(|| panic!("{key}"));
+        row.split('|').nth(2).unwrap().trim().to_owned()
     };
-    for key in ["head_timeout", "idle_timeout", "stall_timeout"] {
-        assert_eq!(said(key), defaults[key].as_str().unwrap(), "{key}");
+    let defaults = serde_json::to_value(&limits).unwrap();
+    let mut held: Vec<String> = Vec::new();
+    for (key, span) in [
+        ("timeout", limits.timeout),
+        ("stall_timeout", limits.stall_timeout),
+        ("head_timeout", limits.head_timeout),
+        ("idle_timeout", limits.idle_timeout),
+    ] {
+        assert_eq!(said(key).replace(' ', "").parse(), Ok(span), "{key}");
+        held.push(key.to_owned());
     }
-    for key in ["min_bytes_per_second", "max_parallel"] {
+    for key in ["max_request_bytes", "max_response_bytes", "max_decompressed_bytes"] {
+        let gibibytes: u64 = said(key).strip_suffix(" GiB").unwrap().parse().unwrap();
+        assert_eq!(defaults[key], gibibytes << 30, "{key}");
+        held.push(key.to_owned());
+    }
+    for key in ["min_bytes_per_second", "max_decompression_ratio", "max_parallel"] {
         assert_eq!(said(key), defaults[key].to_string(), "{key}");
+        held.push(key.to_owned());
     }
+    assert_eq!((said("stream_timeout").as_str(), limits.stream_timeout), ("none", None));
+    assert_eq!((said("budget").as_str(), limits.budget), ("none", None));
+    let Breaker::Own(breaker) = limits.breaker else { panic!("{:?}", limits.breaker) };
+    assert_eq!(
+        said("breaker"),
+        format!("{} failures, {} s", breaker.failures, breaker.open.duration().as_secs())
+    );
+    assert_eq!(said("retry"), format!("`{}`", defaults["retry"].as_str().unwrap()));
+    for preset in [RetryPreset::Network, RetryPreset::Aggressive, RetryPreset::Conservative] {
+        let name = serde_json::to_value(preset).unwrap();
+        let attempts = format!("`{}` {}", name.as_str().unwrap(), preset.attempts());
+        assert!(
+            guide.lines().any(|line| line.starts_with("| `retry`") && line.contains(&attempts)),
+            "{attempts}"
+        );
+    }
+    held.extend(["breaker", "retry"].map(str::to_owned));
+    let mut all: Vec<String> = defaults.as_object().unwrap().keys().cloned().collect();
+    all.sort();
+    held.sort();
+    assert_eq!(held, all, "a limit that this test does not look at");
 }
