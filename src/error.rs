@@ -113,6 +113,19 @@ pub enum Error {
         /// How it failed.
         error: ProviderError,
     },
+    /// Calls whose callers hung up go on, and no more of them are taken; nothing was sent.
+    #[error(
+        "the call was not made: calls with a request_id are under way whose callers hung up, and {limit} lets no more \
+         go for now ({most})"
+    )]
+    Unattended {
+        /// At which provider.
+        provider: ProviderKey,
+        /// Which bound is reached.
+        limit: &'static str,
+        /// Its figure, in calls or bytes.
+        most: u64,
+    },
     /// A rule of the provider call was broken: path, header, host or method.
     #[error("the call was not made: {0}")]
     RequestRefused(#[from] Refusal),
@@ -167,6 +180,7 @@ impl Error {
             Self::ScopeNotGranted { .. } => Reason::ScopeNotGranted,
             Self::ConnectionAmbiguous { .. } => Reason::ConnectionAmbiguous,
             Self::Provider { error, .. } => error.reason(),
+            Self::Unattended { .. } => Reason::ProviderRateLimited,
             Self::RequestRefused(_) => Reason::RequestRefused,
             Self::Store(error) => error.reason(),
             Self::ShuttingDown => Reason::ShuttingDown,
@@ -180,7 +194,9 @@ impl Error {
             Self::ConnectionAmbiguous { retry_after, .. } => Some(*retry_after),
             Self::Provider { error, .. } => error.retry_after(),
             Self::Store(StoreError::Conflict) => Some(Duration::ZERO),
-            Self::Store(StoreError::Unavailable(_)) | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::Unattended { .. } | Self::Store(StoreError::Unavailable(_)) | Self::ShuttingDown => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ mod repeat;
 mod retry;
 mod shape;
 mod source;
+mod unattended;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -171,22 +172,24 @@ impl Broker {
             return self.read(&mut way, limit).await.map(Arc::new);
         };
         let body: &[u8] = if let CallBody::Whole(bytes) = &call.body { bytes } else { &[] };
-        let print = repeat::print(&call.wanted, body);
+        let (print, held) = (repeat::print(&call.wanted, body), repeat::held(&call.wanted, body));
         let id = call.id.clone();
         // Before the id is taken: what is refused here is refused to whoever asks, and nobody waits for it.
         let mut way = self.way(call, true)?;
-        match self.calls.repeats.join((id, request_id), print) {
+        match self.calls.repeats.join((id, request_id), print, held) {
             Joined::Taken => {
                 let told = "was used within the last ten minutes, for another call or for one whose answer is not kept";
                 Err(Error::invalid("request_id", told))
             }
-            Joined::Again(mut outcome) => match outcome.wait_for(Option::is_some).await {
-                Ok(outcome) => {
-                    outcome.clone().unwrap_or(Err(Error::Internal("a call ended without a result")))
-                }
-                Err(_) => Err(Error::Internal("a call ended unexpectedly")),
-            },
-            Joined::First(ticket) => {
+            Joined::Full(full) => Err(Error::Unattended {
+                provider: way.id.provider,
+                limit: full.limit,
+                most: full.most as u64,
+            }),
+            Joined::Again(caller) => {
+                caller.outcome().await.unwrap_or(Err(Error::Internal("a call ended unexpectedly")))
+            }
+            Joined::First(ticket, _caller) => {
                 let broker = self.clone();
                 self.owned(async move {
                     let outcome = broker.read(&mut way, limit).await.map(Arc::new);

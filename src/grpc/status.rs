@@ -102,6 +102,13 @@ impl Answer {
                 self.tell("most", &most.to_string());
                 Code::ResourceExhausted
             }
+            Error::Unattended { provider, limit, most } => {
+                self.tell("provider", provider.as_str());
+                self.tell("limit", limit);
+                self.tell("most", &most.to_string());
+                self.details.add_quota_failure_violation(format!("provider:{provider}"), error.to_string());
+                Code::ResourceExhausted
+            }
             Error::CallerUnknown(_) => Code::Unauthenticated,
             Error::CallerNotAllowed { provider } => {
                 self.tell("provider", provider.as_str());

@@ -14,6 +14,7 @@ mod prior_knowledge;
 mod stall;
 mod stream;
 mod terminal;
+mod unattended;
 mod unprocessed;
 mod unsent;
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::WholeAnswer;
+use super::unattended::{Full, Unattended};
 use crate::connection::ConnectionId;
 use crate::error::Error;
 use crate::provider::call::Wanted;
@@ -72,6 +73,13 @@ pub(super) fn print(wanted: &Wanted, body: &[u8]) -> Print {
     digest.finalize().into()
 }
 
+/// Bytes that a call holds while it is under way: its body and what else its caller wrote.
+pub(super) fn held(wanted: &Wanted, body: &[u8]) -> usize {
+    let pairs = wanted.query.iter().chain(&wanted.headers);
+    let pairs = pairs.map(|(name, value)| name.len() + value.len() + FIELD);
+    body.len() + wanted.path.len() + pairs.sum::<usize>()
+}
+
 /// The memory.
 #[derive(Default)]
 pub(super) struct Repeats(Arc<Mutex<State>>);
@@ -87,22 +95,37 @@ struct State {
     spent: HashSet<Mark>,
     /// The same, oldest first.
     spent_until: VecDeque<(Instant, Mark)>,
+    /// Calls under way for which nobody waits.
+    unattended: Unattended,
 }
 
 struct Entry {
     /// `None`: what came is told to nobody. The connection changed hands since.
     print: Option<Print>,
     outcome: watch::Receiver<Option<Outcome>>,
+    /// How many wait for it.
+    callers: usize,
+    /// Bytes that the call holds while it is under way.
+    held: usize,
 }
 
 /// An id as a caller finds it.
 pub(super) enum Joined {
     /// Nobody used it: the caller makes the call.
-    First(Ticket),
+    First(Ticket, Caller),
     /// The call is under way, or was made.
-    Again(watch::Receiver<Option<Outcome>>),
+    Again(Caller),
     /// It stands for another call.
     Taken,
+    /// Nobody used it, and it stays so: too many calls are under way whose callers hung up.
+    Full(Full),
+}
+
+/// Somebody who waits for a call. Dropped before it is over, the call goes on unattended.
+pub(super) struct Caller {
+    state: Arc<Mutex<State>>,
+    key: Key,
+    outcome: watch::Receiver<Option<Outcome>>,
 }
 
 /// The duty to say what a call came to. Dropped without a word, the call may have been made all the same: its id stays taken.
@@ -114,23 +137,32 @@ pub(super) struct Ticket {
 }
 
 impl Repeats {
-    /// Looks an id up, or takes it.
-    pub(super) fn join(&self, key: Key, print: Print) -> Joined {
-        let mut state = lock(&self.0);
+    /// Looks an id up, or takes it for a call that holds so many bytes.
+    pub(super) fn join(&self, key: Key, print: Print, held: usize) -> Joined {
+        let mut locked = lock(&self.0);
+        let state = &mut *locked;
         state.forget(Instant::now());
-        if let Some(entry) = state.entries.get(&key) {
-            return if entry.print == Some(print) {
-                Joined::Again(entry.outcome.clone())
-            } else {
-                Joined::Taken
-            };
+        if let Some(entry) = state.entries.get_mut(&key) {
+            if entry.print != Some(print) {
+                return Joined::Taken;
+            }
+            if entry.is_unattended() {
+                state.unattended.take(&key.0, entry.held);
+            }
+            entry.callers += 1;
+            return Joined::Again(Caller { state: self.0.clone(), key, outcome: entry.outcome.clone() });
         }
         if state.spent.contains(&mark(&key)) {
             return Joined::Taken;
         }
+        if let Some(full) = state.unattended.full(&key.0) {
+            return Joined::Full(full);
+        }
         let (sender, outcome) = watch::channel(None);
-        state.entries.insert(key.clone(), Entry { print: Some(print), outcome });
-        Joined::First(Ticket { state: self.0.clone(), key, sender, is_settled: false })
+        let entry = Entry { print: Some(print), outcome: outcome.clone(), callers: 1, held };
+        state.entries.insert(key.clone(), entry);
+        let caller = Caller { state: self.0.clone(), key: key.clone(), outcome };
+        Joined::First(Ticket { state: self.0.clone(), key, sender, is_settled: false }, caller)
     }
 }
 
@@ -144,11 +176,44 @@ impl Repeats {
     }
 }
 
+impl Entry {
+    fn is_under_way(&self) -> bool {
+        self.outcome.borrow().is_none()
+    }
+
+    fn is_unattended(&self) -> bool {
+        self.callers == 0 && self.is_under_way()
+    }
+}
+
+impl Caller {
+    /// What the call comes to; `None` where it ended without a word.
+    pub(super) async fn outcome(mut self) -> Option<Outcome> {
+        self.outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut locked = lock(&self.state);
+        let state = &mut *locked;
+        // Under the same id another call may be under way by now.
+        let entry =
+            state.entries.get_mut(&self.key).filter(|entry| entry.outcome.same_channel(&self.outcome));
+        let Some(entry) = entry else { return };
+        entry.callers -= 1;
+        if entry.is_unattended() {
+            state.unattended.add(&self.key.0, entry.held);
+        }
+    }
+}
+
 impl Ticket {
     /// Says what the call came to. What is not kept may be tried again under the same id.
     pub(super) fn settle(mut self, outcome: Outcome, keep: bool) {
         self.is_settled = true;
         let mut state = lock(&self.state);
+        state.is_over(&self.key);
         if keep {
             state.bytes += size(&outcome);
             state.answered.push_back((Instant::now() + WINDOW, self.key.clone()));
@@ -165,6 +230,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.is_settled {
             let mut state = lock(&self.state);
+            state.is_over(&self.key);
             state.entries.remove(&self.key);
             state.spend(Instant::now() + WINDOW, &self.key);
         }
@@ -172,6 +238,13 @@ impl Drop for Ticket {
 }
 
 impl State {
+    /// A call under way comes to its end.
+    fn is_over(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get(key).filter(|entry| entry.is_unattended()) {
+            self.unattended.take(&key.0, entry.held);
+        }
+    }
+
     /// Lets go of what is too old or too much.
     fn forget(&mut self, now: Instant) {
         while self.answered.front().is_some_and(|(until, _)| *until <= now) {
@@ -244,15 +317,20 @@ mod tests {
         }))
     }
 
-    fn first(repeats: &Repeats, request_id: &str) -> Ticket {
-        match repeats.join(key(request_id), [0; 32]) {
-            Joined::First(ticket) => ticket,
-            Joined::Again(_) | Joined::Taken => panic!("{request_id} is in use"),
+    fn begun(repeats: &Repeats, request_id: &str) -> (Ticket, Caller) {
+        match repeats.join(key(request_id), [0; 32], 1) {
+            Joined::First(ticket, caller) => (ticket, caller),
+            Joined::Again(_) | Joined::Taken | Joined::Full(_) => panic!("{request_id} is in use"),
         }
     }
 
+    /// A call whose caller does not wait for it.
+    fn first(repeats: &Repeats, request_id: &str) -> Ticket {
+        begun(repeats, request_id).0
+    }
+
     fn is_kept(repeats: &Repeats, request_id: &str) -> bool {
-        matches!(repeats.join(key(request_id), [0; 32]), Joined::Again(_))
+        matches!(repeats.join(key(request_id), [0; 32], 1), Joined::Again(_))
     }
 
     #[test]
@@ -263,7 +341,7 @@ mod tests {
         repeats.forget(&key("").0);
         under_way.settle(answer(1), true);
         for id in ["done", "under way"] {
-            assert!(matches!(repeats.join(key(id), [0; 32]), Joined::Taken), "{id}");
+            assert!(matches!(repeats.join(key(id), [0; 32], 1), Joined::Taken), "{id}");
         }
         first(&repeats, "new").settle(answer(1), true);
         assert!(is_kept(&repeats, "new"));
@@ -296,7 +374,7 @@ mod tests {
         let repeats = Repeats::default();
         first(&repeats, "a").settle(answer(1), true);
         assert!(is_kept(&repeats, "a"));
-        assert!(matches!(repeats.join(key("a"), [1; 32]), Joined::Taken), "another call");
+        assert!(matches!(repeats.join(key("a"), [1; 32], 1), Joined::Taken), "another call");
         tokio::time::sleep(WINDOW).await;
         assert!(!is_kept(&repeats, "a"));
     }
@@ -305,12 +383,9 @@ mod tests {
     async fn whoever_asks_meanwhile_gets_the_same_answer() {
         let repeats = Repeats::default();
         let ticket = first(&repeats, "a");
-        let Joined::Again(mut waiting) = repeats.join(key("a"), [0; 32]) else { panic!("not joined") };
+        let Joined::Again(waiting) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
         ticket.settle(Err(Error::ShuttingDown), false);
-        assert_eq!(
-            waiting.wait_for(Option::is_some).await.unwrap().as_ref().unwrap().as_ref().unwrap_err(),
-            &Error::ShuttingDown
-        );
+        assert_eq!(waiting.outcome().await.unwrap().unwrap_err(), Error::ShuttingDown);
         first(&repeats, "a").settle(Err(Error::ShuttingDown), false);
         drop(first(&repeats, "a"));
     }
@@ -319,13 +394,57 @@ mod tests {
     async fn a_call_that_ends_without_a_word_may_have_been_made_and_is_not_made_again() {
         let repeats = Repeats::default();
         let ticket = first(&repeats, "a");
-        let Joined::Again(mut waiting) = repeats.join(key("a"), [0; 32]) else { panic!("not joined") };
+        let Joined::Again(waiting) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
         drop(ticket);
-        assert!(waiting.wait_for(Option::is_some).await.is_err(), "nobody waits for ever");
-        let is_taken = || matches!(repeats.join(key("a"), [0; 32]), Joined::Taken);
+        assert!(waiting.outcome().await.is_none(), "nobody waits for ever");
+        let is_taken = || matches!(repeats.join(key("a"), [0; 32], 1), Joined::Taken);
         assert!(is_taken());
         tokio::time::sleep(WINDOW).await;
         assert!(!is_taken());
+    }
+
+    #[tokio::test]
+    async fn calls_without_a_caller_are_counted_until_they_are_over_or_somebody_asks_again() {
+        let repeats = Repeats::default();
+        let unattended = || lock(&repeats.0).unattended.count();
+        let (ticket, caller) = begun(&repeats, "a");
+        let Joined::Again(another) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
+        drop(caller);
+        assert_eq!(unattended(), 0, "one is left");
+        drop(another);
+        assert_eq!(unattended(), 1);
+        let Joined::Again(caller) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
+        assert_eq!(unattended(), 0);
+        drop(caller);
+        ticket.settle(answer(1), true);
+        assert_eq!(unattended(), 0, "it is over");
+        let Joined::Again(caller) = repeats.join(key("a"), [0; 32], 1) else { panic!("not kept") };
+        drop(caller);
+        assert_eq!(unattended(), 0, "nothing is under way");
+
+        drop(first(&repeats, "without a word"));
+        let (ticket, late) = begun(&repeats, "b");
+        ticket.settle(Err(Error::ShuttingDown), false);
+        let (_ticket, _caller) = begun(&repeats, "b");
+        drop(late);
+        assert_eq!(unattended(), 0, "the new call has its own caller");
+    }
+
+    #[tokio::test]
+    async fn no_call_is_begun_while_too_many_have_no_caller_but_theirs_may_come_back() {
+        let repeats = Repeats::default();
+        let join = |id: &str| repeats.join(key(id), [0; 32], usize::MAX / 4);
+        let Joined::First(ticket, caller) = join("a") else { panic!("no first") };
+        assert!(matches!(join("b"), Joined::First(..)), "whatever it holds, its caller is there");
+        drop(caller);
+        assert!(matches!(join("c"), Joined::Full(Full { limit: "unattended_bytes_of_connection", .. })));
+        let Joined::Again(caller) = join("a") else { panic!("not joined") };
+        assert!(matches!(join("c"), Joined::First(..)));
+        drop(caller);
+        assert!(matches!(join("c"), Joined::Taken), "dropped without a word");
+        assert!(matches!(join("d"), Joined::Full(_)));
+        ticket.settle(answer(1), true);
+        assert!(matches!(join("d"), Joined::First(..)));
     }
 
     #[tokio::test]
@@ -334,7 +453,7 @@ mod tests {
         for n in 0..5 {
             first(&repeats, &n.to_string()).settle(answer(MOST_BYTES / 4), true);
         }
-        let is_taken = |id: &str| matches!(repeats.join(key(id), [0; 32]), Joined::Taken);
+        let is_taken = |id: &str| matches!(repeats.join(key(id), [0; 32], 1), Joined::Taken);
         assert!(is_taken("0"), "the oldest answer goes, and the call is not made twice");
         assert!(is_kept(&repeats, "4"));
         let small = |n: usize| format!("small {n}");

@@ -28,6 +28,12 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
         (Error::MessageTooLarge { limit_bytes: 9 }, Code::ResourceExhausted, &[], &["limitBytes"]),
         (Error::BodyTooLarge { limit: "a", most: 9 }, Code::ResourceExhausted, &[], &["limit", "most"]),
         (Error::Swollen { limit: "a", most: 9 }, Code::ResourceExhausted, &[], &["limit", "most"]),
+        (
+            Error::Unattended { provider: google(), limit: "a", most: 9 },
+            Code::ResourceExhausted,
+            &["QuotaFailure", "RetryInfo"],
+            &["limit", "most", "provider"],
+        ),
         (Error::CallerUnknown("why"), Code::Unauthenticated, &[], &[]),
         (Error::CallerNotAllowed { provider: google() }, Code::PermissionDenied, &[], &["provider"]),
         (

@@ -52,7 +52,7 @@ impl Failure {
             }
             Error::ConnectionNotFound(_) | Error::ReauthRequired { .. } => Self::Expired,
             Error::ConnectionAmbiguous { .. } => Self::ProviderUnreachable,
-            Error::Store(_) | Error::ShuttingDown => Self::Unavailable,
+            Error::Store(_) | Error::ShuttingDown | Error::Unattended { .. } => Self::Unavailable,
             Error::Internal(_) => Self::Internal,
         }
     }
