@@ -120,8 +120,11 @@ impl Connection {
             (Status::Active | Status::Ambiguous | Status::ReauthRequired, outcome) => {
                 let is_beside = self.profile.generation != attempt.generation;
                 match outcome {
-                    // A consent that brought no refresh token came between, and kept the one that was presented.
-                    Ok(issued) if is_beside && self.is_ours(attempt) => {
+                    // A consent that brought no refresh token came between, and kept the one that was presented; also
+                    // where somebody has fenced us since.
+                    Ok(issued)
+                        if is_beside && (self.is_ours(attempt) || self.is_salvage(attempt, moment.reuse)) =>
+                    {
                         self.succeeded_beside(attempt, issued, now)
                     }
                     // With what it did bring, the owner need not come again at once: its own refresh will be told so.
@@ -201,18 +204,21 @@ impl Connection {
         Landed { connection: self, verdict: Verdict::Superseded }
     }
 
+    /// Whether what came for an attempt that was fenced is the successor of the refresh token that is held: nobody stored
+    /// another, so ours are the only tokens there are.
+    fn is_salvage(&self, attempt: &Intent, reuse: &ReuseProfile) -> bool {
+        // A connection that was ended and made anew under the same name counts its generations anew, too: what came then
+        // belongs to a grant that is no more.
+        let held = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
+        // And where only the newest answer's token is good, whoever fenced us has asked after us.
+        held.map(RefreshToken::fingerprint) == Some(attempt.fingerprint)
+            && !matches!(reuse.reuse, Reuse::Count { is_last_only: true, .. })
+    }
+
     fn succeeded(mut self, attempt: &Intent, issued: &IssuedTokens, moment: &Moment<'_>) -> Landed {
         let is_ours = self.is_ours(attempt);
         if !is_ours {
-            // A connection that was ended and made anew under the same name counts its generations anew, too: what
-            // came belongs to a grant that is no more.
-            let held = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
-            if held.map(RefreshToken::fingerprint) != Some(attempt.fingerprint) {
-                return self.superseded();
-            }
-            // Fenced, yet nobody stored anything: ours are the only tokens there are. But where only the newest
-            // answer's token is good, whoever fenced us has asked after us.
-            if matches!(moment.reuse.reuse, Reuse::Count { is_last_only: true, .. }) {
+            if !self.is_salvage(attempt, moment.reuse) {
                 return self.superseded();
             }
             self.profile.fence += 1;
@@ -221,12 +227,7 @@ impl Connection {
         let counts_from = counts_from(attempt, moment.reuse);
         let before = self.profile.scopes.clone();
         let mut connection = self.refreshed(issued.copy(), counts_from, moment.now);
-        let what = match (is_ours, was_unknown) {
-            (false, _) => Happening::Salvaged,
-            (true, true) => Happening::Recovered,
-            (true, false) => Happening::Refreshed,
-        };
-        connection.note(what, None, moment.now);
+        connection.note(happening(is_ours, was_unknown), None, moment.now);
         connection.note_lost_scopes(&before, moment.now);
         Landed { connection, verdict: Verdict::Refreshed }
     }
@@ -235,13 +236,16 @@ impl Connection {
     /// may be allowed more: it stays.
     fn succeeded_beside(mut self, attempt: &Intent, issued: &IssuedTokens, now: Timestamp) -> Landed {
         let Some(mut set) = self.tokens.take() else { return self.superseded() };
+        let is_ours = self.is_ours(attempt);
+        self.profile.fence += u64::from(!is_ours);
         let spent = set.refresh.as_ref().map(RefreshToken::copy);
         set.refresh = issued.copy().into_set(set.refresh, attempt.sent_at).refresh;
         set.previous = previous(spent, set.refresh.as_ref(), set.previous);
         let was_unknown = attempt.tries > 1 || self.profile.status != Status::Active;
         self.profile.refreshed_at = Some(now);
+        let what = happening(is_ours, was_unknown);
         let mut connection = self.holding(set, now);
-        connection.note(if was_unknown { Happening::Recovered } else { Happening::Refreshed }, None, now);
+        connection.note(what, None, now);
         Landed { connection, verdict: Verdict::Refreshed }
     }
 
@@ -392,6 +396,15 @@ impl Connection {
         set.previous = previous(spent, set.refresh.as_ref(), older);
         keep_old_expiry(set.access.as_mut(), held.as_ref());
         Self { profile, tokens: None, history }.holding(set, now)
+    }
+}
+
+/// What new tokens are in a connection's history.
+const fn happening(is_ours: bool, was_unknown: bool) -> Happening {
+    match (is_ours, was_unknown) {
+        (false, _) => Happening::Salvaged,
+        (true, true) => Happening::Recovered,
+        (true, false) => Happening::Refreshed,
     }
 }
 

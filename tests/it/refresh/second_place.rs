@@ -19,7 +19,7 @@ use token_broker::store::{EscrowStore, Expected, TokenStore as _, redb};
 use token_broker::telemetry::Metrics;
 
 use super::{lost, stage};
-use crate::kit::{LIFE, Stage, issued, request};
+use crate::kit::{LIFE, Stage, consented, issued, request};
 use crate::whole::Whole;
 
 /// The store on the disk in `folder`, and its second place.
@@ -178,6 +178,26 @@ async fn what_the_store_took_all_the_same_is_of_the_past_and_changes_nothing() {
     assert_eq!(files(folder.path()), 0);
     assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     assert!(stage.provider.ended.lock().unwrap().is_empty(), "to revoke them may end the grant that stands");
+}
+
+#[tokio::test]
+async fn what_was_left_behind_is_taken_up_though_a_consent_and_a_lost_refresh_came_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, escrow) = on_disk(folder.path());
+    let stage = stage(Reuse::Strict).moved(store, Some(escrow.clone()));
+    let id = stage.expired("user-42").await;
+    // By a run after which one came that was not told of the second place.
+    left_behind(&stage, &*escrow, 1, "rt-late").await;
+    let (_, state) = stage.begun_by_app("user-42").await;
+    stage.provider.next(Ok(issued("at-c", None)));
+    stage.broker.complete_connect(consented(&state)).await.unwrap();
+    stage.clock.advance(LIFE);
+    stage.provider.next(Err(lost()));
+    stage.token(&id).await.unwrap_err();
+    assert_eq!(taken_up(&stage.broker).await, 1);
+    assert_eq!(files(folder.path()), 0);
+    assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-late"]);
 }
 
 #[tokio::test]

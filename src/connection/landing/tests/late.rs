@@ -187,3 +187,31 @@ fn what_a_refresh_is_told_beside_a_consent_counts_for_the_token_that_was_kept() 
     let denied = told(denied());
     assert_eq!((denied.verdict, denied.connection.profile.status), (Verdict::Superseded, Status::Active));
 }
+
+#[test]
+fn tokens_of_one_who_was_fenced_are_saved_though_a_consent_came_between_that_kept_what_they_succeed() {
+    let succeeded = |reuse: &ReuseProfile, refresh| {
+        let (connection, paused) = begun(active(), &at(T0, reuse));
+        let later = at(T0 + secs(60), reuse);
+        let again = consented(connection, refresh, T0 + secs(1));
+        let (connection, taken_over) = begun(again, &Moment { holder: OTHER, ..later });
+        let landed = connection.landed(&paused, &Ok(issued("at-1", Some("rt-1"))), &later, 0);
+        (landed, taken_over)
+    };
+    let reuse = ReuseProfile::default();
+    let (landed, taken_over) = succeeded(&reuse, None);
+    assert_eq!((landed.verdict, last_event(&landed.connection)), (Verdict::Refreshed, Happening::Salvaged));
+    assert_eq!(values(&landed.connection), ("at-c", Some("rt-1"), Some("rt-0")));
+    assert_eq!(
+        (landed.connection.profile.status, &landed.connection.profile.intent),
+        (Status::Active, &None)
+    );
+    // And the one who took over finds that out, whatever it was told.
+    for outcome in [Err(denied()), Err(ambiguous()), Ok(issued("at-2", Some("rt-2")))] {
+        let late = landed.connection.copy().landed(&taken_over, &outcome, &at(T0 + secs(61), &reuse), 0);
+        assert_eq!(late.verdict, Verdict::Superseded);
+    }
+    assert_eq!(succeeded(&count(9), None).0.verdict, Verdict::Superseded, "only the last answer counts");
+    let (anew, _) = succeeded(&reuse, Some("rt-c"));
+    assert_eq!((anew.verdict, values(&anew.connection).1), (Verdict::Superseded, Some("rt-c")));
+}
