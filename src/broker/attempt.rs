@@ -131,10 +131,11 @@ impl Broker {
         failpoint::hit("refresh.send.before").await;
         let started = Instant::now();
         let left = latest.duration_since(started);
-        if left < reuse.token_timeout / 4 {
+        let now = self.clock.now();
+        if left < reuse.token_timeout / 4 || attempt.is_too_late(&reuse, now) {
             return None;
         }
-        let patience = left.min(attempt.patience(&reuse, self.clock.now()));
+        let patience = left.min(attempt.patience(&reuse, now));
         // Who sends it gives it up, and knows then whether it has left.
         let answered = timeout(patience + OVERSTAY, provider.refresh(admission, refresh, patience)).await;
         let outcome = answered.unwrap_or(Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));

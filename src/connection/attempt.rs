@@ -73,6 +73,15 @@ impl Intent {
         }
     }
 
+    /// Whether it was begun within a grace period that leaves it too little time if it leaves now: a first request less than
+    /// a quarter of what it would have been waited for, a repeat none at all, and then it could end the grant.
+    pub fn is_too_late(&self, reuse: &ReuseProfile, now: Timestamp) -> bool {
+        let Reuse::Grace { window, .. } = reuse.reuse else { return false };
+        let last = self.first_sent_at + usable(window);
+        self.sent_at < last
+            && (last <= now || self.patience(reuse, now) < self.patience(reuse, self.sent_at) / 4)
+    }
+
     /// The same attempt by a clock that was set while its request was under way, which took `elapsed` by one that nobody
     /// sets. Where the clock was set forward, what the attempt brings counts from as early as before: a machine that stood
     /// still looks the same, and its tokens grew older meanwhile.
@@ -178,6 +187,38 @@ mod tests {
     }
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+    #[test]
+    fn what_would_leave_too_late_for_a_grace_period_is_known_before_it_leaves() {
+        let millis = Duration::from_millis;
+        let intent = |tries, begun_after| Intent {
+            attempt_id: 1,
+            holder: Holder(1),
+            generation: 1,
+            fence: 1,
+            first_sent_at: T0,
+            sent_at: T0 + millis(begun_after),
+            deadline: T0 + millis(begun_after + 10_000),
+            tries,
+            fingerprint: 1,
+        };
+        let grace = Reuse::Grace { window: Duration::from_secs(5), max_uses: 3 };
+        for (what, reuse, tries, begun_after, leaves_after, expected) in [
+            ("written at once", grace, 1, 0, 0, false),
+            ("a quarter of its patience is left", grace, 1, 0, 3_000, false),
+            ("less than that", grace, 1, 0, 3_001, true),
+            ("a repeat is waited for in the end", grace, 2, 3_000, 3_999, false),
+            ("but not sent when the time for it is over", grace, 2, 3_000, 4_000, true),
+            ("begun when nothing was left to save", grace, 2, 4_000, 9_000, false),
+            ("nothing runs out", Reuse::Strict, 1, 0, 9_000, false),
+        ] {
+            let reuse = ReuseProfile { reuse, ..ReuseProfile::default() };
+            let intent = intent(tries, begun_after);
+            assert_eq!(intent.is_too_late(&reuse, T0 + millis(leaves_after)), expected, "{what}");
+        }
+        let reuse = ReuseProfile { reuse: grace, ..ReuseProfile::default() };
+        assert!(!intent(1, 0).is_too_late(&reuse, T0 - millis(60_000)), "the clock was set back");
+    }
 
     #[test]
     fn an_attempt_follows_a_clock_that_is_set_while_it_is_under_way() {

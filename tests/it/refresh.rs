@@ -5,6 +5,7 @@ mod doubt;
 mod ending;
 mod held;
 mod order;
+mod patience;
 mod second_place;
 mod wait;
 
