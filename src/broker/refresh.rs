@@ -302,15 +302,15 @@ impl Broker {
     }
 }
 
-/// Whether an earlier request is unanswered and the provider takes its refresh token again, but not for ever.
+/// Whether an earlier request is unanswered and the provider takes its refresh token again, but only now.
 pub(super) fn is_rescue(profile: &Profile, moment: &Moment<'_>) -> bool {
     profile.intent.as_ref().is_some_and(|intent| match moment.reuse.reuse {
         // A first request in the future: the clock was set back, and nobody knows how old it is.
         Reuse::Grace { window, .. } => {
             intent.first_sent_at <= moment.now && moment.now < intent.first_sent_at + window
         }
-        Reuse::Count { max_uses, .. } => intent.tries < max_uses,
-        Reuse::Reusable | Reuse::Strict => false,
+        // However late it is asked for again.
+        Reuse::Count { .. } | Reuse::Reusable | Reuse::Strict => false,
     })
 }
 

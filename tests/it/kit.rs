@@ -244,6 +244,8 @@ pub(crate) struct FakeProvider {
     is_held: AtomicBool,
     places: Arc<Semaphore>,
     in_line: watch::Sender<usize>,
+    /// How pressing the refreshes were for which leave was asked, in order.
+    pub(crate) urgencies: Mutex<Vec<Urgency>>,
     pub(crate) reuse: Mutex<ReuseProfile>,
     /// The refresh tokens that were presented for revocation.
     pub(crate) ended: Mutex<Vec<String>>,
@@ -293,6 +295,7 @@ impl FakeProvider {
             is_held: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(MANY)),
             in_line: watch::Sender::new(0),
+            urgencies: Mutex::default(),
             reuse: Mutex::default(),
             ended: Mutex::default(),
             account: Mutex::new(Ok(Some(Account { id: "alice".into(), email: None }))),
@@ -432,7 +435,8 @@ impl ProviderClient for FakeProvider {
         self.reuse.lock().unwrap().clone()
     }
 
-    async fn admit(&self, _urgency: Urgency) -> Result<Admission, ProviderError> {
+    async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
+        self.urgencies.lock().unwrap().push(urgency);
         self.in_line.send_modify(|n| *n += 1);
         Ok(Admission::holding(self.places.clone().acquire_owned().await.unwrap()))
     }

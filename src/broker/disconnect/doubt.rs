@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::broker::escrow::not_durable;
 use crate::broker::keep::Weight;
+use crate::broker::refresh::is_rescue;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionId, Waiting};
 use crate::error::{Error, ProviderError, Unsent};
@@ -44,7 +45,9 @@ impl Broker {
                 let error = self.waits(profile, due, why);
                 return Ok(Some(Unknown { error, until: Some(due) }));
             }
-            let admission = match provider.admit(Urgency::Rescue).await {
+            let is_pressing = is_rescue(&stored.value.profile, &self.moment(&reuse));
+            let urgency = if is_pressing { Urgency::Rescue } else { Urgency::Waiting };
+            let admission = match provider.admit(urgency).await {
                 Ok(admission) => admission,
                 // Who refuses this client tells it nothing; what is held can be revoked all the same, perhaps.
                 Err(ProviderError::Misconfigured(_)) => return Ok(None),

@@ -1,16 +1,17 @@
-//! The order in which a start takes up what an earlier run left unfinished.
+//! The order in which what was left unfinished is taken up: at a start, and before a provider.
 
 use std::time::Duration;
 
 use token_broker::broker::{Recovery, Trust};
 use token_broker::clock::Clock as _;
+use token_broker::connection::reuse::Reuse;
 use token_broker::connection::{Connection, Holder, Moment, Others, Scopes};
 use token_broker::error::{ProviderError, Unsent};
-use token_broker::provider::Revocation;
+use token_broker::provider::{Revocation, Urgency};
 use token_broker::store::{Expected, TokenStore as _};
 
-use super::{grace, stage};
-use crate::kit::{Stage, id, issued};
+use super::{grace, lost, stage};
+use crate::kit::{LIFE, Stage, id, issued};
 
 /// A connection that an earlier run asked for `ago`, and never heard of.
 async fn left_unfinished(stage: &Stage, name: &str, ago: Duration) {
@@ -65,5 +66,39 @@ async fn a_start_reads_all_records_once_for_all_that_was_left_and_for_house_keep
     stage.provider.requests_reach(1).await;
     while stage.broker.connection(&ended).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_but_the_repeat_that_a_running_grace_period_saves_goes_before_all_others() {
+    let count = Reuse::Count { max_uses: 3, is_last_only: true, is_same_pair: false };
+    for (reuse, repeat) in [
+        (grace(60), Urgency::Rescue),
+        (count, Urgency::Waiting),
+        (Reuse::Strict, Urgency::Waiting),
+        (Reuse::Reusable, Urgency::Waiting),
+    ] {
+        for is_ended in [false, true] {
+            let stage = stage(reuse);
+            let id = stage.expired("user-42").await;
+            stage.provider.next(Err(lost()));
+            let caller = stage.refreshing(&id).await;
+            if is_ended {
+                let disconnect = stage.disconnecting(&id).await;
+                stage.provider.release();
+                disconnect.await.unwrap().unwrap();
+                // What was lost is asked after.
+                stage.clock.advance(if repeat == Urgency::Rescue { Duration::ZERO } else { LIFE });
+                stage.broker.disconnect(id.clone()).await.ok();
+            } else {
+                stage.provider.release();
+                if caller.await.unwrap().is_err() {
+                    stage.clock.advance(LIFE);
+                    stage.token(&id).await.unwrap();
+                }
+            }
+            let urgencies = stage.provider.urgencies.lock().unwrap().clone();
+            assert_eq!(urgencies, [Urgency::Waiting, repeat], "{reuse:?}, ended: {is_ended}");
+        }
     }
 }
