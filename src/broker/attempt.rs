@@ -190,9 +190,7 @@ impl Broker {
         // To save a lost answer inside a grace period is to save tokens that exist nowhere else.
         let weight = if is_rescue { Weight::Rescue } else { Weight::Ordinary };
         if let Err(error) = self.keep(&turn, &begun, Expected::At(revision), weight).await {
-            if let Some(attempt) = begun.profile.intent.as_ref().filter(|_| error != StoreError::Conflict) {
-                self.unsent.note(id, attempt);
-            }
+            self.unsent.not_written(&begun, &error);
             return Err(error.into());
         }
         failpoint::hit("refresh.intent.after").await;

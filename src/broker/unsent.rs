@@ -6,14 +6,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::connection::{Connection, ConnectionId, Intent};
+use crate::error::StoreError;
 
 /// The intents, by connection: the one that its record names, and one that was to take its place.
 #[derive(Default)]
 pub(super) struct NeverSent(Mutex<HashMap<ConnectionId, Vec<Intent>>>);
 
 impl NeverSent {
-    /// The store has failed to write this one or to take it back, and may have written it all the same: a sync that
-    /// fails says nothing of what is on the disk.
+    /// The store has failed to write what was begun, and may have written it all the same: a sync that fails says
+    /// nothing of what is on the disk.
+    pub(super) fn not_written(&self, begun: &Connection, error: &StoreError) {
+        if let Some(attempt) = begun.profile.intent.as_ref().filter(|_| *error != StoreError::Conflict) {
+            self.note(&begun.profile.id, attempt);
+        }
+    }
+
+    /// This one was not sent, whatever the store says of it.
     pub(super) fn note(&self, id: &ConnectionId, attempt: &Intent) {
         self.lock().entry(id.clone()).or_default().push(attempt.clone());
     }

@@ -92,10 +92,21 @@ impl Connection {
         self
     }
 
-    /// The record when an attempt was written down and then certainly not sent.
+    /// The record when an attempt was written down and then certainly not sent. Nothing changes where it is taken back
+    /// already.
     pub fn unsent(mut self, attempt: &Intent, now: Timestamp) -> Landed {
-        if !self.is_ours(attempt) {
-            return Landed { connection: self, verdict: Verdict::Superseded };
+        let intent = self.profile.intent.as_ref();
+        let is_counted = intent
+            .is_some_and(|intent| intent.attempt_id == attempt.attempt_id && intent.tries == attempt.tries);
+        let is_fenced = self.profile.fence != attempt.fence;
+        let is_revoking = self.profile.status == Status::Revoking;
+        // The end of a connection fences a refresh under way, and puts no other in its place.
+        if !is_counted || (is_fenced && !is_revoking) {
+            return self.superseded();
+        }
+        // Begun since, so it was a question.
+        if is_revoking && !is_fenced {
+            self.profile.doubt = self.profile.doubt.map(|asked| asked.saturating_sub(1));
         }
         self.take_back(attempt);
         self.profile.updated_at = now;

@@ -37,6 +37,7 @@ impl Broker {
         loop {
             let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
             let now = self.clock.now();
+            let stored = Stored { value: self.unsent.taken_back(stored.value, now), ..stored };
             let Some(due) = stored.value.profile.asks_at(&self.moment(&reuse)) else { return Ok(None) };
             if due > now {
                 let profile = &stored.value.profile;
@@ -84,6 +85,7 @@ impl Broker {
         let kept = self.keep(&turn, &asking, Expected::At(stored.revision), Weight::Ordinary).await;
         drop(turn);
         if let Err(error) = kept {
+            self.unsent.not_written(&asking, &error);
             return Ok(Some(Unknown { error: error.into(), until: None }));
         }
         let (Some(attempt), Some(refresh)) = (
@@ -94,6 +96,9 @@ impl Broker {
         };
         let answered = self.send(&**provider, admission, (&attempt, refresh), latest).await;
         let late = ProviderError::Unavailable { cause: Unsent::TooLate, retry_after: None };
+        if answered.is_none() {
+            self.unsent.note(id, &attempt);
+        }
         let outcome = answered.unwrap_or(Err(late));
         let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {

@@ -241,3 +241,50 @@ async fn a_disk_that_takes_its_time_takes_it_from_the_question() {
     let kept = stage.broker.connection(&id).await.unwrap();
     assert_eq!((kept.doubt, kept.intent.map(|intent| intent.tries)), (Some(0), Some(1)), "as before");
 }
+
+#[tokio::test]
+async fn a_refresh_that_was_written_down_and_never_sent_leaves_no_doubt() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.keeps_what_fails.store(true, Ordering::SeqCst);
+    stage.store.fail_writes_after(0, 1);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::StoreUnavailable);
+    let stored = stage.store.get(&id).await.unwrap().unwrap().value;
+    assert!(stored.profile.intent.is_some(), "found durable after all");
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert!(stage.provider.presented().is_empty());
+    assert_eq!(ended(&stage), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_that_comes_while_a_refresh_is_written_down_too_late_to_be_sent_leaves_no_doubt() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    // Of the 10 s that a request may take, too little is left.
+    stage.store.write_ms.store(8_000, Ordering::SeqCst);
+    let caller = stage.asking(&id);
+    // The intent is being written.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ProviderUnavailable);
+    assert!(stage.provider.presented().is_empty());
+    assert_eq!(ended(&stage), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_cannot_be_written_down_is_none() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.store.keeps_what_fails.store(true, Ordering::SeqCst);
+    for attempt in 0..4 {
+        stage.clock.advance(SETTLED);
+        // At first that it is being revoked is written down.
+        stage.store.fail_writes_after(usize::from(attempt == 0), 1);
+        let answer = disconnected(&stage, &id).await;
+        assert!(matches!(answer, RevocationState::Pending { .. }), "{answer:?}");
+    }
+    stage.clock.advance(SETTLED);
+    assert_eq!(disconnected(&stage, &id).await, RevocationState::Revoked);
+    assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
+}
