@@ -204,8 +204,18 @@ impl Broker {
         tracing::error!(connection = %id, "writing a refresh down took too long; it was not sent");
         let error = ProviderError::Unavailable { cause: Unsent::TooLate, retry_after: None };
         let turn = self.cache.turn(id).await;
+        let stored = match self.tokens.get(id).await {
+            Ok(Some(stored)) => Some(stored),
+            Ok(None) => {
+                // Nobody would ask what is remembered of it.
+                self.unsent.forget(id);
+                self.cache.retire(turn);
+                return Error::Provider { provider: id.provider.clone(), error };
+            }
+            Err(_) => None,
+        };
         self.unsent.note(id, attempt);
-        if let Ok(Some(stored)) = self.tokens.get(id).await {
+        if let Some(stored) = stored {
             let landed = stored.value.unsent(attempt, self.clock.now());
             if landed.verdict.is_change()
                 && let Err(error) = self

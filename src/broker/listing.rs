@@ -109,9 +109,10 @@ impl Broker {
         self.connection(&id).await
     }
 
-    /// For how many connections memory has a place, whether or not it holds a token of theirs.
+    /// For how many connections memory has a place, whether or not it holds a token of theirs. One of which it knows more
+    /// than was written down counts twice.
     pub fn places_in_memory(&self) -> usize {
-        self.cache.places()
+        self.cache.places() + self.unsent.places()
     }
 
     pub(super) fn configured_provider(&self, key: &str) -> Result<&Arc<dyn ProviderClient>, Error> {

@@ -124,6 +124,7 @@ impl Broker {
     ) -> Result<Ground, Error> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else {
+            self.unsent.forget(id);
             self.cache.retire(turn);
             return Err(Error::ConnectionNotFound(id.clone()));
         };

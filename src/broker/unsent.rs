@@ -47,6 +47,11 @@ impl NeverSent {
         self.lock().remove(id);
     }
 
+    /// For how many connections there is something to be remembered.
+    pub(super) fn places(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Vec<Intent>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -183,3 +183,23 @@ async fn held_tokens_of_the_grant_before_a_new_one_are_served_no_more() {
     assert_eq!(stage.broker.escrowed_count(), 0);
     assert_eq!(stage.token(&id).await.unwrap(), "at-new");
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_a_connection_that_is_gone_when_its_refresh_is_too_late_to_be_sent_nothing_is_remembered() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.write_ms.store(8_000, Ordering::SeqCst);
+    let caller = stage.asking(&id);
+    // While its intent is being written somebody else begins to wait for it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (broker, ended) = (stage.broker.clone(), id.clone());
+    let disconnect = tokio::spawn(async move { broker.disconnect(ended).await });
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let revision = stage.store.get(&id).await.unwrap().unwrap().revision;
+    stage.store.remove(&id, Expected::At(revision)).await.unwrap();
+    disconnect.await.unwrap().unwrap_err();
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ProviderUnavailable);
+    assert!(stage.provider.presented().is_empty());
+    stage.broker.drain().await;
+    assert_eq!(stage.broker.places_in_memory(), 0);
+}
