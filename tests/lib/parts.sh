@@ -146,6 +146,7 @@ part_torture() {
     local -a faults=()
     for fault in control I2 F1 F2 F5 F6 F7 F8-disk F9 F9-disk F9-place F10 F11 beside; do faults+=(--only "$fault"); done
     torture --engine redb --profile grace --profile strict --rounds 1 "${faults[@]}"
+    torture --engine redb --rounds 1 --only between
 }
 
 # Stable will do: no sanitizer is asked for, since the code is safe Rust. Finds are kept in target/fuzz.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use token_broker::sandbox::{Delivery, Exchange, Generation};
 use tokio::time::Instant;
 
-use super::profile::Profile;
+use super::profile::Habit;
 use super::stage::{Grant, LIFE, Stage, reason};
 
 /// How long a grant may take to come back once the faults are over: well over twice the lease and the timeout that the
@@ -32,9 +32,7 @@ pub(crate) enum Fate {
 
 /// Starts the broker if it is down, and finds out whether the grant lives: by refreshing it twice.
 pub(crate) async fn fate(stage: &mut Stage, grant: &mut Grant) -> Fate {
-    stage.sandbox.script().clear();
-    stage.home.order("");
-    stage.start().await;
+    calm(stage).await;
     for _ in 0..2 {
         let fate = renewed(stage, grant).await;
         if fate != Fate::Kept {
@@ -44,9 +42,16 @@ pub(crate) async fn fate(stage: &mut Stage, grant: &mut Grant) -> Fate {
     Fate::Kept
 }
 
+/// Ends every fault, and starts the broker if it is down.
+pub(crate) async fn calm(stage: &mut Stage) {
+    stage.sandbox.script().clear();
+    stage.home.order("");
+    stage.start().await;
+}
+
 async fn renewed(stage: &mut Stage, grant: &mut Grant) -> Fate {
     // A strict provider is asked again when the old token is dead; any other within its grace, by itself.
-    let patience = Duration::from_millis(if stage.profile == Profile::Strict { 400 } else { 6000 });
+    let patience = Duration::from_millis(if stage.profile.habit == Habit::Strict { 400 } else { 6000 });
     let began = Instant::now();
     let mut has_aged = false;
     let mut last = String::new();
@@ -85,7 +90,7 @@ pub(crate) fn needless(stage: &Stage, grant: &Grant) -> Vec<String> {
         // A request that the broker gave up at its deadline may be under way at a stuck provider for ever.
         let is_given_up = last_with(&refreshes[..at], generation)
             .is_some_and(|earlier| earlier.delivery == Some(Delivery::ClientLeft));
-        if stage.profile == Profile::Strict && exchange.overlapped && !is_given_up {
+        if stage.profile.habit == Habit::Strict && exchange.overlapped && !is_given_up {
             found.push(told("while another with the same token was under way"));
         }
         if grant.served.is_some_and(|(since, known)| since <= exchange.id && generation < known) {

@@ -1,6 +1,7 @@
 //! The faults (faults.md section 7.4), by number: what each does in a round.
 
 mod beside;
+mod between;
 mod caller;
 mod clock;
 mod control;
@@ -20,7 +21,7 @@ mod sync;
 mod window;
 mod wire;
 
-use super::profile::Profile;
+use super::profile::{Habit, Profile};
 use super::tally::Row;
 
 /// A fault, by its number.
@@ -52,13 +53,14 @@ pub(crate) enum Fault {
     F28,
     F30,
     F31,
+    Between,
     Beside,
     Window,
     Random,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::Control,
         Self::I2,
         Self::F1,
@@ -85,6 +87,7 @@ impl Fault {
         Self::F28,
         Self::F30,
         Self::F31,
+        Self::Between,
         Self::Beside,
         Self::Window,
         Self::Random,
@@ -118,6 +121,7 @@ impl Fault {
             Self::F28 => "F28",
             Self::F30 => "F30",
             Self::F31 => "F31",
+            Self::Between => "between",
             Self::Beside => "beside",
             Self::Window => "window",
             Self::Random => "random",
@@ -152,6 +156,7 @@ impl Fault {
             Self::F28 => "SIGTERM under load",
             Self::F30 => "restart after restart",
             Self::F31 => "a second broker on the volume",
+            Self::Between => "asked between an answer and its being durable",
             Self::Beside => "another provider beside one that is down",
             Self::Window => "from an answer's last byte to durable",
             Self::Random => "faults and kills at random",
@@ -161,8 +166,36 @@ impl Fault {
     /// Whether it says anything about this provider.
     pub(crate) fn is_for(self, profile: Profile) -> bool {
         match self {
-            Self::Control | Self::Window => profile == Profile::Strict,
-            _ => true,
+            Self::Control | Self::Window => profile.habit == Habit::Strict && !profile.ends_old,
+            Self::Between => profile.ends_old,
+            // About what becomes of an answer that was on its way, or of what was written down of it.
+            Self::F1
+            | Self::F2
+            | Self::F5
+            | Self::F6
+            | Self::F7
+            | Self::F9
+            | Self::F9Disk
+            | Self::F9Place
+            | Self::F10
+            | Self::F11
+            | Self::F12
+            | Self::F13
+            | Self::F14
+            | Self::F15
+            | Self::F18
+            | Self::F28
+            | Self::F30
+            | Self::Random => true,
+            Self::I2
+            | Self::F8
+            | Self::F8Disk
+            | Self::F16
+            | Self::F17
+            | Self::F23
+            | Self::F24
+            | Self::F31
+            | Self::Beside => !profile.ends_old,
         }
     }
 
@@ -193,9 +226,10 @@ impl Fault {
             Self::F23 => clock::inflict(row, rounds).await,
             Self::F24 => revoke::inflict(row, rounds).await,
             Self::F28 => stop::inflict(row, rounds).await,
-            Self::F30 if row.profile == Profile::Strict => restart::patient(row, rounds).await,
+            Self::F30 if row.profile.habit == Habit::Strict => restart::patient(row, rounds).await,
             Self::F30 => restart::inflict(row, rounds).await,
             Self::F31 => second::inflict(row, rounds).await,
+            Self::Between => between::inflict(row, rounds).await,
             Self::Beside => beside::inflict(row, rounds).await,
             Self::Window => window::inflict(row, rounds).await,
             Self::Random => random::inflict(row, rounds).await,

@@ -7,12 +7,15 @@
 //! | lost | grants that can never be refreshed again, where the promise says they survive |
 //! | inherent | grants lost at a strict provider while a request was on the wire or its answer not yet durable |
 //! | false death | REAUTH_REQUIRED although the grant lives |
+//! | served in doubt | access tokens that were served although their provider had ended them, which the broker could not know |
 //! | duplicate | a refresh token presented again without need: after its successor was durable, or side by side |
 
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
 mod checker;
+#[cfg(test)]
+mod ended;
 #[cfg(test)]
 #[path = "../crash/engine.rs"]
 mod engine;

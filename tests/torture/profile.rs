@@ -10,46 +10,70 @@ const GRACE: u64 = 5;
 
 /// A provider's habit with spent refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
+pub(crate) enum Habit {
     Reusable,
     Grace,
     Strict,
 }
 
+/// A provider's habits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Profile {
+    pub(crate) habit: Habit,
+    /// Whether it ends the access tokens before a refresh when it carries it out.
+    pub(crate) ends_old: bool,
+}
+
 impl Profile {
-    pub(crate) const ALL: [Self; 3] = [Self::Reusable, Self::Grace, Self::Strict];
+    pub(crate) const ALL: [Self; 5] = [
+        Self { habit: Habit::Reusable, ends_old: false },
+        Self { habit: Habit::Grace, ends_old: false },
+        Self { habit: Habit::Strict, ends_old: false },
+        Self { habit: Habit::Grace, ends_old: true },
+        Self { habit: Habit::Strict, ends_old: true },
+    ];
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Reusable => "reusable",
-            Self::Grace => "grace",
-            Self::Strict => "strict",
+        match (self.habit, self.ends_old) {
+            (Habit::Reusable, false) => "reusable",
+            (Habit::Reusable, true) => "reusable-ends",
+            (Habit::Grace, false) => "grace",
+            (Habit::Grace, true) => "grace-ends",
+            (Habit::Strict, false) => "strict",
+            (Habit::Strict, true) => "strict-ends",
         }
     }
 
     /// What the sandbox does.
     pub(crate) fn sandbox(self) -> ReuseProfile {
-        match self {
-            Self::Reusable => ReuseProfile::reusable_rotating(),
-            Self::Grace => ReuseProfile::grace(Duration::from_secs(GRACE)),
-            Self::Strict => ReuseProfile::strict(),
-        }
+        self.with_grace(Duration::from_secs(GRACE))
+    }
+
+    /// The same, with so long a grace where there is one.
+    pub(crate) fn with_grace(self, window: Duration) -> ReuseProfile {
+        let profile = match self.habit {
+            Habit::Reusable => ReuseProfile::reusable_rotating(),
+            Habit::Grace => ReuseProfile::grace(window),
+            Habit::Strict => ReuseProfile::strict(),
+        };
+        ReuseProfile { old_at_survives: !self.ends_old, ..profile }
     }
 
     /// What the broker's configuration says of it, over the catalogue's entry.
     pub(crate) fn configured(self) -> Value {
-        let reuse = match self {
-            Self::Reusable => json!("reusable"),
-            Self::Grace => {
+        let reuse = match self.habit {
+            Habit::Reusable => json!("reusable"),
+            Habit::Grace => {
                 json!({"grace": {"seconds": GRACE, "scope": "previous_only", "result": "new", "max_uses": 8}})
             }
-            Self::Strict => json!("strict"),
+            Habit::Strict => json!("strict"),
         };
         // What the catalogue says of spent tokens contradicts that none ever is.
-        let spent = if self == Self::Reusable { Value::Null } else { json!("family_revoked") };
+        let spent = if self.habit == Habit::Reusable { Value::Null } else { json!("family_revoked") };
         json!({
             "reuse": reuse,
             "spent": spent,
+            "old_at_survives": !self.ends_old,
             "token_timeout": "2s",
             // It opens as it does by default; nobody can wait a minute in each round until it tries again.
             "breaker": {"failures": 5, "open": "1s", "successes": 3},

@@ -48,8 +48,11 @@ async fn all(arguments: &Arguments) -> Tally {
             if inflicted.catch_unwind().await.is_err() {
                 row.breach("the kit stumbled".to_owned());
             }
+            if profile.ends_old {
+                row.figures.push(("ended tokens served in doubt", row.in_doubt as f64));
+            }
             println!(
-                "{:<8} {:<8} {:>4} rounds, {} breaches, {:.1} s",
+                "{:<8} {:<11} {:>4} rounds, {} breaches, {:.1} s",
                 Fault::name(*fault),
                 profile.name(),
                 row.rounds,

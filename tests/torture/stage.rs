@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -14,8 +14,7 @@ use token_broker::grpc::proto::v1::ConnectionStatus;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::token_broker_service_client::TokenBrokerServiceClient;
 use token_broker::sandbox::{
-    Behavior, Effect, Exchange, Fault, Generation, GrantId, Hold, Lifetimes, On, ReuseProfile, Sandbox,
-    SandboxOptions,
+    Behavior, Effect, Exchange, Fault, Generation, GrantId, Hold, Lifetimes, On, Sandbox, SandboxOptions,
 };
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -26,7 +25,7 @@ use tonic_types::StatusExt as _;
 use super::hand::Hand;
 use super::home::{Home, PROVIDER};
 use super::process::{PATIENCE, Process};
-use super::profile::Profile;
+use super::profile::{Habit, Profile};
 use super::tally::Row;
 
 /// How long access tokens live, unless a fault wants another life.
@@ -48,6 +47,10 @@ pub(crate) struct Stage {
     running: Option<(Process, Channel)>,
     /// How many exchanges there were at each moment at which a broker died.
     pub(crate) deaths: Vec<u64>,
+    /// How many commits there were then.
+    pub(crate) commits: Vec<usize>,
+    /// Tokens that were served although the same broker's successor of them had been, in words.
+    pub(crate) stepped_back: Mutex<Vec<String>>,
     grants: u64,
 }
 
@@ -84,7 +87,17 @@ impl Stage {
         let hand = Arc::new(Hand::new(home.folder()));
         let sandbox = sandbox(profile, life, &hand);
         home.configure(&sandbox, profile, more);
-        let mut stage = Self { profile, home, hand, sandbox, running: None, deaths: Vec::new(), grants: 0 };
+        let mut stage = Self {
+            profile,
+            home,
+            hand,
+            sandbox,
+            running: None,
+            deaths: Vec::new(),
+            commits: Vec::new(),
+            stepped_back: Mutex::default(),
+            grants: 0,
+        };
         stage.start().await;
         stage
     }
@@ -92,8 +105,8 @@ impl Stage {
     /// A stage on which answers may be held for a while: neither the broker's time nor a grace period runs out meanwhile.
     pub(crate) async fn patient(home: Home, profile: Profile) -> Self {
         let stage = Self::at(home, profile, LIFE, &patience(profile)).await;
-        if profile == Profile::Grace {
-            stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(LONG_GRACE));
+        if profile.habit == Habit::Grace {
+            stage.sandbox.change(|behavior| behavior.reuse = profile.with_grace(LONG_GRACE));
         }
         stage
     }
@@ -101,11 +114,11 @@ impl Stage {
     /// A stage for what takes two starts, which is longer than some graces: about what survives, and not about how soon.
     /// Nothing is refreshed but what is asked for.
     pub(crate) async fn of_restarts(row: &Row) -> Self {
-        let Profile::Grace = row.profile else { return Self::on_demand(row).await };
+        let Habit::Grace = row.profile.habit else { return Self::on_demand(row).await };
         let more = json!({"reuse": {"grace": {"seconds": LONG_GRACE.as_secs(), "max_uses": 8}}});
         let home = Home::new(row.engine).refreshing_on_demand();
         let stage = Self::at(home, row.profile, LIFE, &more).await;
-        stage.sandbox.change(|behavior| behavior.reuse = ReuseProfile::grace(LONG_GRACE));
+        stage.sandbox.change(|behavior| behavior.reuse = row.profile.with_grace(LONG_GRACE));
         stage
     }
 
@@ -184,6 +197,7 @@ impl Stage {
 
     pub(crate) fn note_death(&mut self) {
         self.deaths.push(self.exchanges());
+        self.commits.push(self.committed());
     }
 
     /// Kills and starts the broker.
@@ -345,9 +359,16 @@ impl Stage {
         // What is not durable yet may be forgotten with the process.
         if token.durability() != v1::Durability::Degraded
             && let Some((_, generation)) = self.sandbox.grants().issued_beside(&token.access_token)
-            && grant.served.is_none_or(|(_, before)| before < generation)
         {
-            grant.served = Some((self.exchanges(), generation));
+            match grant.served {
+                Some((_, known)) if generation < known => {
+                    let name = &grant.name;
+                    let told = format!("{name}: {generation:?} is served, and {known:?} had been as durable");
+                    self.stepped_back.lock().unwrap().push(told);
+                }
+                Some((_, known)) if generation == known => {}
+                _ => grant.served = Some((self.exchanges(), generation)),
+            }
         }
         Ok(token)
     }
@@ -366,7 +387,7 @@ impl Stage {
 /// What the broker is told of a provider whose answers may be held.
 pub(crate) fn patience(profile: Profile) -> Value {
     let mut more = json!({"token_timeout": "20s"});
-    if profile == Profile::Grace {
+    if profile.habit == Habit::Grace {
         more["reuse"] = json!({"grace": {"seconds": LONG_GRACE.as_secs()}});
     }
     more

@@ -4,7 +4,8 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::checker::{Fate, fate, needless};
+use super::checker::{Fate, calm, fate, needless};
+use super::ended::{self, Served};
 use super::engine::Engine;
 use super::fault::Fault;
 use super::profile::Profile;
@@ -35,6 +36,8 @@ pub(crate) struct Row {
     pub(crate) gone: u64,
     pub(crate) false_deaths: u64,
     pub(crate) duplicates: u64,
+    /// Access tokens that were served although their provider had ended them, which the broker could not know.
+    pub(crate) in_doubt: u64,
     /// Everything that broke a promise, in words.
     pub(crate) breaches: Vec<String>,
     /// What was measured.
@@ -56,6 +59,7 @@ impl Row {
             gone: 0,
             false_deaths: 0,
             duplicates: 0,
+            in_doubt: 0,
             breaches: Vec::new(),
             figures: Vec::new(),
             windows: Vec::new(),
@@ -65,6 +69,10 @@ impl Row {
     /// Ends a round: what became of `grant`, and whether it was refreshed without need.
     pub(crate) async fn judge(&mut self, stage: &mut Stage, grant: &mut Grant, promise: Promise, what: &str) {
         self.rounds += 1;
+        if stage.profile.ends_old && promise != Promise::MayBeGone {
+            calm(stage).await;
+            self.look_for_ended(stage, grant, what).await;
+        }
         let fate = fate(stage, grant).await;
         match (&fate, promise) {
             (Fate::Kept, _) => {}
@@ -81,6 +89,21 @@ impl Row {
             (Fate::Stuck(why), _) => self.breach(format!("{what}: {} does not come back: {why}", grant.name)),
         }
         self.look_for_duplicates(stage, grant, what);
+    }
+
+    /// Looks what is served of a grant whose old access tokens are ended by each refresh: a living one, as soon as the
+    /// broker has heard of it; and none from before one that was served as durable.
+    async fn look_for_ended(&mut self, stage: &Stage, grant: &mut Grant, what: &str) {
+        match ended::served(stage, grant).await {
+            Served::Living => {}
+            Served::InDoubt => self.in_doubt += 1,
+            Served::Ended => {
+                let name = &grant.name;
+                self.breach(format!("{what}: {name}: a token is served that was ended, which had been told"));
+            }
+        }
+        let stepped_back = std::mem::take(&mut *stage.stepped_back.lock().unwrap());
+        stepped_back.into_iter().for_each(|told| self.breach(format!("{what}: {told}")));
     }
 
     pub(crate) fn look_for_duplicates(&mut self, stage: &Stage, grant: &Grant, what: &str) {

@@ -1,11 +1,16 @@
 //! The negative control: the kit must be able to fail. A store that acknowledges what it never writes, the spent refresh
-//! token that it then has the broker present, and a grant that lives and is given up are all found out.
+//! token that it then has the broker present, a grant that lives and is given up, and an access token that is served after
+//! its provider has ended it are all found out.
 
+use serde_json::json;
 use token_broker::sandbox::Fault;
 
+use super::between::{ended, standing};
 use crate::checker::{Fate, fate, needless};
+use crate::home::Home;
 use crate::image::Camera;
-use crate::stage::Stage;
+use crate::profile::Profile;
+use crate::stage::{LIFE, Stage};
 use crate::tally::Row;
 
 pub(super) async fn inflict(row: &mut Row) {
@@ -33,4 +38,15 @@ pub(super) async fn inflict(row: &mut Row) {
     let _ = stage.renew(&mut grant).await;
     let given_up = fate(&mut stage, &mut grant).await;
     row.expect(given_up == Fate::FalseDeath, || format!("a false death is not found: {given_up:?}"));
+
+    // A provider that ends old tokens, of which the broker is told that they live on.
+    row.rounds += 1;
+    let profile = Profile { ends_old: true, ..row.profile };
+    let home = Home::new(row.engine).refreshing_on_demand();
+    let misled = json!({"token_timeout": "20s", "old_at_survives": true});
+    let mut stage = Stage::at(home, profile, LIFE, &misled).await;
+    let (grant, answers) = standing(&mut stage, "refresh.commit.before", 0).await;
+    row.expect(!ended(&stage, &grant, &answers).is_empty(), || {
+        "an ended token that is served is not found".to_owned()
+    });
 }

@@ -9,7 +9,7 @@ use token_broker::sandbox::End;
 use tonic::Code;
 
 use crate::home::PROVIDER;
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::{Grant, Stage, request, soon};
 use crate::tally::{Promise, Row};
 
@@ -45,8 +45,8 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
             continue;
         }
         stage.died().await;
-        let promise = match row.profile {
-            Profile::Strict if on_the_wire => Promise::MayBeLost,
+        let promise = match row.profile.habit {
+            Habit::Strict if on_the_wire => Promise::MayBeLost,
             _ => Promise::Survives,
         };
         row.judge(&mut stage, &mut grant, promise, step).await;
@@ -61,7 +61,7 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
 /// A process that dies with an answer under way, and the next one in the midst of finding out about it, at each step that
 /// it takes. A strict provider is not asked by a start, so there it takes none.
 async fn recovering(row: &mut Row) {
-    if row.profile == Profile::Strict {
+    if row.profile.habit == Habit::Strict {
         return;
     }
     let mut stage = Stage::of_restarts(row).await;

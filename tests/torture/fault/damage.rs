@@ -10,7 +10,7 @@ use super::draw;
 use crate::engine::Engine;
 use crate::files::{copy, cut, files, flip};
 use crate::home::Home;
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::{Grant, LIFE, Stage, reason, request};
 use crate::tally::{Promise, Row};
 
@@ -171,7 +171,7 @@ async fn started(row: &mut Row, counts: &mut Counts, stage: &mut Stage, grants: 
     let is_told = is_old || is_lacking || is_unreadable;
     // Where the last write that is left is an intent, the refresh that it names is asked about once. Where spent refresh
     // tokens stay good that costs nobody anything; anywhere else the intent is of a past that was undone.
-    let may_ask = if row.profile == Profile::Reusable && is_old { left_unfinished(stage) } else { 0 };
+    let may_ask = if row.profile.habit == Habit::Reusable && is_old { left_unfinished(stage) } else { 0 };
     row.expect(sent <= may_ask, || format!("{what}: {sent} requests although what is held lives"));
     *(if is_told { &mut counts.told } else { &mut counts.well }) += 1;
     for (mut grant, promise) in to_judge {

@@ -66,9 +66,11 @@ pub(super) async fn failing_after(row: &mut Row, rounds: u64) {
         }
         let living = stage.tokens().get_access_token(request(&grant)).await.map(tonic::Response::into_inner);
         let is_old = living.as_ref().is_ok_and(|token| token.access_token == grant.current);
-        row.expect(is_old || is_new(&stage, &grant, &living, Durability::Degraded), || {
-            format!("{what}: who is content with the living token is answered {}", told(&living))
-        });
+        // Where it was ended it is content with nobody's.
+        row.expect(
+            is_old && !row.profile.ends_old || is_new(&stage, &grant, &living, Durability::Degraded),
+            || format!("{what}: who is content with the living token is answered {}", told(&living)),
+        );
         stage.home.order("");
         let well = Instant::now();
         while !stage.has_durable_successor(&grant).await && well.elapsed() < Duration::from_secs(40) {

@@ -6,7 +6,7 @@ use token_broker::sandbox::{Effect, Exchange, Fault};
 use tokio::task::JoinSet;
 
 use super::draw;
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::{Grant, Stage, renewal, soon};
 use crate::tally::{Promise, Row};
 
@@ -59,8 +59,8 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         let are_all_durable =
             commits >= of_all.iter().filter(|exchange| exchange.id >= known && is_rotation(exchange)).count();
         for ((mut grant, name), rotations) in grants.into_iter().zip(faults).zip(rotations) {
-            let promise = match row.profile {
-                Profile::Strict if rotations > 0 && !are_all_durable => Promise::MayBeLost,
+            let promise = match row.profile.habit {
+                Habit::Strict if rotations > 0 && !are_all_durable => Promise::MayBeLost,
                 _ => Promise::Survives,
             };
             let what = format!("round {round} (state {state}), {name}, {plan}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use token_broker::sandbox::{Exchange, Fault, On};
 use tokio::time::Instant;
 
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::{LIFE, Stage, soon};
 use crate::tally::{Promise, Row, percentile};
 
@@ -22,14 +22,14 @@ const SHORT: Duration = Duration::from_secs(6);
 
 pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     let restarts = (rounds * 6).clamp(12, 100);
-    let more = match row.profile {
-        Profile::Reusable => json!({"token_timeout": "5s"}),
+    let more = match row.profile.habit {
+        Habit::Reusable => json!({"token_timeout": "5s"}),
         // The loop takes longer than any real grace: here it is about how soon, not about whether.
         _ => json!({"token_timeout": "5s", "reuse": {"grace": {"seconds": 3600, "max_uses": 100_000}}}),
     };
     let mut stage = Stage::with(row, LIFE, &more).await;
-    if row.profile != Profile::Reusable {
-        let grace = token_broker::sandbox::ReuseProfile::grace(Duration::from_secs(3600));
+    if row.profile.habit != Habit::Reusable {
+        let grace = row.profile.with_grace(Duration::from_secs(3600));
         stage.sandbox.change(|behavior| behavior.reuse = grace);
     }
     let mut grants = Vec::new();

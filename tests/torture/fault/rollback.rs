@@ -5,7 +5,7 @@
 use token_broker::grpc::proto::v1::ConnectionStatus;
 
 use crate::files::copy;
-use crate::profile::Profile;
+use crate::profile::{Habit, Profile};
 use crate::stage::{Grant, Stage, reason};
 use crate::tally::{Promise, Row};
 
@@ -71,9 +71,9 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
         row.judge(&mut stage, &mut still, Promise::Survives, &what).await;
         moved.served = None;
         let what = format!("round {round}, the copy's token is spent");
-        let promise = match row.profile {
-            Profile::Reusable => Promise::Survives,
-            Profile::Grace | Profile::Strict => Promise::MayBeGone,
+        let promise = match row.profile.habit {
+            Habit::Reusable => Promise::Survives,
+            Habit::Grace | Habit::Strict => Promise::MayBeGone,
         };
         row.judge(&mut stage, &mut moved, promise, &what).await;
         row.rounds -= 1;
@@ -94,8 +94,8 @@ async fn renew(stage: &Stage, grant: &mut Grant) {
 
 /// What never spends a refresh token has nothing to fear of an older one.
 fn wanted(profile: Profile) -> ConnectionStatus {
-    match profile {
-        Profile::Reusable => ConnectionStatus::Active,
-        Profile::Grace | Profile::Strict => ConnectionStatus::Ambiguous,
+    match profile.habit {
+        Habit::Reusable => ConnectionStatus::Active,
+        Habit::Grace | Habit::Strict => ConnectionStatus::Ambiguous,
     }
 }

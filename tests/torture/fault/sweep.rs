@@ -2,7 +2,7 @@
 //! left unanswered, and while it refreshes. The tracer counts the calls of each thread apart, so each of them begins to
 //! count anew.
 
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::Stage;
 use crate::tally::{Promise, Row};
 use crate::tracer::{Tracer, killed_at};
@@ -108,8 +108,8 @@ async fn dies_refreshing(row: &mut Row, stage: &mut Stage, call: &str, n: u64) -
     let passed = stage.home.passed();
     let reached = |point: &str| passed[before..].iter().any(|passed| passed.point == point);
     let on_the_wire = reached("refresh.send.before") && !reached("refresh.commit.after");
-    let promise = match row.profile {
-        Profile::Strict if on_the_wire => Promise::MayBeLost,
+    let promise = match row.profile.habit {
+        Habit::Strict if on_the_wire => Promise::MayBeLost,
         _ => Promise::Survives,
     };
     row.judge(stage, &mut grant, promise, &format!("{call} {n} of a refresh")).await;

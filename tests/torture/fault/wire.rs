@@ -6,13 +6,13 @@ use serde_json::json;
 use token_broker::sandbox::{Delivery, Exchange, Fault};
 use tokio::time::Instant;
 
-use crate::profile::Profile;
+use crate::profile::{Habit, Profile};
 use crate::stage::{LIFE, Stage, reason, request, soon};
 use crate::tally::{Promise, Row, percentile};
 
 /// At a strict provider the token is spent and its successor gone.
 fn promise_of_a_spent_token(profile: Profile) -> Promise {
-    if profile == Profile::Strict { Promise::MayBeLost } else { Promise::Survives }
+    if profile.habit == Habit::Strict { Promise::MayBeLost } else { Promise::Survives }
 }
 
 /// F12: rotated, and the answer lost.
@@ -27,7 +27,7 @@ pub(super) async fn answer_lost(row: &mut Row, rounds: u64) {
             .await;
         let refreshes = stage.refreshes(&grant);
         let spent = refreshes.iter().filter(|exchange| exchange.subject.spent).count();
-        let allowed = if row.profile == Profile::Strict { 1..=1 } else { 0..=1 };
+        let allowed = if row.profile.habit == Habit::Strict { 1..=1 } else { 0..=1 };
         row.expect(allowed.contains(&spent), || {
             format!("round {round}: the spent token was presented {spent} times, and {allowed:?} are right")
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use token_broker::sandbox::{Exchange, Fault};
 
 use crate::process::{PATIENCE, Process};
-use crate::profile::Profile;
+use crate::profile::Habit;
 use crate::stage::{Grant, Stage, soon};
 use crate::tally::{Promise, Row};
 use crate::tracer::{Tracer, killed_at};
@@ -26,9 +26,9 @@ pub(super) async fn dies_starting(row: &mut Row, stage: &mut Stage, call: &str, 
     let process = killed_at(stage, call, n);
     let is_through = if let Some(door) = process.door().await {
         stage.serve(process, &door);
-        let is_through = match row.profile {
-            Profile::Strict => is_served(row, stage, &mut grant, &what).await,
-            Profile::Reusable | Profile::Grace => found_out(stage, before).await,
+        let is_through = match row.profile.habit {
+            Habit::Strict => is_served(row, stage, &mut grant, &what).await,
+            Habit::Reusable | Habit::Grace => found_out(stage, before).await,
         };
         end(stage.take()).await;
         is_through
@@ -38,11 +38,11 @@ pub(super) async fn dies_starting(row: &mut Row, stage: &mut Stage, call: &str, 
     };
     stage.note_death();
     let sent = stage.refreshes(&grant).len();
-    row.expect(row.profile != Profile::Strict || sent == 1, || {
+    row.expect(row.profile.habit != Habit::Strict || sent == 1, || {
         format!("{what}: {} requests while the token lived", sent - 1)
     });
     row.judge(stage, &mut grant, Promise::Survives, &what).await;
-    if row.profile == Profile::Strict {
+    if row.profile.habit == Habit::Strict {
         let is_unknown = |exchange: &&Exchange| exchange.subject.generation == unknown;
         let asked = stage.refreshes(&grant).iter().filter(is_unknown).count();
         row.expect(asked == 2, || {
@@ -69,7 +69,7 @@ async fn is_served(row: &mut Row, stage: &Stage, grant: &mut Grant, what: &str) 
 /// Kills at the `n`-th such call of a thread since the broker began to find out about an unanswered refresh; whether there is
 /// one. A start at a strict provider finds out nothing.
 pub(super) async fn dies_finding_out(row: &mut Row, stage: &mut Stage, call: &str, n: u64) -> bool {
-    if row.profile == Profile::Strict {
+    if row.profile.habit == Habit::Strict {
         return false;
     }
     let what = format!("{call} {n} of a recovery");
@@ -96,7 +96,7 @@ pub(super) async fn dies_finding_out(row: &mut Row, stage: &mut Stage, call: &st
 /// Kills the broker with a refresh of this grant unanswered. The provider has carried it out, but for a strict one: there it
 /// was lost on the way, which the broker cannot know either, so that the grant must survive everywhere.
 async fn leave_unanswered(row: &mut Row, stage: &mut Stage, grant: &Grant, what: &str) {
-    if row.profile == Profile::Strict {
+    if row.profile.habit == Habit::Strict {
         stage.meet(grant, Fault::delay_request(NEVER).without_processing());
         let (asking, log, id) = (stage.renewing(grant), stage.sandbox.log(), grant.id);
         let is_its = |exchange: &Exchange| exchange.is_refresh() && exchange.subject.grant == Some(id);
