@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use token_broker::clock::{Clock as _, SystemClock};
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
@@ -167,6 +169,44 @@ async fn a_failing_api_opens_its_breaker_and_refreshes_go_on() {
     };
     let mut connections = ConnectionServiceClient::new(desk.channel.clone());
     connections.refresh_connection(asked).await.unwrap();
+    desk.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_a_hundred_calls_at_once_one_tries_an_api_that_rested() {
+    let limits = "max_parallel: 100, breaker: {failures: 1, open: 1ms, successes: 2}, retry: conservative";
+    let desk = Desk::with(&format!(", api: {{limits: {{{limits}}}}}")).await;
+    let script = desk.whole.sandbox.script();
+    let never = v1::RetryPolicy { mode: v1::RetryMode::Never.into(), max_attempts: 0 };
+    let crowd = || -> FuturesUnordered<_> {
+        let call = |_| {
+            let (mut client, request) = (desk.client(), get("/x"));
+            let request = v1::CallProviderRequest { retry: Some(never), ..request };
+            tokio::spawn(async move { client.call_provider(request).await })
+        };
+        (0..100).map(call).collect()
+    };
+    script.next(Endpoint::Echo, Fault::status(503));
+    assert_eq!(desk.call(post("/x", b"a")).await.unwrap().status, 503);
+    let mut sent = 1;
+    // It closes after the second that succeeds.
+    for _ in 0..2 {
+        let hold = script.hold_every_request(Endpoint::Echo);
+        let mut calls = crowd();
+        for _ in 1..100 {
+            let status = calls.next().await.unwrap().unwrap().unwrap_err();
+            assert_eq!(reason(&status), "PROVIDER_CIRCUIT_OPEN");
+            assert!(status.get_details_retry_info().unwrap().retry_delay.is_some(), "{status}");
+        }
+        hold.release();
+        assert_eq!(calls.next().await.unwrap().unwrap().unwrap().get_ref().status, 200);
+        sent += 1;
+        assert_eq!(desk.calls().len(), sent);
+        script.clear();
+    }
+    let answers: Vec<_> = crowd().collect().await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().is_ok()));
+    assert_eq!(desk.calls().len(), sent + 100);
     desk.stop().await;
 }
 
