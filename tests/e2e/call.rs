@@ -150,7 +150,7 @@ async fn every_method_arrives_with_its_body_its_query_and_the_token() {
     let desk = Desk::at(&upstream).await;
     let bytes: Vec<u8> = (0..=255).collect();
     for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] {
-        let has_body = ["POST", "PUT", "PATCH"].contains(&method);
+        let has_body = ["POST", "PUT", "PATCH", "DELETE"].contains(&method);
         let answer = desk
             .call(v1::CallProviderRequest {
                 query: vec![
@@ -166,6 +166,14 @@ async fn every_method_arrives_with_its_body_its_query_and_the_token() {
         assert_eq!((answer.status, answer.attempts), (200, 1), "{method}");
         if method == "HEAD" || method == "OPTIONS" {
             assert!(answer.body.is_empty(), "{method}");
+            let length: usize = values(&answer.headers, "content-length")[0].parse().unwrap();
+            assert_eq!(length > 0, method == "HEAD", "{method}");
+            if method == "OPTIONS" {
+                let allowed = values(&answer.headers, "allow").join(", ");
+                for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] {
+                    assert!(allowed.split(", ").any(|other| other == method), "{allowed}");
+                }
+            }
             continue;
         }
         let echo: Value = serde_json::from_slice(&answer.body).unwrap();

@@ -27,6 +27,43 @@ async fn each_way_speaks_the_protocol_that_was_settled_on() {
 }
 
 #[tokio::test]
+async fn every_method_is_seen_as_it_was_named_and_only_the_answer_to_head_has_no_body() {
+    let upstream = Upstream::nginx();
+    let methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "REPORT", "QUERY"];
+    for way in WAYS {
+        let desk = Desk::by(way, &upstream).await;
+        for (method, body) in methods.into_iter().flat_map(|method| [(method, ""), (method, "a body")]) {
+            let call = v1::CallProviderRequest { body: body.into(), ..request(method, "/asked") };
+            let answer = desk.call(call).await.unwrap();
+            assert_eq!(answer.status, 200, "{way:?} {method} {body}");
+            assert_eq!(values(&answer.headers, "x-method"), [method], "{way:?} {body}");
+            // Of an empty body HTTP/2 tells the length where HTTP/1.1 does not.
+            let length = values(&answer.headers, "x-length").first().copied().unwrap_or("0");
+            assert_eq!(length, body.len().to_string(), "{way:?} {method}");
+            assert_eq!(values(&answer.headers, "content-length"), ["5"], "{way:?} {method}");
+            let expected = if method == "HEAD" { "" } else { "asked" };
+            assert_eq!(&answer.body[..], expected.as_bytes(), "{way:?} {method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone() {
+    let upstream = Upstream::nginx();
+    let doomed = upstream.file("doomed");
+    for way in WAYS {
+        let desk = Desk::by(way, &upstream).await;
+        std::fs::write(&doomed, "not for long").unwrap();
+        let delete = || request("DELETE", "/put/doomed");
+        // nginx wants no body with it, and says so only where one came.
+        let with_body = v1::CallProviderRequest { body: b"why".into(), ..delete() };
+        assert_eq!((desk.call(with_body).await.unwrap().status, doomed.exists()), (415, true), "{way:?}");
+        assert_eq!((desk.call(delete()).await.unwrap().status, doomed.exists()), (204, false), "{way:?}");
+        assert_eq!(desk.call(delete()).await.unwrap().status, 404, "{way:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
     let upstream = Upstream::nginx();
     for way in WAYS {

@@ -227,6 +227,7 @@ http {{
     {listens}
     ssl_certificate {place}/server.pem;
     ssl_certificate_key {place}/server.key;
+    location = /asked {{ add_header X-Method $request_method; add_header X-Length $http_content_length; return 200 "asked"; }}
     location = /protocol {{ return 200 $server_protocol; }}
     location /put/ {{ alias {place}/www/; dav_methods PUT DELETE; }}
     location = /repeated {{ add_header X-Many one; add_header X-Many two; add_header X-Many ""; add_header X-Many three; add_header Set-Cookie "a=b"; return 200 "ok"; }}
