@@ -98,6 +98,32 @@ async fn a_gibibyte_goes_through_each_way_in_flat_memory() {
 }
 
 #[tokio::test]
+async fn a_hundred_callers_that_take_nothing_hold_their_windows_and_starve_nobody() {
+    let upstream = Upstream::nginx();
+    for way in [Way::ClearHttp2, Way::TlsHttp2] {
+        let desk = Desk::by_within(way, &upstream, json!({ "max_parallel": 200 })).await;
+        desk.stream(head("GET", "/small.txt"), no_body(), |_| {}).await.unwrap();
+        let before = desk.broker.peak_memory();
+        let mut untaken = Vec::new();
+        for _ in 0..100 {
+            let begun = v1::StreamProviderCallRequest { part: Some(Sent::Head(head("GET", "/large"))) };
+            let begun = futures_util::stream::iter([begun]);
+            // Each on a connection of its own to the broker.
+            let answer = desk.broker.tokens().await.stream_provider_call(begun).await;
+            untaken.push(answer.unwrap().into_inner());
+        }
+        let mut length = 0;
+        let (answer, _) =
+            desk.stream(head("GET", "/middling"), no_body(), |piece| length += piece.len()).await.unwrap();
+        assert_eq!((answer.status, length), (200, 64 << 20), "{way:?}");
+        let grown = desk.broker.peak_memory() - before;
+        println!("{way:?}: a hundred callers that take nothing: {grown} KiB");
+        // Of each a window of 512 KiB, and 400 KiB that the gRPC library holds for its caller.
+        assert!(grown < 100 * 1024, "{way:?}: {grown} KiB");
+    }
+}
+
+#[tokio::test]
 async fn repeated_headers_stay_repeated_and_cookies_stay_away() {
     let upstream = Upstream::nginx();
     for way in WAYS {

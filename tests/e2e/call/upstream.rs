@@ -89,7 +89,8 @@ impl Upstream {
         large.set_len(GIBIBYTE).unwrap();
         let zeros = File::create(www.join("bomb")).unwrap();
         zeros.set_len(64 * 1024 * 1024).unwrap();
-        assert!(output(Command::new("gzip").arg("-9").arg(www.join("bomb"))).status.success());
+        assert!(output(Command::new("gzip").args(["-9", "-k"]).arg(www.join("bomb"))).status.success());
+        fs::rename(www.join("bomb"), www.join("middling")).unwrap();
         let many: String = (0..MANY_FIELDS).fold(String::new(), |mut lines, n| {
             writeln!(lines, "    add_header X-Field-{n} value;").unwrap();
             lines
