@@ -6,6 +6,7 @@ mod deadline;
 mod decompression;
 mod early;
 mod framing;
+mod frozen;
 mod host;
 mod http2;
 mod limits;

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use self::pool::{Beginning, Pool};
+use self::pool::{Beginning, Kept, Pool};
 pub(in crate::provider) use self::pulse::Pulse;
 use self::pulse::{Paced, Pieces, Silent};
 use super::resolver::refusal_in;
@@ -36,6 +36,10 @@ const MOST_FIELD_BYTES: usize = 64 * 1024;
 
 /// The limit that a server exceeds which does not answer, as a provider's entry spells it.
 const HEAD_TIMEOUT: &str = "api.limits.head_timeout";
+
+/// Which part of the time for a head a call waits, at least, before its end says something about the connection: its
+/// caller may have less time than that.
+const TELLING: u32 = 3;
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +109,8 @@ impl ApiClient {
             return Err(Refusal::new(Rule::Address, format!("the host is {class}")).into());
         }
         let known = self.known.as_ref().filter(|_| target.url().scheme() == "http");
-        let client = known.unwrap_or(&self.settled).client();
-        let client = client.ok_or(Error::Internal("no HTTP client could be made"))?;
+        let pool = known.unwrap_or(&self.settled);
+        let kept = pool.client().ok_or(Error::Internal("no HTTP client could be made"))?;
         let mut headers = request.headers;
         frame(&mut headers, target.method(), &request.body);
         target.sign(&mut headers);
@@ -122,12 +126,15 @@ impl ApiClient {
         };
         let body = reqwest::Body::wrap(Paced::new(body, pulse, most));
         let outgoing =
-            client.request(target.method().clone(), target.url().clone()).headers(headers).body(body);
+            kept.client.request(target.method().clone(), target.url().clone()).headers(headers).body(body);
         let mut sending = std::pin::pin!(outgoing.send());
+        let telling = self.patience.head / TELLING;
+        let mut waiting = Unanswered { pool, kept: &kept, pulse, telling, is_over: false };
         let response = loop {
             let (until, silent) = pulse.until(&self.patience);
             tokio::select! {
                 response = &mut sending => {
+                    waiting.is_over = true;
                     break response.map_err(|error| self.failure(&error, pulse, known.is_some()))?;
                 }
                 () = sleep_until(until) => {
@@ -140,6 +147,7 @@ impl ApiClient {
             }
         };
         let response: http::Response<reqwest::Body> = response.into();
+        kept.heard(response.version());
         if is_too_much(response.headers()) {
             return Err(self.lost(AmbiguousCause::HeadTooLarge));
         }
@@ -196,6 +204,26 @@ impl ApiClient {
 
     fn lost(&self, cause: AmbiguousCause) -> Error {
         lost(&self.provider, cause)
+    }
+}
+
+/// A call that waits for the head of its answer. Ended without one, by its own time or by its caller's, it leaves a
+/// connection behind that the next call does not get: the other side may have vanished without a word.
+struct Unanswered<'a> {
+    pool: &'a Pool,
+    kept: &'a Kept,
+    pulse: &'a Pulse,
+    telling: Duration,
+    /// There is an answer, or a failure of the connection's own.
+    is_over: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let is_silent = self.pulse.silence().is_some_and(|silence| silence >= self.telling);
+        if !self.is_over && is_silent && self.pulse.is_taken() {
+            self.pool.distrust(self.kept);
+        }
     }
 }
 

@@ -1,10 +1,16 @@
 //! Kept connections to one provider's API: the HTTP library's client with its pool, made when it is first needed and made
-//! anew so that none is used for ever.
+//! anew so that none is used for ever, nor for a call after one that it left without an answer.
 //!
-//! Owns how the client is hardened and how HTTP/2 is begun. Does not know what is sent. Invariant: whatever is made goes to
-//! checked addresses only, follows nothing and repeats nothing.
+//! Owns how the client is hardened, how HTTP/2 is begun and how long a connection is used. Does not know what is sent.
+//! Invariant: whatever is made goes to checked addresses only, follows nothing and repeats nothing.
+//!
+//! No PING looks after a connection (RFC 9113 section 6.7). Servers on gRPC's libraries count them: the third that comes
+//! less than five minutes after another while nothing else is sent ends the connection, with every call on it
+//! (ENHANCE_YOUR_CALM, gRFC A8), and no client can tell which servers those are. It would also find out later than a call
+//! that waits in vain, which costs nobody anything but one more handshake.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,12 +52,28 @@ pub(super) enum Beginning {
     PriorKnowledge,
 }
 
-/// A client, and until when it is used.
+/// A client, for as long as it is used.
 pub(super) struct Pool {
     tls: rustls::ClientConfig,
     resolver: Arc<GuardedResolver>,
     beginning: Beginning,
-    current: Mutex<Option<(reqwest::Client, Instant)>>,
+    current: Mutex<Option<Kept>>,
+}
+
+/// A client and its connections. Clones share them.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) client: reqwest::Client,
+    until: Instant,
+    /// Whether calls share a connection: then one that is dead is dead for the next call too.
+    is_shared: Arc<AtomicBool>,
+}
+
+impl Kept {
+    /// An answer came in that version.
+    pub(super) fn heard(&self, version: http::Version) {
+        self.is_shared.fetch_or(version == http::Version::HTTP_2, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
@@ -61,17 +83,30 @@ impl Pool {
     }
 
     /// The client of now; `None`: the library cannot make one.
-    pub(super) fn client(&self) -> Option<reqwest::Client> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn client(&self) -> Option<Kept> {
+        let mut current = self.current();
         let now = Instant::now();
-        match &*current {
-            Some((client, until)) if now < *until => Some(client.clone()),
-            _ => {
-                let client = self.made()?;
-                *current = Some((client.clone(), now + LIFE));
-                Some(client)
-            }
+        if let Some(kept) = current.as_ref().filter(|kept| now < kept.until) {
+            return Some(kept.clone());
         }
+        let is_shared = Arc::new(AtomicBool::new(self.beginning == Beginning::PriorKnowledge));
+        let kept = Kept { client: self.made()?, until: now + LIFE, is_shared };
+        *current = Some(kept.clone());
+        Some(kept)
+    }
+
+    /// A call got no answer over a connection of `kept`: the next one gets another if they share them. What is under way
+    /// on it goes on. Whatever took its place meanwhile stays, so that there is no more than one for each such wait.
+    pub(super) fn distrust(&self, kept: &Kept) {
+        let mut current = self.current();
+        let is_current = current.as_ref().is_some_and(|now| Arc::ptr_eq(&now.is_shared, &kept.is_shared));
+        if is_current && kept.is_shared.load(Ordering::Relaxed) {
+            *current = None;
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn made(&self) -> Option<reqwest::Client> {

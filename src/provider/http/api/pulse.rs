@@ -85,6 +85,11 @@ impl Pulse {
         self.decide(WITHDRAWN)
     }
 
+    /// Whether a connection has taken the request.
+    pub(super) fn is_taken(&self) -> bool {
+        self.fate.load(Ordering::SeqCst) == TAKEN
+    }
+
     /// A connection takes the request, if it still may.
     fn take(&self) -> bool {
         self.decide(TAKEN)
