@@ -14,6 +14,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 pub use class::Class;
+use class::Inner;
 
 /// The addresses at which one provider's hosts may be.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +63,21 @@ impl AddressPolicy {
     /// The class for which it may not.
     pub fn check(&self, address: IpAddr) -> Result<(), Class> {
         let Some(class) = Class::of(address) else { return Ok(()) };
-        if !self.networks.iter().any(|network| network.covers(address)) {
-            return Err(class);
+        // The entry does not allow it, unless a network of it does.
+        let mut refused = class;
+        for network in self.networks.iter().filter(|network| network.covers(address)) {
+            let inner = match class::inner(address, network.0.prefix_len()) {
+                Inner::Nothing => return Ok(()),
+                Inner::Hidden => continue,
+                Inner::Reached(inner) => inner,
+            };
+            // Translators and tunnels lead to whatever is written inside.
+            match inner.into_iter().try_for_each(|inner| self.check(inner)) {
+                Ok(()) => return Ok(()),
+                Err(class) => refused = class,
+            }
         }
-        // A network of translators reaches whatever it translates to.
-        match class::translated(address) {
-            Some(inner) => self.check(inner),
-            None => Ok(()),
-        }
+        Err(refused)
     }
 
     /// Whether an address that `host` resolved to may be called.

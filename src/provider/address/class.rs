@@ -110,18 +110,41 @@ fn of_v6(address: Ipv6Addr) -> Option<Class> {
     })
 }
 
-/// The IPv4 address that is reached through an IPv6 address of a translator (RFC 6052 section 2.2, prefix of 96 bits),
-/// or that it merely spells.
-pub(super) fn translated(address: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(address) = address else { return None };
-    let [.., high, low] = address.segments();
-    let inner = || {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+/// What an IPv6 address leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inner {
+    /// To itself.
+    Nothing,
+    /// To these.
+    Reached(Vec<IpAddr>),
+    /// To an IPv4 address that stands where cannot be known.
+    Hidden,
+}
+
+/// The IPv4 addresses that are reached through an IPv6 address, or that it merely spells. Where a translator's stands
+/// goes by the length of its own prefix (RFC 6052 section 2.2), which is taken to be that of the network in the entry.
+pub(super) fn inner(address: IpAddr, prefix: u8) -> Inner {
+    let IpAddr::V6(address) = address else { return Inner::Nothing };
+    let octets = address.octets();
+    let at = |places: [usize; 4]| IpAddr::V4(Ipv4Addr::from(places.map(|place| octets[place])));
+    let last = at([12, 13, 14, 15]);
+    let reached = match of_v6(address) {
+        Some(Class::Mapped) => vec![last],
+        // The network of the well-known prefix has one length.
+        Some(Class::Nat64) if address.segments()[2] == 0 => vec![last],
+        Some(Class::Nat64) => match prefix {
+            48 => vec![at([6, 7, 9, 10])],
+            56 => vec![at([7, 9, 10, 11])],
+            64 => vec![at([9, 10, 11, 12])],
+            96.. => vec![last],
+            _ => return Inner::Hidden,
+        },
+        Some(Class::SixToFour) => vec![at([2, 3, 4, 5])],
+        Some(Class::Teredo) => {
+            let client = [12, 13, 14, 15].map(|place: usize| !octets[place]);
+            vec![at([4, 5, 6, 7]), IpAddr::V4(Ipv4Addr::from(client))]
+        }
+        _ => return Inner::Nothing,
     };
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => inner(),
-        _ => None,
-    }
+    Inner::Reached(reached)
 }

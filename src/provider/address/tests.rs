@@ -117,6 +117,54 @@ fn a_network_of_translators_does_not_lead_to_what_is_refused_by_itself() {
 }
 
 #[test]
+fn a_local_network_of_translators_leads_to_no_more_than_the_well_known_one() {
+    // RFC 6052 section 2.2: where the IPv4 address stands goes by the prefix's length.
+    let wide = policy(&["64:ff9b:1::/48"]);
+    let middle = policy(&["64:ff9b:1:aa00::/56"]);
+    let narrow = policy(&["64:ff9b:1:aabb::/64"]);
+    let full = policy(&["64:ff9b:1::/96"]);
+    for (policy, good) in [
+        (&wide, "64:ff9b:1:808:8:800::"),
+        (&middle, "64:ff9b:1:aa08:8:808::"),
+        (&narrow, "64:ff9b:1:aabb:8:808:800:0"),
+        (&full, "64:ff9b:1::8.8.8.8"),
+    ] {
+        assert_eq!(policy.check(good.parse().unwrap()), Ok(()), "{good}");
+    }
+    for (policy, bad, class) in [
+        (&wide, "64:ff9b:1:7f00:0:100::", Class::Loopback),
+        (&wide, "64:ff9b:1:a9fe:a9:fe00::", Class::LinkLocal),
+        (&middle, "64:ff9b:1:aa7f:0:1::", Class::Loopback),
+        (&narrow, "64:ff9b:1:aabb:a9:fea9:fe00:0", Class::LinkLocal),
+        (&full, "64:ff9b:1::169.254.169.254", Class::LinkLocal),
+        (&policy(&["64:ff9b:1::7f00:1"]), "64:ff9b:1::127.0.0.1", Class::Loopback),
+        // Such a network does not say where to look.
+        (&policy(&["64:ff9b::/32"]), "64:ff9b:1::8.8.8.8", Class::Nat64),
+        (&policy(&["::/0"]), "64:ff9b:1::8.8.8.8", Class::Nat64),
+    ] {
+        assert_eq!(policy.check(bad.parse().unwrap()), Err(class), "{bad}");
+    }
+}
+
+#[test]
+fn a_tunnel_leads_to_nothing_that_is_refused_by_itself() {
+    let tunnels = policy(&["2002::/16", "2001::/32", "::/96"]);
+    for good in ["2002:808:808::1", "2001:0:808:808:0:0:f7f7:f7f7", "::8.8.8.8"] {
+        assert_eq!(tunnels.check(good.parse().unwrap()), Ok(()), "{good}");
+    }
+    for (bad, class) in [
+        ("2002:7f00:1::1", Class::Loopback),
+        ("2002:a9fe:a9fe::1", Class::LinkLocal),
+        // Of Teredo its server and, with every bit inverted, its client (RFC 4380 section 4).
+        ("2001:0:a00:1:0:0:f7f7:f7f7", Class::Private),
+        ("2001:0:808:808:0:0:5601:5601", Class::LinkLocal),
+        ("::127.0.0.1", Class::Loopback),
+    ] {
+        assert_eq!(tunnels.check(bad.parse().unwrap()), Err(class), "{bad}");
+    }
+}
+
+#[test]
 fn loopback_is_for_the_names_of_this_machine_that_the_entry_writes() {
     let written = policy(&[]).with_written(&mut ["api.acme.example", "localhost"].into_iter());
     let here = "127.0.0.1".parse().unwrap();
