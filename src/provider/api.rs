@@ -273,7 +273,11 @@ impl PreparedCall for Prepared {
             self.shared.metrics.call_cached(provider.as_str(), "hit");
             return Ok(self.given(remembered, &authorized));
         }
-        let leave = turns.enter(credential.of(), &authorized.target().origin(), time).await;
+        let (connection, host) = (credential.of(), authorized.target().origin());
+        let leave = match &body {
+            CallBody::Empty | CallBody::Whole(_) => turns.enter(connection, &host, time).await,
+            CallBody::Stream(_) => turns.enter_beside(connection, &host, time).await,
+        };
         let mut leave = leave.map_err(|error| Error::Provider { provider: provider.clone(), error })?;
         leave.used(&self.shared.metrics);
         let mut body = body;

@@ -41,6 +41,8 @@ pub(in crate::provider) struct Breaker {
     /// The end of the rest, while open.
     rests_until: Instant,
     is_probe_out: bool,
+    /// When the next request may go beside the probe that its sender holds up; `None`: now.
+    next_beside: Option<Instant>,
     /// Probes that succeeded, while half-open.
     successes: u32,
     /// The endpoint said that it refuses everybody, and since then nothing better.
@@ -90,6 +92,7 @@ impl Breaker {
             epoch: 0,
             rests_until: Instant::now(),
             is_probe_out: false,
+            next_beside: None,
             successes: 0,
             refuses_everybody: false,
             streak: 0,
@@ -122,6 +125,29 @@ impl Breaker {
         let is_probe = self.state() == BreakerState::HalfOpen;
         self.is_probe_out |= is_probe;
         Ok(Pass { epoch: self.epoch, is_probe })
+    }
+
+    /// [`Breaker::check`] for a request that its sender may hold up.
+    pub(in crate::provider) fn check_beside(&self, now: Instant) -> Result<(), Resting> {
+        match (self.state(), self.next_beside) {
+            (BreakerState::HalfOpen, Some(next)) if now < next => Err(Resting { retry_after: next - now }),
+            (BreakerState::HalfOpen, _) => Ok(()),
+            (BreakerState::Closed | BreakerState::Open, _) => self.check(now),
+        }
+    }
+
+    /// Lets a request through that its sender may hold up, or says when to ask again. It is no probe, which would be out
+    /// for as long as a sender likes. While half-open one goes in each rest, beside the probe: it keeps no probe back, and
+    /// the next of its kind no longer than a rest. Its success counts, its failure does not.
+    pub(in crate::provider) fn ask_beside(&mut self, now: Instant) -> Result<Pass, Resting> {
+        self.check_beside(now)?;
+        if self.state() == BreakerState::Open {
+            self.half_open();
+        }
+        if self.state() == BreakerState::HalfOpen {
+            self.next_beside = Some(now + self.figures.open.duration());
+        }
+        Ok(Pass { epoch: self.epoch, is_probe: false })
     }
 
     /// Lets a request through that cannot wait for a better time, whatever the state.
@@ -200,6 +226,7 @@ impl Breaker {
                     self.half_open();
                 }
                 self.successes += 1;
+                self.next_beside = None;
                 if self.successes >= self.figures.successes {
                     self.machine.on_success();
                     self.changed();
@@ -249,6 +276,7 @@ impl Breaker {
     fn changed(&mut self) {
         self.epoch += 1;
         self.is_probe_out = false;
+        self.next_beside = None;
         self.successes = 0;
     }
 }

@@ -12,6 +12,7 @@ mod http2;
 mod limits;
 mod measures;
 mod prior_knowledge;
+mod probe;
 mod stall;
 mod stream;
 mod terminal;

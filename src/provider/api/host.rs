@@ -53,6 +53,15 @@ struct Host {
     quiet_since: Instant,
 }
 
+/// Who says when the last of a call's request leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The broker, which has all of it.
+    Own,
+    /// Its sender, whose body is still to come.
+    Senders,
+}
+
 /// Leave to send to a host. It must come back by [`Hosts::settle`].
 #[derive(Debug)]
 pub(super) struct HostPass {
@@ -70,13 +79,22 @@ impl Hosts {
     }
 
     /// Whether a call would be let through now, without letting it.
-    pub(super) fn check(&mut self, host: &str, now: Instant) -> Result<(), ProviderError> {
+    pub(super) fn check(&mut self, host: &str, pace: Pace, now: Instant) -> Result<(), ProviderError> {
         let Some(known) = self.known.get_mut(host) else { return Ok(()) };
-        known.breaker.check(now).map_err(|resting| known.refusal(host.into(), resting))
+        let checked = match pace {
+            Pace::Own => known.breaker.check(now),
+            Pace::Senders => known.breaker.check_beside(now),
+        };
+        checked.map_err(|resting| known.refusal(host.into(), resting))
     }
 
     /// Lets a call through, or says why not.
-    pub(super) fn ask(&mut self, host: &Arc<str>, now: Instant) -> Result<HostPass, ProviderError> {
+    pub(super) fn ask(
+        &mut self,
+        host: &Arc<str>,
+        pace: Pace,
+        now: Instant,
+    ) -> Result<HostPass, ProviderError> {
         self.look(now);
         if !self.known.contains_key(host) {
             self.make_room();
@@ -85,7 +103,11 @@ impl Hosts {
         let (figures, number) = (self.figures, self.made);
         let known = self.known.entry(host.clone()).or_insert_with(|| Host::new(figures, number, now));
         let before = known.breaker.state();
-        let pass = known.breaker.ask(now).map_err(|resting| known.refusal(host.clone(), resting))?;
+        let asked = match pace {
+            Pace::Own => known.breaker.ask(now),
+            Pace::Senders => known.breaker.ask_beside(now),
+        };
+        let pass = asked.map_err(|resting| known.refusal(host.clone(), resting))?;
         known.under_way += 1;
         known.quiet_since = now;
         let pass = HostPass { host: host.clone(), number: known.number, pass };
@@ -255,7 +277,7 @@ mod tests {
 
     fn called(hosts: &mut Hosts, name: &str, verdict: Verdict) -> Result<(), ProviderError> {
         let error = ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None };
-        let pass = hosts.ask(&name.into(), Instant::now())?;
+        let pass = hosts.ask(&name.into(), Pace::Own, Instant::now())?;
         let failure = matches!(verdict, Verdict::Failure(_)).then_some(&error);
         hosts.settle(&pass, verdict, failure, Instant::now());
         Ok(())
@@ -284,9 +306,9 @@ mod tests {
         let (mut hosts, _) = hosts();
         broken(&mut hosts, "one.example:443");
         called(&mut hosts, "one.example:443", Verdict::Success).unwrap_err();
-        hosts.check("one.example:443", Instant::now()).unwrap_err();
+        hosts.check("one.example:443", Pace::Own, Instant::now()).unwrap_err();
         for other in ["two.example:443", "one.example:8443"] {
-            hosts.check(other, Instant::now()).unwrap();
+            hosts.check(other, Pace::Own, Instant::now()).unwrap();
             called(&mut hosts, other, Verdict::Success).unwrap();
         }
         called(&mut hosts, "one.example:443", Verdict::Success).unwrap_err();
@@ -301,7 +323,7 @@ mod tests {
         called(&mut hosts, "good.example:443", Verdict::Success).unwrap();
         broken(&mut hosts, "tried.example:443");
         tokio::time::sleep(30 * SECOND).await;
-        let _probe = hosts.ask(&"tried.example:443".into(), Instant::now()).unwrap();
+        let _probe = hosts.ask(&"tried.example:443".into(), Pace::Own, Instant::now()).unwrap();
         assert_eq!(health(&mut hosts).breaker, BreakerState::HalfOpen);
         broken(&mut hosts, "down.example:443");
         let told = health(&mut hosts);
@@ -318,7 +340,7 @@ mod tests {
         for name in ["one.example:443", "two.example:443"] {
             broken(&mut hosts, name);
         }
-        let late = hosts.ask(&"three.example:443".into(), Instant::now()).unwrap();
+        let late = hosts.ask(&"three.example:443".into(), Pace::Own, Instant::now()).unwrap();
         hosts.close();
         assert_eq!(health(&mut hosts), ApiHealth::default());
         assert!(shown(&metrics)[0].contains("closed"));
@@ -346,7 +368,7 @@ mod tests {
     async fn however_many_are_named_so_many_are_remembered_and_those_that_rest_longest() {
         let (mut hosts, _) = hosts();
         broken(&mut hosts, "down.example:443");
-        let under_way = hosts.ask(&"busy.example:443".into(), Instant::now()).unwrap();
+        let under_way = hosts.ask(&"busy.example:443".into(), Pace::Own, Instant::now()).unwrap();
         for n in 0..2 * MOST {
             let verdict = if n % 2 == 0 { Verdict::Success } else { Verdict::Failure(None) };
             called(&mut hosts, &format!("tenant-{n}.example:443"), verdict).unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::host::{HostPass, Hosts};
+use super::host::{HostPass, Hosts, Pace};
 use crate::clock::{Clock, Timestamp};
 use crate::connection::{ConnectionId, ProviderKey};
 use crate::error::{ProviderError, Reason};
@@ -137,11 +137,31 @@ impl Turns {
         host: &Arc<str>,
         time: Allowance,
     ) -> Result<Leave, ProviderError> {
+        self.entered(Pace::Own, connection, host, time).await
+    }
+
+    /// The same, for a call whose body its sender has yet to send: it is never the probe of a host that rested.
+    pub(super) async fn enter_beside(
+        &self,
+        connection: &ConnectionId,
+        host: &Arc<str>,
+        time: Allowance,
+    ) -> Result<Leave, ProviderError> {
+        self.entered(Pace::Senders, connection, host, time).await
+    }
+
+    async fn entered(
+        &self,
+        pace: Pace,
+        connection: &ConnectionId,
+        host: &Arc<str>,
+        time: Allowance,
+    ) -> Result<Leave, ProviderError> {
         let now = Instant::now();
         let until = now + time.turn;
         let places = {
             let mut state = self.0.state();
-            state.hosts.check(host, now)?;
+            state.hosts.check(host, pace, now)?;
             let lane = state.lane(connection, &self.0.limits);
             // Those who wait for the end of the pause may have all the places: whoever cannot wait so long would stand behind
             // them for nothing.
@@ -161,8 +181,8 @@ impl Turns {
             }
         };
         let shared = &self.0;
-        let pass =
-            shared.begun(connection, until, time.dice, |state, now| state.hosts.ask(host, now)).await?;
+        let begin = |state: &mut State, now| state.hosts.ask(host, pace, now);
+        let pass = shared.begun(connection, until, time.dice, begin).await?;
         shared.state().under_way += 1;
         Ok(Leave {
             turns: shared.clone(),

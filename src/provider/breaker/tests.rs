@@ -169,6 +169,42 @@ fn who_is_waved_through_ends_the_rest_by_success_and_never_makes_it_longer() {
 }
 
 #[test]
+fn what_its_sender_may_hold_up_is_no_probe_and_keeps_none_back() {
+    let now = Instant::now();
+    let mut breaker = opened(now);
+    let rested = now + SECOND * 60;
+    assert_eq!(breaker.ask_beside(now), Err(Resting { retry_after: SECOND * 60 }));
+    let held_up = breaker.ask_beside(rested).unwrap();
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    let probe = breaker.ask(rested).unwrap();
+    assert!(breaker.ask(rested).is_err(), "one probe at a time");
+    assert_eq!(breaker.ask_beside(rested), Err(Resting { retry_after: SECOND * 60 }), "one in a rest");
+    breaker.settle(held_up, FAILURE, rested);
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert!(breaker.ask(rested).is_err(), "it is not the probe's place that it gave back");
+    breaker.settle(probe, FAILURE, rested);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn where_only_such_requests_come_they_close_it_and_wait_for_one_that_hangs_no_longer_than_a_rest() {
+    let now = Instant::now();
+    let mut breaker = opened(now);
+    let rested = now + SECOND * 60;
+    let _hangs = breaker.ask_beside(rested).unwrap();
+    assert!(breaker.ask_beside(rested + SECOND * 59).is_err());
+    let later = rested + SECOND * 60;
+    for success in 1..=3 {
+        let pass = breaker.ask_beside(later).unwrap_or_else(|_| panic!("after {success}"));
+        breaker.settle(pass, Verdict::Success, later);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    for _ in 0..2 {
+        breaker.ask_beside(later).unwrap();
+    }
+}
+
+#[test]
 fn a_hand_closes_it() {
     let now = Instant::now();
     let mut breaker = opened(now);

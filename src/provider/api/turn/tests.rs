@@ -76,6 +76,23 @@ async fn a_probe_that_is_given_up_lets_the_next_one_try() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_is_no_probe_however_long_its_sender_takes() {
+    let turns = turns(fragile());
+    broken(&turns).await;
+    tokio::time::sleep(30 * SECOND).await;
+    let _upload = turns.enter_beside(&id("a"), &host(), PATIENT).await.unwrap();
+    assert_eq!(turns.health().breaker, BreakerState::HalfOpen);
+    let refused = turns.enter_beside(&id("b"), &host(), PATIENT).await.err();
+    assert!(matches!(refused, Some(ProviderError::CircuitOpen { .. })), "one in a rest");
+    let mut probe = turns.enter(&id("b"), &host(), PATIENT).await.unwrap();
+    let refused = turns.enter(&id("b"), &host(), PATIENT).await.err();
+    assert!(matches!(refused, Some(ProviderError::CircuitOpen { .. })), "one at a time");
+    probe.settle(Verdict::Works);
+    assert_eq!(turns.health().breaker, BreakerState::Closed);
+    turns.enter_beside(&id("b"), &host(), PATIENT).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn so_many_calls_of_a_connection_are_under_way_and_others_are_not_held_up() {
     let turns = turns(CallLimits { max_parallel: 2, ..CallLimits::default() });
     let first = turns.enter(&id("a"), &host(), PATIENT).await.unwrap();
