@@ -4,6 +4,7 @@
 //! budget allow where nothing or nothing new can come of it. Knows neither HTTP clients nor gRPC. Invariant: a call that
 //! may have been processed is never made again unless its method, its key or its caller says that this is harmless.
 
+mod fate;
 mod repeat;
 mod retry;
 mod shape;
@@ -18,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use self::fate::Fate;
 use self::repeat::{Joined, Outcome, Repeats};
 use self::retry::RetryBudget;
 pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
@@ -93,7 +95,7 @@ struct Way {
     repeats: u32,
     has_renewed: bool,
     /// What came of an attempt that may have been carried out.
-    doubt: Option<Error>,
+    fate: Option<Fate>,
 }
 
 impl Way {
@@ -106,15 +108,10 @@ impl Way {
         }
     }
 
-    /// What the caller is told of a call that came to nothing: not that it was never made, where an attempt before the last
-    /// may have been.
-    fn whole_truth(&mut self, error: Error) -> Error {
-        match error {
-            Error::Provider { error: ProviderError::Unavailable { .. }, .. } => {
-                self.doubt.take().unwrap_or(error)
-            }
-            _ => error,
-        }
+    /// What the caller is told where no further attempt is made, for this error: not that the call was not made, where an
+    /// attempt before may have been carried out.
+    fn whole_truth(&mut self, error: Error) -> Result<(CallAnswer, Source), Error> {
+        self.fate.take().map_or(Err(error), Fate::told)
     }
 
     /// The time that the next attempt has.
@@ -238,7 +235,7 @@ impl Broker {
             attempts: 0,
             repeats: 0,
             has_renewed: false,
-            doubt: None,
+            fate: None,
         })
     }
 
@@ -261,7 +258,10 @@ impl Broker {
 
     /// The head of an answer that is the caller's to look at.
     async fn answered(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
-        self.attempted(way).await.map_err(|error| way.whole_truth(error))
+        match self.attempted(way).await {
+            Err(error) if fate::is_unmade(&error) => way.whole_truth(error),
+            outcome => outcome,
+        }
     }
 
     async fn attempted(self: &Arc<Self>, way: &mut Way) -> Result<(CallAnswer, Source), Error> {
@@ -279,7 +279,8 @@ impl Broker {
                         && self.still_serves(&way.id).await;
                     return match refused {
                         Some((answer, source, _)) if is_all => Ok((answer, source)),
-                        _ => Err(error),
+                        // Whatever failed here, the attempt was not made.
+                        _ => way.whole_truth(error),
                     };
                 }
             };
@@ -298,6 +299,7 @@ impl Broker {
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
+                    way.attempts -= u32::from(fate::is_held_back(&error));
                     self.repeat(way, error).await?;
                     continue;
                 }
@@ -333,8 +335,8 @@ impl Broker {
                     let Some(pause) = self.pause(way, answer.says) else {
                         return Ok((answer, token.source));
                     };
-                    // What is left of it would keep its place meanwhile.
-                    drop(answer);
+                    // Read now, since what is left of it would keep its place meanwhile.
+                    way.fate = Some(Fate::of(answer, token.source, way.waits_until, &way.id.provider).await);
                     way.prepared.rest(pause).await;
                 }
             }
@@ -387,7 +389,7 @@ impl Broker {
         let pause = is_possible.then(|| self.pause(way, Says::Trouble { wait: None })).flatten();
         let Some(pause) = pause else { return Err(error) };
         if matches!(error, Error::Provider { error: ProviderError::Ambiguous { .. }, .. }) {
-            way.doubt = Some(error);
+            way.fate = Some(Fate::Lost(error));
         }
         way.prepared.rest(pause).await;
         Ok(())

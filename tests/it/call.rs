@@ -9,6 +9,7 @@ mod framing;
 mod frozen;
 mod host;
 mod http2;
+mod last;
 mod limits;
 mod measures;
 mod prior_knowledge;
