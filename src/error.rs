@@ -154,7 +154,12 @@ impl Error {
 
     /// The same of one of which nothing had left by then: it was certainly not made.
     pub fn unsent_in_time(provider: &ProviderKey, limit: &'static str) -> Self {
-        let error = ProviderError::Unavailable { cause: Unsent::OutOfTime { limit }, retry_after: None };
+        Self::unsent(provider, Unsent::OutOfTime { limit })
+    }
+
+    /// A call of which nothing has left, for this cause.
+    pub fn unsent(provider: &ProviderKey, cause: Unsent) -> Self {
+        let error = ProviderError::Unavailable { cause, retry_after: None };
         Self::Provider { provider: provider.clone(), error }
     }
 

@@ -26,7 +26,7 @@ pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswe
 use self::source::Source as Body;
 use super::{Broker, Source, TokenRequest};
 use crate::connection::{ConnectionId, ProviderKey};
-use crate::error::{Error, ProviderError};
+use crate::error::{Error, ProviderError, Unsent};
 use crate::provider::call::{
     Allowance, AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
 };
@@ -112,6 +112,13 @@ impl Way {
     /// attempt before may have been carried out.
     fn whole_truth(&mut self, error: Error) -> Result<(CallAnswer, Source), Error> {
         self.fate.take().map_or(Err(error), Fate::told)
+    }
+
+    /// Until when the next attempt must have left, and what is said of it if it has not.
+    fn leaves_by(&self) -> Option<(Instant, Unsent)> {
+        let by_limit = self.ends.map(|(ends_at, limit)| (ends_at, Unsent::OutOfTime { limit }));
+        let by_caller = self.deadline.map(|deadline| (deadline, Unsent::TooLate));
+        by_limit.into_iter().chain(by_caller).min_by_key(|(leaves_by, _)| *leaves_by)
     }
 
     /// The time that the next attempt has.
@@ -268,9 +275,9 @@ impl Broker {
         let mut refused: Option<(CallAnswer, Source, [u8; 32])> = None;
         loop {
             let digest = refused.as_ref().map(|(_, _, digest)| *digest);
-            let unsent = |limit| Error::unsent_in_time(&way.id.provider, limit);
+            let unsent = |cause| Error::unsent(&way.id.provider, cause);
             let getting = self.access_token(renewal(way, digest));
-            let token = match in_time(way.ends, getting, unsent).await {
+            let token = match in_time(way.leaves_by(), getting, unsent).await {
                 Ok(token) => token,
                 Err(error) => {
                     // There is nothing to renew it with. Whether the token is bad or the call not allowed, its answer tells.
@@ -284,8 +291,8 @@ impl Broker {
                     };
                 }
             };
-            if let Some((_, limit)) = way.ends.filter(|(ends_at, _)| *ends_at <= Instant::now()) {
-                return Err(Error::unsent_in_time(&way.id.provider, limit));
+            if let Some((_, cause)) = way.leaves_by().filter(|(leaves_by, _)| *leaves_by <= Instant::now()) {
+                return Err(Error::unsent(&way.id.provider, cause));
             }
             drop(refused.take());
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
@@ -295,7 +302,8 @@ impl Broker {
                 true => Error::unsent_in_time(&way.id.provider, limit),
                 false => Error::out_of_time(&way.id.provider, limit),
             };
-            let sent = in_time(way.ends, sending, over).await;
+            let sending = in_time(way.ends, sending, over);
+            let sent = left_in_time(way.deadline, &*way.prepared, &way.id.provider, sending).await;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -452,14 +460,30 @@ fn is_final(outcome: &Outcome, is_harmless: bool) -> bool {
     }
 }
 
-/// Lets the policy's time run out; `over` says what that means, by the limit's name.
-async fn in_time<T>(
-    ends: Option<(Instant, &'static str)>,
+/// Lets the time run out; `over` says what that means, by what bounds it.
+async fn in_time<T, B>(
+    ends: Option<(Instant, B)>,
     work: impl Future<Output = Result<T, Error>>,
-    over: impl FnOnce(&'static str) -> Error,
+    over: impl FnOnce(B) -> Error,
 ) -> Result<T, Error> {
-    let Some((ends_at, limit)) = ends else { return work.await };
-    timeout_at(ends_at, work).await.unwrap_or_else(|_| Err(over(limit)))
+    let Some((ends_at, bound)) = ends else { return work.await };
+    timeout_at(ends_at, work).await.unwrap_or_else(|_| Err(over(bound)))
+}
+
+/// Lets an attempt go on that has left when its caller's time is over, and ends one that has not.
+async fn left_in_time<T>(
+    deadline: Option<Instant>,
+    prepared: &dyn PreparedCall,
+    provider: &ProviderKey,
+    attempt: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return attempt.await };
+    let mut attempt = std::pin::pin!(attempt);
+    match timeout_at(deadline, &mut attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) if prepared.withdraw() => Err(Error::unsent(provider, Unsent::TooLate)),
+        Err(_) => attempt.await,
+    }
 }
 
 /// A body, up to `limit` bytes.

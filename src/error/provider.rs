@@ -186,7 +186,8 @@ pub enum Unsent {
     /// Nothing was sent: an earlier request failed, and the next one waits.
     #[error("it failed a moment ago, and the next attempt waits")]
     Paused,
-    /// Nothing was sent: to write down that it would be took so long that no time was left for an answer.
+    /// Nothing was sent: to write down that it would be took so long that no time was left for an answer, or the time of a
+    /// call's caller was over before it left.
     #[error("no time was left for it")]
     TooLate,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service as _};
@@ -118,7 +118,7 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
             path: head.uri.path_and_query().cloned(),
             id: given_id(&head.headers).cloned(),
         };
-        let deadline = deadline(&head.headers);
+        let deadline = deadline(&head.headers).map(|span| Instant::now() + span);
         let work = self.ask(Request::from_parts(head, body), caller);
         Serving::Working { work, asked, deadline, timer: None }
     }
@@ -138,7 +138,8 @@ pub(super) enum Serving {
     Working {
         work: BoxFuture<Response<Body>, Infallible>,
         asked: Asked,
-        deadline: Option<Duration>,
+        /// Before any that the service itself sets for the same span.
+        deadline: Option<Instant>,
         /// Set when the answer was not there at once: a hit needs none.
         timer: Option<Pin<Box<Sleep>>>,
     },
@@ -154,11 +155,15 @@ impl Future for Serving {
                 None => Poll::Pending,
             },
             Self::Working { work, asked, deadline, timer } => {
+                // First, so that a deadline is told as one, whatever the service makes of it.
+                if timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(Ok(asked.too_late()));
+                }
                 if let Poll::Ready(Ok(response)) = work.as_mut().poll(cx) {
                     return Poll::Ready(Ok(asked.settle(response)));
                 }
                 let Some(deadline) = *deadline else { return Poll::Pending };
-                let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+                let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
                 timer.as_mut().poll(cx).map(|()| Ok(asked.too_late()))
             }
         }

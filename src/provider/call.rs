@@ -191,8 +191,8 @@ pub trait PreparedCall: Send + Sync {
         time: Allowance,
     ) -> Result<CallAnswer, Error>;
 
-    /// Takes back the attempt whose [`PreparedCall::send`] was dropped, and says whether that was in time: then nothing of it
-    /// has left, and nothing will.
+    /// Takes back the latest attempt, and says whether that was in time: then nothing of it has left, and nothing will. One
+    /// that was taken back in time is not awaited any more.
     fn withdraw(&self) -> bool;
 
     /// Waits so long, or until an operator ends the provider's pauses.

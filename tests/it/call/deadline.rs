@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use token_broker::sandbox::Endpoint;
+use token_broker::grpc::proto::v1;
+use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
+use token_broker::sandbox::{Endpoint, Exchange};
 use tonic::{Code, Request};
 
 use super::host::shown;
-use super::{Desk, get, reason};
+use super::{Desk, get, post, reason};
 
 /// A call that is over before there is an answer, here and in the broker.
 async fn called_within(desk: &Desk, deadline: Duration) {
@@ -41,4 +43,45 @@ async fn a_host_that_says_nothing_until_its_callers_time_is_over_has_failed() {
 #[tokio::test]
 async fn callers_that_have_hardly_any_time_close_nobodys_way() {
     assert_eq!(after_silence("30s", Duration::from_millis(300)).await, Ok(200));
+}
+
+#[tokio::test]
+async fn what_has_not_left_when_its_callers_time_is_over_does_not_leave_later() {
+    let desk = Desk::new().await;
+    let grant = desk.whole.sandbox.grants().issue("user-8", &["openid"]);
+    let import = v1::ImportConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "user-8".into(),
+        refresh_token: grant.refresh_token.unwrap().expose().clone(),
+        ..Default::default()
+    };
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let mut hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Token);
+    let mut connections = ConnectionServiceClient::new(desk.channel.clone());
+    let importing = tokio::spawn(async move { connections.import_connection(import).await });
+    // The connection is there, and its first token on its way.
+    hold.reached(1).await;
+    // The one has no token yet; the token of the other is refused, and what it wanted was not done.
+    for (connection, sent) in [("user-8", 0), ("user-42", 1)] {
+        let call = post("/charge", b"7");
+        let request_id = "charge-7".into();
+        let mut request =
+            Request::new(v1::CallProviderRequest { connection: connection.into(), request_id, ..call });
+        request.set_timeout(Duration::from_millis(500));
+        let code = desk.client().call_provider(request).await.unwrap_err().code();
+        assert!(matches!(code, Code::Cancelled | Code::DeadlineExceeded), "{code:?}");
+        assert_eq!(desk.calls().len(), sent);
+    }
+    hold.release();
+    importing.await.unwrap().unwrap();
+    for connection in ["user-8", "user-42"] {
+        let next = v1::CallProviderRequest { connection: connection.into(), ..get("/next") };
+        assert_eq!(desk.call(next).await.unwrap().status, 200);
+    }
+    let log = desk.whole.sandbox.log();
+    // Then nothing that was begun goes on.
+    desk.stop().await;
+    let is_charge = |exchange: &Exchange| exchange.endpoint == Endpoint::Echo;
+    let calls = log.exchanges().into_iter().filter(is_charge).count();
+    assert_eq!(calls, 3, "the one that was refused, and the two after that");
 }
