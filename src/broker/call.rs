@@ -227,7 +227,8 @@ impl Broker {
         } else {
             policy.stream_timeout.map(|span| (now + span, STREAM_TIMEOUT))
         };
-        let patience = ends.map_or(by_policy, |(ends_at, _)| ends_at.min(by_policy));
+        // A stream has no other bound for its waits where its caller names none.
+        let patience = call.deadline.unwrap_or(by_policy);
         Ok(Way {
             prepared,
             body,
@@ -235,7 +236,7 @@ impl Broker {
             scopes: call.scopes,
             retry: call.retry,
             policy,
-            waits_until: call.deadline.map_or(patience, |deadline| deadline.min(patience)),
+            waits_until: ends.map_or(patience, |(ends_at, _)| ends_at.min(patience)),
             deadline: call.deadline,
             ends,
             id: call.id,

@@ -96,6 +96,20 @@ async fn a_short_pause_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_stream_waits_for_its_turn_as_long_as_its_caller_does() {
+    let desk = Desk::with(", api: {limits: {timeout: 300ms}}").await;
+    desk.whole.sandbox.script().next(Endpoint::Echo, Fault::status(429).retry_after(Duration::from_secs(1)));
+    let sent = futures_util::stream::iter([message(Sent::Head(head("GET", "/x")))]);
+    let mut request = Request::new(sent);
+    request.set_timeout(Duration::from_secs(60));
+    let mut answer = desk.client().stream_provider_call(request).await.unwrap().into_inner();
+    let Some(Came::Head(head)) = answer.message().await.unwrap().unwrap().part else { panic!("no head") };
+    assert_eq!((head.status, head.attempts), (200, 2));
+    drop(answer);
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn a_caller_that_wants_no_repetition_gets_the_429() {
     let desk = Desk::new().await;
     desk.whole.sandbox.script().next(Endpoint::Echo, Fault::status(429).retry_after(Duration::from_secs(1)));
