@@ -31,6 +31,14 @@ pub enum OfflineError {
     /// There is none.
     #[error("there is no store at {}", .0.display())]
     NoStore(PathBuf),
+    /// The second place holds the successors of tokens that are in the store, and so are spent.
+    #[error("{answers} answers of providers lie in {} that the store has not taken", .place.display())]
+    Waiting {
+        /// The second place.
+        place: PathBuf,
+        /// How many.
+        answers: u64,
+    },
     /// It is kept in memory, if at all.
     #[error("a store in memory is in no file")]
     InMemory,
@@ -64,19 +72,29 @@ pub(super) fn opening(
     })
 }
 
-/// Opens the store that is there, and looks at every row of it.
+/// How a store is.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// What is in it.
+    pub opened: Opened,
+    /// Answers of providers that lie in the second place, and that it has not taken.
+    pub waiting: u64,
+}
+
+/// Opens the store that is there, and looks at every row of it, and at what waits for it in the second place.
 ///
 /// # Errors
 /// [`OfflineError`]; none is made where there is none.
-pub fn verify(config: &Config) -> Result<Opened, OfflineError> {
+pub fn verify(config: &Config) -> Result<Verified, OfflineError> {
     let store = open(config)?;
-    Ok(store.opened().clone())
+    Ok(Verified { opened: store.opened().clone(), waiting: waiting(config, &store)? })
 }
 
 /// Writes every connection of the store to `into`, sealed under the active key of `key_file`, or of the store's own.
 ///
 /// # Errors
-/// [`OfflineError`]; what was written is then cut off, and no import takes it.
+/// [`OfflineError`]; what was written is then cut off, and no import takes it. [`OfflineError::Waiting`]: nothing was
+/// written, for it would hold spent tokens whose successors stay behind.
 pub fn export(
     config: &Config,
     key_file: Option<&Path>,
@@ -85,6 +103,9 @@ pub fn export(
 ) -> Result<Exported, OfflineError> {
     let keys = keys(config, key_file)?;
     let store = open(config)?;
+    if let (answers @ 1.., Some(place)) = (waiting(config, &store)?, config.store.escrow_path.clone()) {
+        return Err(OfflineError::Waiting { place, answers });
+    }
     Ok(store.export(into, keys, Arc::new(OsEntropy), now)?)
 }
 
@@ -111,6 +132,12 @@ pub async fn import<S: Read + Seek>(
 /// A person waits: a broker that runs does not go away by waiting, one that just ends does soon.
 fn patient(opening: Opening) -> Opening {
     Opening { lock_patience: Duration::from_secs(1), ..opening }
+}
+
+/// How many answers wait in the second place of `config`, if it names one.
+fn waiting(config: &Config, store: &DurableStore) -> Result<u64, OfflineError> {
+    let Some(place) = &config.store.escrow_path else { return Ok(0) };
+    Ok(store.waiting(place, &config.store.path)?)
 }
 
 fn keys(config: &Config, key_file: Option<&Path>) -> Result<Arc<KeyRing>, StartError> {

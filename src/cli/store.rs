@@ -18,7 +18,7 @@ use super::failure::{Cause, Failure};
 use super::next::{Next, option};
 use super::page::{Page, Report};
 use super::serve::{not_started, remedied};
-use crate::app::offline::{self, ExportError, Exported, Imported, OfflineError, Opened, Taking};
+use crate::app::offline::{self, ExportError, Exported, Imported, OfflineError, Taking, Verified};
 use crate::config::{Config, Override};
 
 /// What to do with the store.
@@ -136,9 +136,14 @@ pub(crate) struct VerifyView {
     unreadable: u64,
     /// Records that were written and are not there.
     missing: u64,
+    /// Answers of providers that lie in store.escrow_path, and that it has not taken.
+    waiting: u64,
     /// Why the store is taken for an older state of itself; null where it is not.
     rollback: Option<String>,
 }
+
+/// What makes a store take what waits for it in the second place.
+const TAKE_UP: &str = "start the broker once with this store.escrow_path, so that it takes them up, and stop it again; what it keeps and names in its log is lost to the store: move those files away if that is meant";
 
 impl Store {
     /// Runs the command.
@@ -229,9 +234,12 @@ impl Verify {
     fn run(self, console: &mut Console) -> Result<(), Failure> {
         let which = self.which.words();
         let config = self.which.config(console)?;
-        let opened = offline::verify(&config).map_err(|error| failed(error, &config, &which))?;
-        let view = VerifyView::new(&config, &opened);
+        let verified = offline::verify(&config).map_err(|error| failed(error, &config, &which))?;
+        let view = VerifyView::new(&config, &verified);
         console.report(&view)?;
+        if let (answers @ 1.., Some(place)) = (view.waiting, config.store.escrow_path.clone()) {
+            return Err(failed(OfflineError::Waiting { place, answers }, &config, &which));
+        }
         let flaws = flaws(view.missing, view.unreadable, view.rollback.as_deref());
         if flaws.is_empty() {
             return Ok(());
@@ -290,6 +298,9 @@ fn failed(error: OfflineError, config: &Config, which: &[String]) -> Failure {
                 .because("a broker makes one when it starts")
                 .then(next.with("shows which directory holds"))
         }
+        OfflineError::Waiting { .. } => Failure::new(Cause::Key, what)
+            .because("of those connections the store holds tokens that are spent: sent once more, they could end the grants")
+            .fixed_by(TAKE_UP),
         OfflineError::InMemory => Failure::new(Cause::Usage, what)
             .because("store.engine is memory")
             .fixed_by("name a durable engine with --engine, and its directory with --path"),
@@ -373,7 +384,7 @@ impl Report for ImportView {
 }
 
 impl VerifyView {
-    fn new(config: &Config, opened: &Opened) -> Self {
+    fn new(config: &Config, Verified { opened, waiting }: &Verified) -> Self {
         Self {
             path: config.store.path.display().to_string(),
             engine: config.store.engine.as_str().to_owned(),
@@ -381,6 +392,7 @@ impl VerifyView {
             sessions: opened.sessions,
             unreadable: opened.unreadable,
             missing: opened.missing,
+            waiting: *waiting,
             rollback: opened.rollback.as_ref().map(|rollback| rollback.why.to_owned()),
         }
     }
@@ -388,10 +400,10 @@ impl VerifyView {
 
 impl Report for VerifyView {
     fn text(&self, _: &Page<'_>) -> String {
-        let Self { path, engine, connections, sessions, unreadable, missing, rollback } = self;
+        let Self { path, engine, connections, sessions, unreadable, missing, waiting, rollback } = self;
         let state = rollback.as_deref().unwrap_or("the newest there was");
         format!(
-            "store        {path} ({engine})\nconnections  {connections}\nsessions     {sessions}\nunreadable   {unreadable}\nmissing      {missing}\nstate        {state}\n"
+            "store        {path} ({engine})\nconnections  {connections}\nsessions     {sessions}\nunreadable   {unreadable}\nmissing      {missing}\nwaiting      {waiting}\nstate        {state}\n"
         )
     }
 }

@@ -215,6 +215,16 @@ impl DurableStore {
         EscrowDir::open(path, store, Arc::clone(&self.table))
     }
 
+    /// How many answers of providers lie in the second place at `path` that the store, which lies at `store`, has not
+    /// taken: the tokens that it holds of those connections are spent. Looks only, and counts neither what was set apart
+    /// nor what another store left.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherPlace`] where the store has used another, [`OpenError::Io`] where it cannot be read.
+    pub fn waiting(&self, path: &Path, store: &Path) -> Result<u64, OpenError> {
+        EscrowDir::waiting(path, store, &self.table)
+    }
+
     /// Follows how the store fares.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.health()

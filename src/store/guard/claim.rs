@@ -27,11 +27,8 @@ pub(super) fn claim(place: &Path, store: &Path, id: Uuid) -> Result<(), OpenErro
         move |error: io::Error| OpenError::Io { path, why: error.to_string() }
     };
     let (marker, note) = (place.join(format!("{id}{MARKER}")), store.join(NOTE));
-    let noted = noted(&note, id).map_err(failed(&note))?;
-    if !marker.try_exists().map_err(failed(place))? {
-        if let Some(last) = noted {
-            return Err(refusal(place, note, &last));
-        }
+    let Seen { is_marked, noted } = seen(place, store, id)?;
+    if !is_marked {
         disk::make_dir(place).map_err(failed(place))?;
         let aside = place.join(format!("{id}.new{MARKER}"));
         let what =
@@ -46,6 +43,32 @@ pub(super) fn claim(place: &Path, store: &Path, id: Uuid) -> Result<(), OpenErro
         tracing::warn!(path = %note.display(), %error, "not noted: if the second place is missing later, it is not missed");
     }
     Ok(())
+}
+
+/// Refuses `place` where the store of that `id`, which lies at `store`, has used another. Changes nothing.
+pub(super) fn check(place: &Path, store: &Path, id: Uuid) -> Result<(), OpenError> {
+    seen(place, store, id).map(drop)
+}
+
+/// What is known of a place.
+struct Seen {
+    is_marked: bool,
+    /// Where it was last, if there was one.
+    noted: Option<String>,
+}
+
+fn seen(place: &Path, store: &Path, id: Uuid) -> Result<Seen, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| OpenError::Io { path, why: error.to_string() }
+    };
+    let (marker, note) = (place.join(format!("{id}{MARKER}")), store.join(NOTE));
+    let noted = noted(&note, id).map_err(failed(&note))?;
+    let is_marked = marker.try_exists().map_err(failed(place))?;
+    match noted {
+        Some(last) if !is_marked => Err(refusal(place, note, &last)),
+        noted => Ok(Seen { is_marked, noted }),
+    }
 }
 
 /// Where the place of the store was last; `None` if it has none. A note of a store that lay here before is not ours; a

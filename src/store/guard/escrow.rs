@@ -24,6 +24,9 @@ const WHOLE: &str = ".escrow";
 const UNFINISHED: &str = ".escrow.new";
 const APART: &str = ".apart";
 
+/// Why nothing is known of a file.
+const UNREAD: &str = "it cannot be read";
+
 /// Far above any answer of a token endpoint.
 const LARGEST: u64 = 1 << 20;
 
@@ -60,6 +63,22 @@ impl EscrowDir {
         }
         sweep(&path, &table).map_err(failed)?;
         Ok(Self { path, table, under_way: Arc::default() })
+    }
+
+    /// How many answers lie in the directory `path` that the store of `table`, which lies at `store`, has not taken.
+    /// What was set apart does not count, nor what another store left. Looks only: nothing is made or claimed.
+    pub(super) fn waiting(path: &Path, store: &Path, table: &Table) -> Result<u64, OpenError> {
+        let failed = |why: String| OpenError::Io { path: path.to_owned(), why };
+        claim::check(path, store, table.store())?;
+        let contents = match list(path, table) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            contents => contents.map_err(|error| failed(error.to_string()))?,
+        };
+        // What cannot be read may be what is looked for.
+        if let Some(unread) = contents.unreadable.iter().find(|kept| kept.why == UNREAD) {
+            return Err(failed(format!("{}: {UNREAD}", unread.place)));
+        }
+        Ok(contents.tokens.iter().filter(|held| !held.is_apart).count() as u64)
     }
 
     async fn off_thread<T: Send + 'static>(
@@ -203,8 +222,8 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, &'static str> {
         return Err("it is no file");
     }
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|_| "it cannot be read")?;
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(|_| "it cannot be read")?;
+    let file = fs::File::open(path).map_err(|_| UNREAD)?;
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(|_| UNREAD)?;
     Ok(bytes)
 }
 

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use serde_json::Value;
 use token_broker::clock::Timestamp;
 use token_broker::config::Engine;
-use token_broker::connection::{AccessToken, Connection, ConnectionId, TokenSet};
+use token_broker::connection::{
+    AccessToken, Connection, ConnectionId, Holder, Intent, IssuedTokens, TokenSet,
+};
 use token_broker::entropy::OsEntropy;
 use token_broker::secret::Secret;
 use token_broker::store::guard::{DurableStore, Opening};
 use token_broker::store::keyring::{self, KeyRing};
-use token_broker::store::{Expected, TokenStore, redb, sled};
+use token_broker::store::{EscrowStore as _, Expected, TokenStore, redb, sled};
 
 use super::desk::{PROGRAM, text};
 
@@ -283,6 +285,86 @@ async fn an_export_that_lacks_records_says_how_many_and_fails() {
     let view: Value = serde_json::from_slice(&exported.stdout).unwrap();
     assert_eq!((&view["connections"], &view["missing"]), (&2.into(), &1.into()));
     assert!(text(&exported.stderr).contains("1 records are missing"), "{}", text(&exported.stderr));
+}
+
+/// An answer that the store has not taken lies in the second place, of the attempt of that number.
+async fn set_aside(kept: &Kept, data: &str, number: u64) -> (ConnectionId, Intent) {
+    let store = kept.open_at(data, Engine::Sled);
+    let id = ConnectionId::parse(String::new(), "google".into(), "user-1".into()).unwrap();
+    let at = Timestamp::from_millis(1000);
+    let attempt = Intent {
+        attempt_id: number,
+        holder: Holder(7),
+        generation: 1,
+        fence: 1,
+        first_sent_at: at,
+        sent_at: at,
+        deadline: at,
+        tries: 1,
+        fingerprint: 11,
+    };
+    let issued = IssuedTokens {
+        access_token: Secret::new("canary-new".into()),
+        token_type: "Bearer".into(),
+        expires_in: None,
+        refresh_token: Some(Secret::new("canary-successor".into())),
+        refresh_expires_in: None,
+        scopes: None,
+        account: None,
+        variables: Default::default(),
+    };
+    let place = store.escrow(kept.path("second"), &kept.path(data)).unwrap();
+    place.put(&id, &attempt, &issued).await.unwrap();
+    store.close().await;
+    (id, attempt)
+}
+
+/// The tokens in the store are spent then: what is made of them would end the grant.
+#[tokio::test]
+async fn a_store_whose_tokens_lie_in_the_second_place_does_not_go_over_without_them() {
+    let kept = Kept::on(Engine::Sled).await;
+    let config = fs::read_to_string(kept.path("config.yaml")).unwrap();
+    let second = kept.path("second");
+    fs::write(kept.path("config.yaml"), format!("{config}  escrow_path: {}\n", second.display())).unwrap();
+    let goes_over = || {
+        let exported = kept.run(&["store", "export", "all.export"]);
+        let verified = kept.run(&["store", "verify", "--json"]);
+        let is_written = kept.path("all.export").exists();
+        let _ = fs::remove_file(kept.path("all.export"));
+        assert_eq!(exported.status.success(), is_written, "{}", text(&exported.stderr));
+        assert_eq!(code(&exported), code(&verified), "{}", text(&verified.stderr));
+        (code(&exported), text(&exported.stderr), text(&verified.stderr))
+    };
+    assert_eq!(goes_over().0, 0, "no second place yet");
+    let (id, attempt) = set_aside(&kept, "data", 5).await;
+    let (exit, export_said, verify_said) = goes_over();
+    assert_eq!(exit, 78);
+    for said in [&export_said, &verify_said] {
+        assert!(said.contains("1 answers"), "{said}");
+        assert!(said.contains(&second.display().to_string()), "{said}");
+        assert!(said.contains("start the broker once"), "{said}");
+    }
+    let piped = kept.run(&["store", "export", "-"]);
+    assert_eq!((code(&piped), piped.stdout.len()), (78, 0));
+    let view: Value = serde_json::from_slice(&kept.run(&["store", "verify", "--json"]).stdout).unwrap();
+    assert_eq!((&view["connections"], &view["waiting"]), (&3.into(), &1.into()));
+
+    // A volume that is not mounted may hold the only tokens that are not spent.
+    fs::rename(&second, kept.path("elsewhere")).unwrap();
+    let (exit, said, _) = goes_over();
+    assert_eq!(exit, 78);
+    assert!(said.contains("is its volume mounted?"), "{said}");
+    assert!(!second.exists(), "to look makes nothing");
+    fs::rename(kept.path("elsewhere"), &second).unwrap();
+
+    // What a store that was put back has no place for, and what another store left, is no matter of this one.
+    let store = kept.open(Engine::Sled);
+    store.escrow(second.clone(), &kept.path("data")).unwrap().set_apart(&id, &attempt).await.unwrap();
+    store.close().await;
+    set_aside(&kept, "other-data", 6).await;
+    assert_eq!(goes_over().0, 0);
+    set_aside(&kept, "data", 7).await;
+    assert_eq!(goes_over().0, 78, "the check can fail");
 }
 
 fn copy(from: &Path, to: &Path) {
