@@ -12,7 +12,7 @@ use super::keep::Weight;
 use crate::clock::Timestamp;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{ConnectionId, Profile, Status};
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::store::{Expected, Selection};
 
 /// What can be found out within this time of the start is; what must wait longer is left to the schedule.
@@ -207,7 +207,17 @@ impl Broker {
 
     async fn mark(&self, reuse: &ReuseProfile, id: &ConnectionId) -> Result<bool, Error> {
         let turn = self.cache.turn(id).await;
-        let Some(stored) = self.tokens.get(id).await? else { return Ok(false) };
+        let stored = match self.tokens.get(id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(false),
+            // Its profile is listed; what does not open is presented to nobody. All others are to be marked, and served.
+            Err(StoreError::Unreadable(why)) => {
+                let reason = "RECORD_UNREADABLE";
+                tracing::error!(reason, connection = %id, "it cannot be marked, for it cannot be opened: {why}");
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        };
         match stored.value.rolled_back(reuse, self.clock.now()) {
             Some(marked) => {
                 self.keep(&turn, &marked, Expected::At(stored.revision), Weight::Ordinary).await?;

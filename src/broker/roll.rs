@@ -98,6 +98,12 @@ impl Roll {
         self.past.remove(id);
     }
 
+    /// Nothing can be done for it by itself, before all records are read again.
+    pub(super) fn leave(&mut self, id: &ConnectionId) {
+        self.perishable.remove(id);
+        self.past.remove(id);
+    }
+
     /// Those for which something is to be done now.
     pub(super) fn due(&self, now: Timestamp) -> Vec<ConnectionId> {
         self.perishable.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect()

@@ -7,7 +7,7 @@ use super::Broker;
 use super::keep::Weight;
 use super::roll::{Roll, is_forgotten};
 use crate::connection::{ConnectionId, Status};
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::store::{Expected, Selection};
 
 impl Broker {
@@ -24,11 +24,11 @@ impl Broker {
         }
         let due = self.roll().due(self.clock.now());
         for id in &due {
-            swept += usize::from(self.clear(id).await?);
+            swept += usize::from(self.heeding_damage(id, self.clear(id).await)?);
         }
         let past = self.roll().past(self.clock.now(), self.settings.ended_histories);
         for (id, since) in &past {
-            swept += usize::from(self.forget_past(id, *since).await?);
+            swept += usize::from(self.heeding_damage(id, self.forget_past(id, *since).await)?);
         }
         self.publish_census();
         Ok(swept)
@@ -69,9 +69,22 @@ impl Broker {
         }
     }
 
+    /// One record that does not open keeps no other from being swept. It is left alone until all are read again.
+    fn heeding_damage(&self, id: &ConnectionId, swept: Result<bool, StoreError>) -> Result<bool, StoreError> {
+        match swept {
+            Err(StoreError::Unreadable(why)) => {
+                let reason = "RECORD_UNREADABLE";
+                tracing::error!(reason, connection = %id, "it cannot be swept, for it cannot be opened: {why}");
+                self.roll().leave(id);
+                Ok(false)
+            }
+            swept => swept,
+        }
+    }
+
     /// Wipes the tokens of a grant that has been dead for long, or forgets a connection whose consent never came;
     /// answers whether it was forgotten. It may have changed since it was found due.
-    async fn clear(&self, id: &ConnectionId) -> Result<bool, Error> {
+    async fn clear(&self, id: &ConnectionId) -> Result<bool, StoreError> {
         let turn = self.cache.turn(id).await;
         let Some(stored) = self.tokens.get(id).await? else {
             self.roll().forget(id);

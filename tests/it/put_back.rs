@@ -15,7 +15,7 @@ use token_broker::error::Reason;
 use token_broker::secret::Secret;
 use token_broker::store::guard::{DurableStore, Opening};
 use token_broker::store::keyring::KeyRing;
-use token_broker::store::{EscrowStore as _, TokenStore, sled};
+use token_broker::store::{EscrowStore as _, Selection, TokenStore, sled};
 use token_broker::telemetry::Metrics;
 
 use crate::whole::Whole;
@@ -208,5 +208,42 @@ async fn newer_tokens_in_the_second_place_rescue_the_grant_of_a_store_put_back()
         .await;
         assert_eq!((generation, files_aside(&whole)), (Ok(5), 0));
         assert_eq!(whole.sandbox.log().spent_tokens_presented(), 0);
+    }
+}
+
+/// Damage in the tokens of one record, whose profile opens: it is listed, and cannot be marked.
+#[tokio::test]
+async fn one_damaged_record_of_a_store_put_back_keeps_no_broker_from_starting() {
+    let whole = Whole::new();
+    imported(&whole).await;
+    let path = whole.path("store/store/sled");
+    {
+        // Sled lets go of its file in a thread of its own.
+        let file = fs::File::open(Path::new(&path).join("db")).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    }
+    let rows = ::sled::Config::new().path(&path).open().unwrap();
+    let (key, row) = rows.iter().map(Result::unwrap).max_by_key(|(_, row)| row.len()).unwrap();
+    let mut row = row.to_vec();
+    *row.last_mut().unwrap() ^= 1;
+    rows.insert(key, row).unwrap();
+    rows.flush().unwrap();
+    drop(rows);
+    fs::remove_file(whole.path("store/highwater")).unwrap();
+    for _ in 0..2 {
+        lived(&whole, async |broker| {
+            let listed = broker.connections(&Selection::default(), 0, "").await.unwrap();
+            assert_eq!(listed.profiles.len(), 1, "its profile opens");
+            let asked = TokenRequest {
+                id: id(),
+                scopes: Vec::new(),
+                min_ttl: None,
+                if_not_equal_to: None,
+                allow_stale: false,
+            };
+            let refused = broker.access_token(asked).await.unwrap_err();
+            assert_eq!(refused.reason(), Reason::RecordUnreadable, "and it is named");
+        })
+        .await;
     }
 }

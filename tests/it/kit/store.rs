@@ -1,7 +1,7 @@
 //! A store that can be made to fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +25,10 @@ pub(crate) struct FaultyStore {
     pub(crate) gets: AtomicUsize,
     /// Whether reads fail.
     pub(crate) is_deaf: AtomicBool,
+    /// The connections whose tokens do not open. They are listed all the same: their profiles do.
+    pub(crate) damaged: Mutex<Vec<ConnectionId>>,
+    /// Whether listings read at once and are answered late.
+    pub(crate) reads_before_the_gate: AtomicBool,
     lists: watch::Sender<usize>,
     gate: watch::Sender<bool>,
 }
@@ -42,6 +46,8 @@ impl FaultyStore {
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             is_deaf: AtomicBool::new(false),
+            damaged: Mutex::default(),
+            reads_before_the_gate: AtomicBool::new(false),
             lists: watch::Sender::new(0),
             gate: watch::Sender::new(true),
         }
@@ -86,6 +92,9 @@ impl TokenStore for FaultyStore {
         if self.is_deaf.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("the disk does not answer".into()));
         }
+        if self.damaged.lock().unwrap().contains(id) {
+            return Err(StoreError::Unreadable("it is damaged, or was sealed for another place"));
+        }
         self.inner.get(id).await
     }
 
@@ -126,6 +135,11 @@ impl TokenStore for FaultyStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.lists.send_modify(|count| *count += 1);
+        if self.reads_before_the_gate.load(Ordering::SeqCst) {
+            let page = self.inner.list(selection, after, limit).await;
+            self.gate.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+            return page;
+        }
         self.gate.subscribe().wait_for(|is_open| *is_open).await.unwrap();
         self.inner.list(selection, after, limit).await
     }
