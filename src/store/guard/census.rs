@@ -27,8 +27,8 @@ pub(super) struct Census {
     pub(super) mark: Mark,
     /// Rows that do not open.
     pub(super) unreadable: u64,
-    /// Rows of which not even the revision can be told, so that the digest means nothing.
-    pub(super) unknown: u64,
+    /// Rows of which not even the revision can be told.
+    pub(super) unknown: Vec<Key>,
     named: Vec<Unreadable>,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn take(engine: &dyn Engine, table: &Table) -> Result<Census, Fault> 
         let part = part?;
         census.mark = census.mark.joined(part.mark);
         census.unreadable += part.unreadable;
-        census.unknown += part.unknown;
+        census.unknown.extend(part.unknown);
         census.named.extend(part.named);
     }
     census.tell();
@@ -91,7 +91,9 @@ impl Census {
     fn look_at(&mut self, found: Found, table: &Table) {
         self.mark.add(&found);
         let (key, row) = found;
-        self.unknown += u64::from(row.is_err());
+        if row.is_err() {
+            self.unknown.push(key);
+        }
         let (connection, why) = match row {
             Ok(row) => match table.verify(&key, &row) {
                 Ok(()) => return,

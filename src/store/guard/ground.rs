@@ -170,7 +170,7 @@ impl Findings {
             Reading::At(high) => Some(high.sequence & !UNSETTLED),
             Reading::Missing | Reading::Damaged | Reading::OfAnother => None,
         };
-        let is_other = stored.is_some() && census.unknown == 0 && census.mark.digest != known.digest;
+        let is_other = stored.is_some() && !known.is_of(&census.mark, &census.unknown);
         let why = match (reading, stored) {
             // Written by a version that kept neither.
             (Reading::Missing, None) => None,

@@ -20,6 +20,9 @@ pub(super) struct Mark {
 
 const VERSION: u8 = 1;
 
+/// The end of a consent, in milliseconds since 1970, is before the year 2100.
+const LATEST: u64 = 1 << 42;
+
 impl Mark {
     pub(super) const BYTES: usize = 32;
 
@@ -60,6 +63,21 @@ impl Mark {
             sessions: self.sessions + other.sessions,
             digest: self.digest.wrapping_add(other.digest),
         }
+    }
+
+    /// Whether this may be the mark of the rows that were `counted`, of which those of `unknown` have lost their revision:
+    /// where it is one, it is reckoned back from the rest. Of several nothing can be reckoned, so they are taken for others.
+    pub(super) fn is_of(&self, counted: &Self, unknown: &[Key]) -> bool {
+        let nameless = unknown.iter().fold(0, |sum: u64, key| sum.wrapping_add(digest(key, &[])));
+        let rest = self.digest.wrapping_sub(counted.digest.wrapping_sub(nameless));
+        // Written to since, with what is left of them counted for what it is; or of rows that were removed.
+        if rest == nameless || rest == 0 {
+            return true;
+        }
+        let [key] = unknown else { return false };
+        let count = unmixed(unmixed(rest) ^ u64::from_be_bytes(eight(&key[1..])));
+        // No row was written more often than all together; a consent has its end in the place of a count.
+        count <= if key[0] == Kind::Session.byte() { LATEST } else { self.sequence }
     }
 
     fn count(&mut self, key: &Key, moved: impl Fn(u64) -> u64) {
@@ -106,10 +124,13 @@ impl Mark {
 /// Stands for one row in one revision. A row's key is an HMAC, so it is random already; its first nine bytes are its
 /// version and its revision, or what counts its writes.
 fn digest(key: &Key, row: &[u8]) -> u64 {
-    let eight = |bytes: Option<&[u8]>| {
-        bytes.and_then(|bytes| bytes.first_chunk::<8>()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
-    };
-    mixed(eight(Some(&key[1..])) ^ mixed(eight(row.get(1..))))
+    let number = |bytes: &[u8]| u64::from_be_bytes(eight(bytes));
+    mixed(number(&key[1..]) ^ mixed(number(row.get(1..).unwrap_or_default())))
+}
+
+/// The first eight bytes; zeros where there are fewer.
+fn eight(bytes: &[u8]) -> [u8; 8] {
+    bytes.first_chunk().copied().unwrap_or_default()
 }
 
 /// `SplitMix64`: spreads every bit over all others.
@@ -118,6 +139,16 @@ const fn mixed(state: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// What [`mixed`] made this of: each of its steps can be undone.
+const fn unmixed(state: u64) -> u64 {
+    let z = state ^ (state >> 31) ^ (state >> 62);
+    let z = z.wrapping_mul(0x3196_42B2_D24D_8EC3);
+    let z = z ^ (z >> 27) ^ (z >> 54);
+    let z = z.wrapping_mul(0x96DE_1B17_3F11_9089);
+    let z = z ^ (z >> 30) ^ (z >> 60);
+    z.wrapping_sub(0x9E37_79B9_7F4A_7C15)
 }
 
 #[cfg(test)]
@@ -157,6 +188,13 @@ mod tests {
                 let found = scanned(&engine);
                 prop_assert_eq!(Mark { sequence: revision, ..found }, mark);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_mixed_is_found_again(number in any::<u64>()) {
+            prop_assert_eq!(unmixed(mixed(number)), number);
         }
     }
 

@@ -291,3 +291,55 @@ async fn a_settling_that_fails_behind_a_write_has_the_engine_reopened() {
     healed(&store).await;
     store.settle_rollback().await.unwrap();
 }
+
+/// Sled keeps a large record in pieces; without one of them not even its revision can be told.
+#[tokio::test]
+async fn a_record_that_is_old_is_noticed_beside_one_of_which_nothing_can_be_told() {
+    let large = "x".repeat(9000);
+    // How many records lose a piece, whether one of the others is old, and whether that is told.
+    for (in_pieces, is_one_old, is_told) in
+        [(1, true, true), (1, false, false), (2, false, true), (0, false, false)]
+    {
+        let Fixture { script, store, folder } = fixture_on(Inner::Sled);
+        for name in ["a", "b"] {
+            let record = connection(id("", "google", name), &large);
+            TokenStore::put(&*store, &record, Expected::Absent).await.unwrap();
+        }
+        fill(&store, &["c", "d"]).await;
+        drop(Arc::into_inner(store).unwrap());
+        let mut old = Vec::new();
+        behind(folder.path(), &script, Inner::Sled, |engine| {
+            old = engine.scan(Kind::Connection, None, 9).unwrap();
+        });
+        old.retain(|(_, row)| row.as_ref().unwrap().len() < 9000);
+        let store = open_on(folder.path(), &script, Inner::Sled).unwrap();
+        for name in ["c", "d"] {
+            let found = TokenStore::get(&store, &id("", "google", name)).await.unwrap().unwrap();
+            let newer = connection(id("", "google", name), "2");
+            TokenStore::put(&store, &newer, Expected::At(found.revision)).await.unwrap();
+        }
+        drop(store);
+        if is_one_old {
+            let (key, row) = old.remove(0);
+            let change = Change { key, value: Some(row.unwrap()) };
+            behind(folder.path(), &script, Inner::Sled, |engine| engine.apply(&[change]).unwrap());
+        }
+        {
+            let rows = ::sled::Config::new().path(folder.path().join("data/store/scripted")).open().unwrap();
+            let first_pieces: Vec<_> = rows
+                .iter()
+                .map(Result::unwrap)
+                .filter(|(key, piece)| key.len() == 34 && key[33] == 0 && piece[0] > 1)
+                .collect();
+            assert_eq!(first_pieces.len(), 2);
+            for (key, _) in first_pieces.iter().take(in_pieces) {
+                rows.remove(key).unwrap();
+            }
+            rows.flush().unwrap();
+        }
+        let opened = open_on(folder.path(), &script, Inner::Sled).unwrap().opened().clone();
+        assert_eq!((opened.connections, opened.unreadable), (4, in_pieces as u64));
+        let why = is_told.then_some("its records are not the ones last written");
+        assert_eq!(opened.rollback.map(|rollback| rollback.why), why, "{in_pieces} {is_one_old}");
+    }
+}
