@@ -154,9 +154,17 @@ impl Broker {
                 Joined::Shared(flight) => flight,
             };
             let (token, source) = flight.landed().await?;
-            // A flight that only read the store may have been for a caller with a smaller demand. One that refreshed
-            // brought the best there is: to refresh again would cost a refresh for each who waited.
-            if source != Source::Store || demand.is_met_by_served(&token, self.clock.now()) {
+            let will_do = match source {
+                // One that refreshed brought the best there is: to refresh again would cost a refresh for each who
+                // waited.
+                Source::Refreshed => true,
+                // One that found new tokens which are not durable: nobody who refuses them is given them.
+                Source::SharedRefresh => !demand.refuses(Some(&token.access)),
+                // One that only looked may have been for a caller with a smaller demand.
+                Source::Stale => demand.is_content_with(&token.access),
+                Source::Cache | Source::Store => demand.is_met_by_served(&token, self.clock.now()),
+            };
+            if will_do {
                 let source = if source == Source::Refreshed { Source::SharedRefresh } else { source };
                 return Ok((token, source));
             }

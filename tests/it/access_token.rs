@@ -340,6 +340,25 @@ async fn a_refused_token_that_cannot_be_renewed_is_not_given_back() {
 }
 
 #[tokio::test]
+async fn a_refused_token_that_cannot_be_renewed_is_not_shared_with_who_refused_it() {
+    let stage = Stage::new();
+    let imported = token_broker::broker::ImportConnection {
+        access_token: Some(Secret::new("at-static".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(imported).await.unwrap();
+    let id = id("user-42");
+    stage.clock.advance(LIFE - Duration::from_secs(30));
+    let refused =
+        TokenRequest { if_not_equal_to: Some(Secret::new("at-static".to_owned()).digest()), ..request(&id) };
+    let (pilot, sharer) =
+        tokio::join!(stage.broker.access_token(request(&id)), stage.broker.access_token(refused));
+    assert_eq!(pilot.unwrap().token.access.value.expose(), "at-static");
+    assert_eq!(sharer.unwrap_err().reason(), Reason::ReauthRequired);
+}
+
+#[tokio::test]
 async fn a_living_token_is_served_after_a_restart_while_the_provider_is_down() {
     let stage = Stage::new();
     let id = stage.imported("user-42").await;

@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use token_broker::broker::{Durability, Source, TokenEvent, TokenWatch, WatchRequest};
+use token_broker::broker::{Durability, Source, TokenEvent, TokenRequest, TokenWatch, WatchRequest};
 use token_broker::connection::ConnectionId;
 use token_broker::connection::reuse::Reuse;
+use token_broker::secret::Secret;
 use tokio::task::JoinHandle;
 
 use super::stage;
@@ -110,6 +111,26 @@ async fn a_watch_hears_once_of_a_successor_where_the_old_one_is_ended() {
     assert_eq!(next(&mut watch).await, ("at-1".into(), Durability::Durable));
     let more = tokio::time::timeout(Duration::from_secs(60), next(&mut watch)).await;
     assert!(more.is_err(), "it is the same token: {more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_a_flight_is_not_given_the_old_token_that_only_its_pilot_is_content_with() {
+    let old = Secret::new("at-0".to_owned()).digest();
+    for (if_not_equal_to, min_ttl) in [(Some(old), None), (None, Some(Duration::from_secs(600)))] {
+        let (stage, id) = about_to_be_held(true).await;
+        stage.clock.advance(LIFE - Duration::from_secs(30));
+        stage.broker.refresh_connection(id.clone(), None).await.unwrap();
+        let other = TokenRequest { if_not_equal_to, min_ttl, ..request(&id) };
+        let (pilot, sharer) =
+            tokio::join!(stage.broker.access_token(request(&id)), stage.broker.access_token(other));
+        let pilot = pilot.unwrap();
+        assert_eq!((pilot.token.access.value.expose().as_str(), pilot.source), ("at-0", Source::Stale));
+        let sharer = sharer.unwrap();
+        let got = (sharer.token.access.value.expose().as_str(), sharer.durability);
+        assert_eq!(got, ("at-1", Durability::Degraded));
+        stage.store.fail_writes_after(0, 0);
+        stage.broker.drain().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
