@@ -340,6 +340,21 @@ async fn a_refused_token_that_cannot_be_renewed_is_not_given_back() {
 }
 
 #[tokio::test]
+async fn an_import_tries_its_refresh_token_unless_its_access_token_is_known_to_live() {
+    for (life, sent) in [(None, 1), (Some(Duration::ZERO), 1), (Some(LIFE), 0)] {
+        let stage = Stage::new();
+        let import = token_broker::broker::ImportConnection {
+            refresh_token: Some(Secret::new("rt-0".into())),
+            access_token: Some(Secret::new("at-0".into())),
+            expires_at: life.map(|life| stage.clock.now() + life),
+            ..crate::kit::import("user-42")
+        };
+        stage.broker.import_connection(import).await.unwrap();
+        assert_eq!(stage.provider.presented().len(), sent, "{life:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_token_that_cannot_be_renewed_is_not_shared_with_who_refused_it() {
     let stage = Stage::new();
     let imported = token_broker::broker::ImportConnection {

@@ -14,7 +14,8 @@ use crate::store::Expected;
 
 impl Broker {
     /// Makes a connection of existing tokens. They are durable first; then a refresh token is tried once, so that
-    /// a dead one is said now and not when a token is needed.
+    /// a dead one is said now and not when a token is needed. An access token that is known to live makes that needless: then
+    /// nothing is sent.
     ///
     /// # Errors
     /// `INVALID_REQUEST`; `REAUTH_REQUIRED` where the provider says the refresh token is dead (the record stays and
