@@ -69,6 +69,8 @@ struct Entry {
     not_before: Timestamp,
     failures: u8,
     warning: Warning,
+    /// How far the wall clock was set back since these tokens came: what their record says is by the clock before.
+    set_back: Duration,
     /// Where it is in its queue; `None` while it is in flight.
     place: Option<Place>,
 }
@@ -148,6 +150,10 @@ impl Schedule {
             plan,
             generation: profile.generation,
             asked_at,
+        let set_back = known.filter(|_| !is_new_generation).map_or(Duration::ZERO, |known| known.set_back);
+        let plan = may_try_at.and_then(|at| plan::plan(profile, lifetimes, set_back, at));
+        let Some(plan) = plan else { return self.forget(&profile.id) };
+        let warning = self.warning(profile, lifetimes, known);
             not_before: known
                 .filter(|_| !is_new_generation)
                 .map_or(Timestamp::from_millis(i64::MIN), |known| known.not_before),
@@ -163,6 +169,7 @@ impl Schedule {
             && profile.refreshed_at == Some(profile.updated_at);
         let id = match self.entries.get_key_value(&profile.id) {
             Some((id, _)) => id.clone(),
+            set_back,
             None => Arc::new(profile.id.clone()),
         };
         self.entries.insert(id.clone(), entry);
@@ -272,6 +279,7 @@ impl Schedule {
 
     fn warning(&self, profile: &Profile, lifetimes: &Lifetimes, known: Option<&Entry>) -> Warning {
         let stated = profile.refresh_expires_at.unwrap_or(NEVER);
+            entry.set_back += span;
         let before = known.map(|known| known.warning);
         // An end that stayed where it was although the tokens are new ones is a real one.
         let is_fixed = known.is_some_and(|known| {

@@ -27,9 +27,14 @@ pub(super) struct Plan {
 }
 
 /// What is to happen to a connection whose refresh token may be presented from `may_try_at` on; `None`: nothing, until
-/// it changes.
-pub(super) fn plan(profile: &Profile, lifetimes: &Lifetimes, may_try_at: Timestamp) -> Option<Plan> {
-    let not_before = |at: Timestamp| if at == NEVER { NEVER } else { at.max(may_try_at) };
+/// it changes. `set_back`: how far the clock was since its tokens came.
+pub(super) fn plan(
+    profile: &Profile,
+    lifetimes: &Lifetimes,
+    set_back: Duration,
+    may_try_at: Timestamp,
+) -> Option<Plan> {
+    let not_before = |at: Timestamp| if at == NEVER { NEVER } else { (at - set_back).max(may_try_at) };
     let plan = match profile.status {
         Status::Active if profile.is_refreshable => {
             let plan = active(profile, lifetimes);
@@ -135,7 +140,7 @@ mod tests {
     }
 
     fn due(profile: &Profile) -> Plan {
-        plan(profile, &Lifetimes::default(), T0).unwrap()
+        plan(profile, &Lifetimes::default(), Duration::ZERO, T0).unwrap()
     }
 
     #[test]
@@ -183,13 +188,16 @@ mod tests {
     #[test]
     fn the_providers_least_gap_is_kept() {
         let lifetimes = Lifetimes { min_gap: Some(HOUR), ..Lifetimes::default() };
-        assert_eq!(plan(&profile("user-42", Some(HOUR / 2)), &lifetimes, T0).unwrap().refresh_at, T0 + HOUR);
+        assert_eq!(
+            plan(&profile("user-42", Some(HOUR / 2)), &lifetimes, Duration::ZERO, T0).unwrap().refresh_at,
+            T0 + HOUR
+        );
     }
 
     #[test]
     fn a_refresh_token_is_used_at_two_thirds_of_its_idle_life() {
         let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
-        let plan = plan(&profile("user-42", None), &lifetimes, T0).unwrap();
+        let plan = plan(&profile("user-42", None), &lifetimes, Duration::ZERO, T0).unwrap();
         assert_eq!(plan.refresh_at, NEVER);
         let after = T0.until(plan.keep_alive_at);
         assert!((55 * DAY..=60 * DAY).contains(&after), "{after:?}");
@@ -209,26 +217,27 @@ mod tests {
             [Status::Pending, Status::ReauthRequired, Status::Revoking, Status::Revoked, Status::Disabled]
         {
             let profile = Profile { status, ..profile("user-42", Some(HOUR)) };
-            assert_eq!(plan(&profile, &Lifetimes::default(), T0), None, "{status:?}");
+            assert_eq!(plan(&profile, &Lifetimes::default(), Duration::ZERO, T0), None, "{status:?}");
         }
         let profile = Profile { is_refreshable: false, ..profile("user-42", Some(HOUR)) };
-        assert_eq!(plan(&profile, &Lifetimes::default(), T0), None);
+        assert_eq!(plan(&profile, &Lifetimes::default(), Duration::ZERO, T0), None);
         let lasting = self::profile("user-42", None);
-        assert_eq!(plan(&lasting, &Lifetimes::default(), T0), None, "neither token ends");
+        assert_eq!(plan(&lasting, &Lifetimes::default(), Duration::ZERO, T0), None, "neither token ends");
     }
 
     #[test]
     fn an_unknown_outcome_is_found_out_when_the_protocol_says() {
         let profile = Profile { status: Status::Ambiguous, ..profile("user-42", Some(HOUR)) };
         let at = T0 + Duration::from_secs(7);
-        let found = plan(&profile, &Lifetimes::default(), at).unwrap();
+        let found = plan(&profile, &Lifetimes::default(), Duration::ZERO, at).unwrap();
         assert_eq!(found, Plan { refresh_at: at, keep_alive_at: at, is_ambiguous: true });
     }
 
     #[test]
     fn a_pause_after_a_failure_is_kept() {
         let later = T0 + 2 * HOUR;
-        let found = plan(&profile("user-42", Some(HOUR)), &Lifetimes::default(), later).unwrap();
+        let found =
+            plan(&profile("user-42", Some(HOUR)), &Lifetimes::default(), Duration::ZERO, later).unwrap();
         assert_eq!((found.refresh_at, found.keep_alive_at), (later, NEVER));
     }
 }

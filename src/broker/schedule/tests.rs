@@ -403,3 +403,37 @@ fn a_note_while_in_flight_waits_for_the_landing() {
     table.land(id, Verdict::Unknown);
     assert!(table.schedule.next_due().unwrap() > table.now);
 }
+
+#[test]
+fn what_is_told_again_of_the_same_tokens_after_the_clock_was_set_back_is_not_late_by_the_jump() {
+    let tokens = profile_of(id("sandbox", "user-42"), T0);
+    let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
+    let mut table = Table::of([]);
+    table.note_with(&tokens, &lifetimes);
+    let due = table.schedule.next_due().unwrap();
+    for times in 1..=2 {
+        table.schedule.shift(DAY);
+        table.now = table.now - DAY;
+        let shifted = due - DAY * times;
+        assert_eq!(table.schedule.next_due(), Some(shifted));
+        // As when a refresh of a caller's is begun, and when it has failed.
+        table.schedule.note(&tokens, &lifetimes, Some(table.now), None, table.now);
+        assert_eq!(table.schedule.next_due(), Some(shifted));
+    }
+    // What the new tokens say is by the clock as it goes now.
+    let successor = refreshed(&tokens, table.now);
+    table.schedule.note(&successor, &lifetimes, Some(table.now), None, table.now);
+    let fresh = table.schedule.next_due().unwrap();
+    assert!((table.now + HOUR / 2..table.now + HOUR).contains(&fresh), "{fresh}");
+}
+
+#[test]
+fn a_pause_that_is_told_after_the_clock_was_set_back_is_kept_as_it_is() {
+    let tokens = profile_of(id("sandbox", "user-42"), T0);
+    let mut table = Table::of([tokens.clone()]);
+    table.schedule.shift(DAY);
+    table.now = T0 - DAY;
+    let until = table.now + 5 * HOUR;
+    table.schedule.note(&tokens, &Lifetimes::default(), Some(until), None, table.now);
+    assert_eq!(table.schedule.next_due(), Some(until));
+}
