@@ -38,7 +38,9 @@ impl IssuedTokens {
         let refresh = match (self.refresh_token, kept) {
             (Some(value), _) => Some(RefreshToken { value, expires_at: refresh_expires_at }),
             (None, Some(kept)) => {
-                Some(RefreshToken { expires_at: refresh_expires_at.or(kept.expires_at), value: kept.value })
+                // One that was taken at its stated end or later has outlived it.
+                let stated = kept.expires_at.filter(|end| *end > asked_at);
+                Some(RefreshToken { expires_at: refresh_expires_at.or(stated), value: kept.value })
             }
             (None, None) => None,
         };
@@ -369,6 +371,17 @@ mod tests {
 
     fn refresh_value(connection: &Connection) -> Option<&str> {
         Some(connection.tokens.as_ref()?.refresh.as_ref()?.value.expose())
+    }
+
+    #[test]
+    fn a_kept_refresh_token_that_has_outlived_its_stated_end_has_none() {
+        for (end, then) in
+            [(T0, None), (T1, None), (T1 + Duration::from_secs(1), Some(T1 + Duration::from_secs(1)))]
+        {
+            let kept = RefreshToken { value: Secret::new("rt-1".into()), expires_at: Some(end) };
+            let set = issued("at-2", None).into_set(Some(kept), T1);
+            assert_eq!(set.refresh.unwrap().expires_at, then);
+        }
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn active(profile: &Profile, lifetimes: &Lifetimes) -> Plan {
         (expires_at - margin(life) - share.of(life / 10)).max(earliest)
     });
     let ends = lifetimes.refresh_idle.map(|idle| obtained_at + idle).into_iter();
-    let ends = ends.chain(profile.refresh_expires_at).map(|end| {
+    // A token that was used at its stated end or later has outlived it.
+    let stated = profile.refresh_expires_at.filter(|end| *end > obtained_at);
+    let ends = ends.chain(stated).map(|end| {
         let life = obtained_at.until(end);
         (obtained_at + life / 3 * 2 - share.of(life / 20)).max(earliest)
     });
@@ -209,6 +211,18 @@ mod tests {
         profile.refresh_expires_at = Some(T0 + 30 * DAY);
         let after = T0.until(due(&profile).keep_alive_at);
         assert!((18 * DAY..=20 * DAY).contains(&after), "{after:?}");
+    }
+
+    #[test]
+    fn a_stated_end_that_the_refresh_token_has_outlived_is_no_end() {
+        for past in [Duration::ZERO, DAY] {
+            let mut profile = profile("user-42", Some(HOUR));
+            profile.refresh_expires_at = Some(T0 - past);
+            assert_eq!(due(&profile).keep_alive_at, NEVER, "{past:?}");
+            let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
+            let after = T0.until(plan(&profile, &lifetimes, Duration::ZERO, T0).unwrap().keep_alive_at);
+            assert!((55 * DAY..=60 * DAY).contains(&after), "{after:?}");
+        }
     }
 
     #[test]
