@@ -112,6 +112,9 @@ impl Broker {
     async fn survey(&self) -> Result<(), Error> {
         let mut after = None;
         loop {
+            if let Some(schedule) = self.schedule().as_mut() {
+                schedule.begin_page();
+            }
             let page = self.tokens.list(&Selection::default(), after.as_ref(), 1000).await?;
             for profile in &page.profiles {
                 // What changed since this page was read was told already, and is newer.
@@ -128,6 +131,7 @@ impl Broker {
         let now = self.clock.now();
         let mut schedule = self.schedule();
         let Some(schedule) = schedule.as_mut() else { return Ok(()) };
+        schedule.end_pages();
         schedule.spread_all(now);
         tracing::info!(connections = schedule.len(), "refreshing ahead");
         Ok(())

@@ -9,7 +9,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,16 +108,29 @@ pub(super) struct Schedule {
     ahead: Ahead,
     lanes: BTreeMap<ProviderKey, Lane>,
     entries: HashMap<Arc<ConnectionId>, Entry>,
+    /// While all are read: those that were forgotten since the page was asked for.
+    left: Option<HashSet<ConnectionId>>,
 }
 
 impl Schedule {
     pub(super) fn new(ahead: Ahead) -> Self {
-        Self { ahead, lanes: BTreeMap::new(), entries: HashMap::new() }
+        Self { ahead, lanes: BTreeMap::new(), entries: HashMap::new(), left: None }
     }
 
-    /// Whether the connection has a place here or is in flight.
+    /// Whether the connection has a place here or is in flight, or was to be left alone since [`Schedule::begin_page`]:
+    /// what was read then is older than what is known.
     pub(super) fn knows(&self, id: &ConnectionId) -> bool {
-        self.entries.contains_key(id)
+        self.entries.contains_key(id) || self.left.as_ref().is_some_and(|left| left.contains(id))
+    }
+
+    /// Connections are about to be read, to be planned if they are not known.
+    pub(super) fn begin_page(&mut self) {
+        self.left = Some(HashSet::new());
+    }
+
+    /// All were read.
+    pub(super) fn end_pages(&mut self) {
+        self.left = None;
     }
 
     /// How many connections have a deadline or are in flight.
@@ -135,11 +148,12 @@ impl Schedule {
         asked_at: Option<Timestamp>,
         now: Timestamp,
     ) {
-        let plan = may_try_at.and_then(|at| plan::plan(profile, lifetimes, at));
-        let Some(plan) = plan else { return self.forget(&profile.id) };
         let known = self.entries.get(&profile.id);
-        let warning = self.warning(profile, lifetimes, known);
         let is_new_generation = known.is_none_or(|known| known.generation != profile.generation);
+        let set_back = known.filter(|_| !is_new_generation).map_or(Duration::ZERO, |known| known.set_back);
+        let plan = may_try_at.and_then(|at| plan::plan(profile, lifetimes, set_back, at));
+        let Some(plan) = plan else { return self.forget(&profile.id) };
+        let warning = self.warning(profile, lifetimes, known);
         // Whoever consented or imported was there.
         let asked_at = asked_at
             .max(profile.asked_at)
@@ -150,15 +164,12 @@ impl Schedule {
             plan,
             generation: profile.generation,
             asked_at,
-        let set_back = known.filter(|_| !is_new_generation).map_or(Duration::ZERO, |known| known.set_back);
-        let plan = may_try_at.and_then(|at| plan::plan(profile, lifetimes, set_back, at));
-        let Some(plan) = plan else { return self.forget(&profile.id) };
-        let warning = self.warning(profile, lifetimes, known);
             not_before: known
                 .filter(|_| !is_new_generation)
                 .map_or(Timestamp::from_millis(i64::MIN), |known| known.not_before),
             failures: known.filter(|_| !is_new_generation).map_or(0, |known| known.failures),
             warning,
+            set_back,
             place: known.and_then(|known| known.place),
         };
         let is_in_flight = known.is_some_and(|known| known.place.is_none());
@@ -169,7 +180,6 @@ impl Schedule {
             && profile.refreshed_at == Some(profile.updated_at);
         let id = match self.entries.get_key_value(&profile.id) {
             Some((id, _)) => id.clone(),
-            set_back,
             None => Arc::new(profile.id.clone()),
         };
         self.entries.insert(id.clone(), entry);
@@ -183,6 +193,9 @@ impl Schedule {
 
     /// The connection is no more, or must be left alone.
     pub(super) fn forget(&mut self, id: &ConnectionId) {
+        if let Some(left) = &mut self.left {
+            left.insert(id.clone());
+        }
         let Some(entry) = self.entries.remove(id) else { return };
         if let (Some(place), Some(lane)) = (entry.place, self.lanes.get_mut(&id.provider)) {
             lane.remove(place);
@@ -266,6 +279,7 @@ impl Schedule {
             earlier(&mut entry.plan.keep_alive_at);
             earlier(&mut entry.warning.at);
             entry.not_before = entry.not_before - span;
+            entry.set_back += span;
             if let Some((due, _)) = &mut entry.place {
                 *due = *due - span;
             }
@@ -279,7 +293,6 @@ impl Schedule {
 
     fn warning(&self, profile: &Profile, lifetimes: &Lifetimes, known: Option<&Entry>) -> Warning {
         let stated = profile.refresh_expires_at.unwrap_or(NEVER);
-            entry.set_back += span;
         let before = known.map(|known| known.warning);
         // An end that stayed where it was although the tokens are new ones is a real one.
         let is_fixed = known.is_some_and(|known| {

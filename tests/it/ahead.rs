@@ -3,6 +3,7 @@
 mod crowd;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use token_broker::broker::{Ahead, Source};
@@ -99,6 +100,23 @@ async fn a_connection_that_is_disconnected_is_not_refreshed_any_more() {
     stage.broker.disconnect(id).await.unwrap();
     reach(&stage, stage.clock.now() + DAY).await;
     assert!(stage.provider.presented().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_goes_while_all_are_looked_at_is_not_planned() {
+    let stage = Stage::new();
+    let gone = stage.expired("user-1").await;
+    stage.imported("user-2").await;
+    stage.store.reads_before_the_gate.store(true, Ordering::SeqCst);
+    stage.store.lets_listings_through(false);
+    let mut listings = stage.store.listings();
+    stage.broker.start_ahead(Ahead::default());
+    listings.wait_for(|count| *count == 1).await.unwrap();
+    stage.broker.disconnect(gone).await.unwrap();
+    stage.store.lets_listings_through(true);
+    let _hand = Hand::of(&stage.clock);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(stage.broker.scheduled_connections(), 1, "the other one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -437,3 +437,17 @@ fn a_pause_that_is_told_after_the_clock_was_set_back_is_kept_as_it_is() {
     table.schedule.note(&tokens, &Lifetimes::default(), Some(until), None, table.now);
     assert_eq!(table.schedule.next_due(), Some(until));
 }
+
+#[test]
+fn what_was_forgotten_since_a_page_was_read_is_not_planned_by_it() {
+    let gone = profile_of(id("sandbox", "user-1"), T0);
+    let dead = profile_of(id("sandbox", "user-2"), T0);
+    let mut table = Table::of([]);
+    table.schedule.begin_page();
+    table.schedule.forget(&gone.id);
+    table.note(&Profile { status: Status::ReauthRequired, ..dead.clone() });
+    assert!(table.schedule.knows(&gone.id) && table.schedule.knows(&dead.id));
+    assert_eq!(table.schedule.len(), 0);
+    table.schedule.begin_page();
+    assert!(!table.schedule.knows(&gone.id), "one that is made anew is on a later page");
+}
