@@ -10,6 +10,9 @@ pub(super) enum Scheme {
     Nothing,
     /// A lock that expires, and a write that does not look (as several brokers do).
     TtlLock,
+    /// The same, and whatever fails is written down as the grant's death: what no broker may do. It is in no row of the
+    /// table, and shows that a false death would be seen.
+    Hasty,
     /// A database row, locked while the provider is asked.
     RowLock,
     /// Intent, lease and compare-and-swap; whoever finds an expired lease sends at once.
@@ -46,6 +49,7 @@ impl fmt::Display for Scheme {
         f.write_str(match self {
             Self::Nothing => "no lock (two pods, two stores)",
             Self::TtlLock => "TTL lock, blind write",
+            Self::Hasty => "TTL lock, any failure is the grant's death",
             Self::RowLock => "row lock held during the call",
             Self::Takeover => "intent + lease + CAS, immediate takeover",
             Self::ManyNodes => "+ wait-out + late probe, many nodes (MayLive)",

@@ -29,6 +29,9 @@ const TTL: Duration = Duration::from_secs(30);
 pub(super) enum Kind {
     Reusable,
     Grace,
+    /// A spent token is refused, and the grant lives on.
+    Refusing,
+    /// A spent token ends the grant.
     Strict,
 }
 
@@ -62,6 +65,7 @@ impl Provider {
                 self.rotated_at = Some(now);
             }
             Kind::Grace if self.takes_previous(presented, now) => {}
+            Kind::Refusing => return Err(()),
             Kind::Grace | Kind::Strict => {
                 self.is_dead = true;
                 return Err(());
@@ -191,6 +195,12 @@ impl World {
         self.stores.iter().any(|store| !self.provider.would_take(number(store), self.now))
     }
 
+    /// Whether some store calls a grant dead whose refresh token, as it is stored, still works.
+    pub(super) fn is_falsely_dead(&self) -> bool {
+        let is_dead = |store: &&Connection| store.profile.status == Status::ReauthRequired;
+        self.stores.iter().filter(is_dead).any(|store| self.provider.would_take(number(store), self.now))
+    }
+
     pub(super) fn was_on_the_wire(&self) -> bool {
         self.was_on_the_wire
     }
@@ -225,7 +235,7 @@ impl World {
         let reuse = match self.provider.kind {
             Kind::Reusable => Reuse::Reusable,
             Kind::Grace => Reuse::Grace { window: GRACE, max_uses: 9 },
-            Kind::Strict => Reuse::Strict,
+            Kind::Refusing | Kind::Strict => Reuse::Strict,
         };
         ReuseProfile { reuse, token_timeout: TIMEOUT, ..ReuseProfile::default() }
     }
@@ -238,7 +248,8 @@ impl World {
     fn step(&self, who: usize) -> Step {
         let record = self.store(who);
         match self.scheme {
-            Scheme::Nothing | Scheme::TtlLock | Scheme::RowLock => match self.lock {
+            Scheme::Hasty if record.profile.status == Status::ReauthRequired => Step::NotServing,
+            Scheme::Nothing | Scheme::TtlLock | Scheme::Hasty | Scheme::RowLock => match self.lock {
                 Some((owner, until)) if owner != self.replicas[who].holder => {
                     let until = if self.scheme == Scheme::RowLock { T0 + LIFE * 9 } else { until };
                     if until <= self.now {
@@ -368,6 +379,11 @@ impl World {
                         let stood = &self.stores[at];
                         let tokens = token(*number).into_set(None, self.now);
                         next.stores[at] = stood.copy().imported(tokens, Scopes::default(), self.now);
+                    }
+                    Err(_) if self.scheme == Scheme::Hasty => {
+                        next.stores[0].profile.status = Status::ReauthRequired;
+                        next.finish(who);
+                        return Some(next);
                     }
                     Err(true) => {
                         next.finish(who);
