@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
 use super::refresh::{SHORT_PAUSE, is_rescue};
+use super::unsent::Told;
 use super::{Broker, ServedToken};
 use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
@@ -114,7 +115,7 @@ impl Broker {
         let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
         match outcome {
             Ok(issued) => self.land(provider, begun, attempt, issued).await,
-            Err(error) => self.land_failure(provider, id, &attempt, error).await,
+            Err(error) => self.land_failure(provider, begun, &attempt, error).await,
         }
     }
 
@@ -158,7 +159,7 @@ impl Broker {
         let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
         let reuse = provider.reuse_profile();
         let (moment, written) = (self.moment(&reuse), Instant::now());
-        let (connection, revision) = (self.unsent.taken_back(stored.value, moment.now), stored.revision);
+        let (connection, revision) = (self.unsent.taken_back(stored.value, &moment), stored.revision);
         let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
         let is_over = self
             .cache
@@ -282,31 +283,41 @@ impl Broker {
     async fn land_failure(
         self: &Arc<Self>,
         provider: &Arc<dyn ProviderClient>,
-        id: &ConnectionId,
+        begun: Connection,
         attempt: &Intent,
         error: ProviderError,
     ) -> Result<Flown, Error> {
+        let id = &begun.profile.id.clone();
         let is_denied = matches!(error, ProviderError::Denied(_));
         let is_lost = matches!(error, ProviderError::Ambiguous { .. });
         let is_retriable = is_denied || is_lost;
         let is_unheard =
             matches!(error, ProviderError::RateLimited { .. } | ProviderError::Unavailable { .. });
         let told = Error::Provider { provider: id.provider.clone(), error: error.clone() };
-        let profile = match self.settle(&**provider, id, attempt, &Err(error)).await {
+        let outcome: Outcome = Err(error.clone());
+        let profile = match self.settle(&**provider, id, attempt, &outcome).await {
             Ok(Settled::Failed(profile)) => profile,
             Ok(Settled::Dead(profile)) => return Err(not_serving(&profile)),
             Ok(Settled::Surplus | Settled::Stray) => return Err(Error::ConnectionNotFound(id.clone())),
             Ok(Settled::Token(_) | Settled::Superseded) => return Ok(Flown::Again),
             Err(failure) => {
-                // The intent stands, so nothing is forgotten: the outcome counts as unknown from now on.
+                // The intent stands, so nothing is forgotten: a lost outcome counts as unknown from now on.
                 tracing::warn!(connection = %id, error = %failure, "a failed refresh could not be recorded");
+                let reuse = provider.reuse_profile();
                 // A grace period does not wait for the disk. The repeat is written down first, like every request.
-                if is_lost
-                    && matches!(provider.reuse_profile().reuse, Reuse::Grace { .. } | Reuse::Count { .. })
-                {
+                if is_lost && matches!(reuse.reuse, Reuse::Grace { .. } | Reuse::Count { .. }) {
                     return Ok(Flown::Again);
                 }
-                return Err(if is_retriable { failure.into() } else { told });
+                // A denial is asked for once more, and written down then.
+                if is_denied {
+                    return Err(failure.into());
+                }
+                let (moment, dice) = (self.moment(&reuse), self.dice());
+                self.unsent.not_recorded(id, attempt, Told { error, at: moment.now, dice });
+                if is_lost {
+                    return Err(failure.into());
+                }
+                begun.landed(attempt, &outcome, &moment, dice).connection.profile
             }
         };
         let reuse = provider.reuse_profile();

@@ -171,7 +171,7 @@ impl Broker {
             let Some(stored) = self.tokens.get(id).await? else {
                 return Ok((profile, RevocationState::Revoked));
             };
-            let connection = self.unsent.taken_back(stored.value, self.clock.now());
+            let connection = self.unsent.taken_back(stored.value, &self.moment(&provider.reuse_profile()));
             let revision = stored.revision;
             if connection.profile.status != Status::Revoking {
                 return Ok((connection.profile, RevocationState::Revoked));
@@ -219,15 +219,15 @@ impl Broker {
             self.cache.retire(turn);
             return Err(Error::ConnectionNotFound(id.clone()));
         };
-        let now = self.clock.now();
-        let mut connection = self.unsent.taken_back(stored.value, now);
+        let moment = self.moment(reuse);
+        let mut connection = self.unsent.taken_back(stored.value, &moment);
         if connection.profile.status != Status::Revoking {
             if intent == Intent::Resume {
                 return Ok(connection.profile);
             }
             progress.is_begun = true;
             self.unwritten.forget(id);
-            connection = connection.revoking(reuse, now);
+            connection = connection.revoking(reuse, moment.now);
             self.keep(&turn, &connection, Expected::At(stored.revision), Weight::Ordinary).await?;
         }
         progress.is_begun = true;

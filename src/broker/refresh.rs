@@ -128,8 +128,10 @@ impl Broker {
             self.cache.retire(turn);
             return Err(Error::ConnectionNotFound(id.clone()));
         };
-        let now = self.clock.now();
-        let stored = Stored { value: self.unsent.taken_back(stored.value, now), ..stored };
+        let reuse = provider.reuse_profile();
+        let moment = self.moment(&reuse);
+        let now = moment.now;
+        let stored = Stored { value: self.unsent.taken_back(stored.value, &moment), ..stored };
         if demand.revives && stored.value.profile.status == Status::ReauthRequired {
             let is_possible = stored.value.profile.is_refreshable;
             return if is_possible {
@@ -165,9 +167,7 @@ impl Broker {
                 turn.publish(self.served_copy(access, &stored.value.profile));
             }
         }
-        let reuse = provider.reuse_profile();
         let profile = &stored.value.profile;
-        let moment = self.moment(&reuse);
         match profile.step(&moment, is_over || demand.refuses(tokens.access.as_ref())) {
             Step::Wait { why: Waiting::Pause, .. } if demand.has_paused => {
                 Ok(Ground::Clear(urgency(profile, &moment, demand)))

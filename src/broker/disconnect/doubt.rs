@@ -36,17 +36,17 @@ impl Broker {
         let reuse = provider.reuse_profile();
         loop {
             let Some(stored) = self.tokens.get(id).await? else { return Ok(None) };
-            let now = self.clock.now();
-            let stored = Stored { value: self.unsent.taken_back(stored.value, now), ..stored };
-            let Some(due) = stored.value.profile.asks_at(&self.moment(&reuse)) else { return Ok(None) };
-            if due > now {
+            let moment = self.moment(&reuse);
+            let stored = Stored { value: self.unsent.taken_back(stored.value, &moment), ..stored };
+            let Some(due) = stored.value.profile.asks_at(&moment) else { return Ok(None) };
+            if due > moment.now {
                 let profile = &stored.value.profile;
                 let is_paused = profile.backoff.as_ref().is_some_and(|backoff| backoff.until >= due);
                 let why = if is_paused { Waiting::Pause } else { Waiting::Outcome };
                 let error = self.waits(profile, due, why);
                 return Ok(Some(Unknown { error, until: Some(due) }));
             }
-            let is_pressing = is_rescue(&stored.value.profile, &self.moment(&reuse));
+            let is_pressing = is_rescue(&stored.value.profile, &moment);
             let urgency = if is_pressing { Urgency::Rescue } else { Urgency::Waiting };
             let admission = match provider.admit(urgency).await {
                 Ok(admission) => admission,

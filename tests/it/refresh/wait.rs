@@ -342,3 +342,48 @@ async fn what_a_lost_answer_is_asked_after_waits_though_the_store_does_not_take_
     written(&stage, &id).await;
     assert_eq!(stage.provider.presented().len(), presented);
 }
+
+#[tokio::test]
+async fn a_wait_for_a_refresh_that_the_store_does_not_take_is_kept_all_the_same() {
+    for (reuse, answer) in [
+        (Reuse::Strict, limited(WAIT)),
+        (Reuse::Reusable, limited(WAIT)),
+        (grace(60), limited(WAIT)),
+        (Reuse::Strict, busy(WAIT)),
+        (Reuse::Reusable, busy(WAIT)),
+    ] {
+        let stage = stage(reuse);
+        let id = stage.expired("user-42").await;
+        stage.provider.next(Err(answer.clone()));
+        // The intent is written down; what comes of it is not.
+        stage.store.fail_writes_after(1, 1);
+        stage.token(&id).await.unwrap_err();
+        // Longer than anything of it can be under way.
+        let gone = Duration::from_secs(60);
+        stage.clock.advance(gone);
+        let error = stage.token(&id).await.unwrap_err();
+        assert_eq!(stage.provider.presented(), ["rt-0"], "{reuse:?}, {answer:?}");
+        let left = error.retry_after().unwrap();
+        assert!((WAIT..=WAIT + WAIT / 10).contains(&(gone + left)), "{left:?}");
+        let is_lost = matches!(answer, ProviderError::Ambiguous { .. });
+        let told = if is_lost { Reason::ConnectionAmbiguous } else { Reason::ProviderRateLimited };
+        assert_eq!(error.reason(), told, "{reuse:?}");
+        stage.clock.advance(left);
+        assert_eq!(stage.token(&id).await.unwrap(), "at-1");
+        assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_store_does_not_take_costs_no_grant_within_a_grace_period_though_nobody_asks() {
+    let (stage, id, _hand) = expired_within(60).await;
+    stage.provider.next(Err(lost()));
+    stage.provider.next(Err(limited(WAIT)));
+    // The intent, the loss and the repeat are written down; what comes of the repeat is not.
+    stage.store.fail_writes_after(3, 1);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ProviderRateLimited);
+    tokio::time::timeout(LIFE, stage.provider.requests_reach(3)).await.unwrap();
+    stage.broker.drain().await;
+    let profile = stage.broker.connection(&id).await.unwrap();
+    assert_eq!((profile.status, profile.generation), (Status::Active, 2));
+}
