@@ -4,6 +4,7 @@
 
 mod attempt;
 mod doubt;
+mod expiry;
 pub mod history;
 mod id;
 mod landing;

@@ -131,7 +131,12 @@ impl Broker {
         let reuse = provider.reuse_profile();
         let moment = self.moment(&reuse);
         let now = moment.now;
-        let stored = Stored { value: self.unsent.taken_back(stored.value, &moment), ..stored };
+        let mut stored = Stored { value: self.unsent.taken_back(stored.value, &moment), ..stored };
+        if let Some(value) = stored.value.unexpired(now) {
+            let revision = self.keep(&turn, &value, Expected::At(stored.revision), Weight::Ordinary).await?;
+            tracing::warn!(connection = %id, "the clock was ahead: its access token is not over yet");
+            stored = Stored { value, revision };
+        }
         if demand.revives && stored.value.profile.status == Status::ReauthRequired {
             let is_possible = stored.value.profile.is_refreshable;
             return if is_possible {

@@ -54,7 +54,8 @@ pub enum Happening {
     Ambiguous,
     /// A refresh whose outcome was unknown is being tried again.
     Resumed,
-    /// The grant was found alive after a refresh whose outcome was unknown.
+    /// The grant was found alive after a refresh whose outcome was unknown, or its access token after a clock that was
+    /// ahead had said that it was over.
     Recovered,
     /// Tokens were saved that came when somebody else had already taken over.
     Salvaged,

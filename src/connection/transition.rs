@@ -187,14 +187,6 @@ impl Connection {
         self
     }
 
-    /// The same connection once its access token has expired and there is no refresh token to renew it.
-    pub fn expired(mut self, now: Timestamp) -> Self {
-        self.profile.status = Status::ReauthRequired;
-        self.profile.updated_at = now;
-        self.note(Happening::ReauthRequired, None, now);
-        self
-    }
-
     /// The same connection on its way out: serves nothing, but keeps its tokens until the provider has revoked
     /// them. It is fenced, so that no refresh under way stores anything but what is to be revoked with it.
     pub fn revoking(mut self, reuse: &ReuseProfile, now: Timestamp) -> Self {

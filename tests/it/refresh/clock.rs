@@ -85,3 +85,25 @@ async fn set_ahead_for_a_moment_it_ends_no_connection_that_nothing_can_refresh()
     assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
     assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::ReauthRequired);
 }
+
+#[tokio::test]
+async fn set_ahead_over_a_restart_it_ends_no_connection_for_good_that_nothing_can_refresh() {
+    let stage = stage(Reuse::Strict);
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-only".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        ..crate::kit::import("user-42")
+    };
+    let id = stage.broker.import_connection(import).await.unwrap().id;
+    let stage = stage.restarted();
+    let before = stage.clock.now();
+    stage.clock.advance(DAY);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::ReauthRequired);
+    // The clock was all that spoke against it.
+    stage.clock.set(before);
+    for stage in [stage.restarted(), stage] {
+        assert_eq!(stage.token(&id).await.unwrap(), "at-only");
+        assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Active);
+    }
+}
