@@ -8,6 +8,7 @@ mod fate;
 mod repeat;
 mod retry;
 mod shape;
+mod share;
 mod source;
 mod unattended;
 

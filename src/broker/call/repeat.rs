@@ -3,7 +3,7 @@
 //! Owns the memory of answers and its bounds. Knows nothing of providers. Invariant: for one connection and id at most
 //! one call is under way, and an answer that is kept is the answer to exactly that call.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::WholeAnswer;
+use super::share::{Holder, Shares};
 use super::unattended::{Full, Unattended};
 use crate::connection::ConnectionId;
 use crate::error::Error;
@@ -20,15 +21,19 @@ use crate::provider::call::Wanted;
 /// For how long an answer is kept.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How many are kept.
+/// How many are kept at most.
 const MOST: usize = 4096;
 
 /// How many ids are kept, most of them without the answer: those are not used for a second call all the same. For calls that
-/// come evenly this is the window's length up to 218 of them a second; each takes a hundred bytes.
+/// come evenly this is the window's length up to 218 of them a second; each takes a hundred bytes, three hundred where every
+/// one is another connection's.
 const MOST_IDS: usize = 32 * MOST;
 
 /// How many bytes of bodies and fields are kept.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What an answer counts at least, so that one bound holds bytes and number.
+const LEAST: usize = MOST_BYTES / MOST;
 
 /// What a header field takes besides its letters.
 const FIELD: usize = 64;
@@ -46,8 +51,17 @@ pub(super) type Print = [u8; 32];
 type Mark = [u8; 32];
 
 fn mark((id, request_id): &Key) -> Mark {
+    digest(&[id.tenant.as_str(), id.provider.as_str(), id.name.as_str(), request_id])
+}
+
+fn holder(id: &ConnectionId) -> Holder {
+    let [a, b, c, d, e, f, g, h, ..] = digest(&[id.tenant.as_str(), id.provider.as_str(), id.name.as_str()]);
+    Holder::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn digest(parts: &[&str]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for part in [id.tenant.as_str(), id.provider.as_str(), id.name.as_str(), request_id] {
+    for part in parts {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part);
     }
@@ -88,13 +102,12 @@ pub(super) struct Repeats(Arc<Mutex<State>>);
 struct State {
     /// Calls that are under way or have their answers yet.
     entries: HashMap<Key, Entry>,
-    /// Those that are done, oldest first.
-    answered: VecDeque<(Instant, Key)>,
-    bytes: usize,
+    /// Those that are done.
+    answered: Shares<Key>,
     /// Ids that are taken and have no answer.
     spent: HashSet<Mark>,
-    /// The same, oldest first.
-    spent_until: VecDeque<(Instant, Mark)>,
+    /// The same, by whose they are.
+    spent_of: Shares<Mark>,
     /// Calls under way for which nobody waits.
     unattended: Unattended,
 }
@@ -215,8 +228,8 @@ impl Ticket {
         let mut state = lock(&self.state);
         state.is_over(&self.key);
         if keep {
-            state.bytes += size(&outcome);
-            state.answered.push_back((Instant::now() + WINDOW, self.key.clone()));
+            let weight = size(&outcome).max(LEAST);
+            state.answered.push(holder(&self.key.0), Instant::now() + WINDOW, weight, self.key.clone());
         } else {
             // Before those who wait hear of it: none of them finds the id taken by a call that is over.
             state.entries.remove(&self.key);
@@ -247,35 +260,28 @@ impl State {
 
     /// Lets go of what is too old or too much.
     fn forget(&mut self, now: Instant) {
-        while self.answered.front().is_some_and(|(until, _)| *until <= now) {
-            self.let_an_answer_go();
+        while let Some(key) = self.answered.take_old(now) {
+            self.entries.remove(&key);
         }
-        while self.answered.len() > MOST || self.bytes > MOST_BYTES {
-            let Some((until, key)) = self.let_an_answer_go() else { break };
+        while self.answered.weight() > MOST_BYTES {
+            let Some((until, key)) = self.answered.take_of_the_largest() else { break };
+            self.entries.remove(&key);
             self.spend(until, &key);
         }
-        while self.spent_until.front().is_some_and(|(until, _)| *until <= now)
-            || self.answered.len() + self.spent.len() > MOST_IDS
-        {
-            let Some((_, mark)) = self.spent_until.pop_front() else { break };
+        while let Some(mark) = self.spent_of.take_old(now) {
             self.spent.remove(&mark);
         }
-    }
-
-    /// Drops the oldest answer.
-    fn let_an_answer_go(&mut self) -> Option<(Instant, Key)> {
-        let (until, key) = self.answered.pop_front()?;
-        if let Some(entry) = self.entries.remove(&key) {
-            self.bytes -= entry.outcome.borrow().as_ref().map_or(0, size);
+        while self.answered.count() + self.spent.len() > MOST_IDS {
+            let Some((_, mark)) = self.spent_of.take_of_the_largest() else { break };
+            self.spent.remove(&mark);
         }
-        Some((until, key))
     }
 
     /// Leaves an id taken that has no answer.
     fn spend(&mut self, until: Instant, key: &Key) {
         let mark = mark(key);
         if self.spent.insert(mark) {
-            self.spent_until.push_back((until, mark));
+            self.spent_of.push(holder(&key.0), until, 1, mark);
         }
     }
 }
@@ -292,194 +298,4 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use http::HeaderMap;
-
-    use super::super::super::Source;
-    use super::*;
-    use crate::provider::call::Origin;
-
-    fn key(request_id: &str) -> Key {
-        let id = ConnectionId::parse(String::new(), "p".into(), "c".into()).unwrap();
-        (id, request_id.to_owned())
-    }
-
-    fn answer(bytes: usize) -> Outcome {
-        Ok(Arc::new(WholeAnswer {
-            status: 200,
-            headers: HeaderMap::new(),
-            body: Bytes::from(vec![0; bytes]),
-            attempts: 1,
-            source: Source::Cache,
-            origin: Origin::Provider,
-            is_declined: false,
-        }))
-    }
-
-    fn begun(repeats: &Repeats, request_id: &str) -> (Ticket, Caller) {
-        match repeats.join(key(request_id), [0; 32], 1) {
-            Joined::First(ticket, caller) => (ticket, caller),
-            Joined::Again(_) | Joined::Taken | Joined::Full(_) => panic!("{request_id} is in use"),
-        }
-    }
-
-    /// A call whose caller does not wait for it.
-    fn first(repeats: &Repeats, request_id: &str) -> Ticket {
-        begun(repeats, request_id).0
-    }
-
-    fn is_kept(repeats: &Repeats, request_id: &str) -> bool {
-        matches!(repeats.join(key(request_id), [0; 32], 1), Joined::Again(_))
-    }
-
-    #[test]
-    fn what_an_id_stands_for_is_not_told_to_who_has_the_connection_next() {
-        let repeats = Repeats::default();
-        first(&repeats, "done").settle(answer(1), true);
-        let under_way = first(&repeats, "under way");
-        repeats.forget(&key("").0);
-        under_way.settle(answer(1), true);
-        for id in ["done", "under way"] {
-            assert!(matches!(repeats.join(key(id), [0; 32], 1), Joined::Taken), "{id}");
-        }
-        first(&repeats, "new").settle(answer(1), true);
-        assert!(is_kept(&repeats, "new"));
-    }
-
-    #[test]
-    fn whatever_says_what_is_done_makes_another_call() {
-        let wanted = |method: &str, host: &str, path: &str, query: &[(&str, &str)]| Wanted {
-            method: method.to_owned(),
-            host: host.to_owned(),
-            path: path.to_owned(),
-            query: query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            ..Wanted::default()
-        };
-        let calls = [
-            (wanted("POST", "", "/a", &[]), "b"),
-            (wanted("PUT", "", "/a", &[]), "b"),
-            (wanted("POST", "eu.acme.example", "/a", &[]), "b"),
-            (wanted("POST", "", "/ab", &[]), ""),
-            (wanted("POST", "", "/a", &[("q", "1")]), "b"),
-            (wanted("POST", "", "/a", &[("q1", "")]), "b"),
-        ];
-        let prints: HashSet<Print> =
-            calls.iter().map(|(wanted, body)| print(wanted, body.as_bytes())).collect();
-        assert_eq!(prints.len(), calls.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_is_kept_for_its_window() {
-        let repeats = Repeats::default();
-        first(&repeats, "a").settle(answer(1), true);
-        assert!(is_kept(&repeats, "a"));
-        assert!(matches!(repeats.join(key("a"), [1; 32], 1), Joined::Taken), "another call");
-        tokio::time::sleep(WINDOW).await;
-        assert!(!is_kept(&repeats, "a"));
-    }
-
-    #[tokio::test]
-    async fn whoever_asks_meanwhile_gets_the_same_answer() {
-        let repeats = Repeats::default();
-        let ticket = first(&repeats, "a");
-        let Joined::Again(waiting) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
-        ticket.settle(Err(Error::ShuttingDown), false);
-        assert_eq!(waiting.outcome().await.unwrap().unwrap_err(), Error::ShuttingDown);
-        first(&repeats, "a").settle(Err(Error::ShuttingDown), false);
-        drop(first(&repeats, "a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_ends_without_a_word_may_have_been_made_and_is_not_made_again() {
-        let repeats = Repeats::default();
-        let ticket = first(&repeats, "a");
-        let Joined::Again(waiting) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
-        drop(ticket);
-        assert!(waiting.outcome().await.is_none(), "nobody waits for ever");
-        let is_taken = || matches!(repeats.join(key("a"), [0; 32], 1), Joined::Taken);
-        assert!(is_taken());
-        tokio::time::sleep(WINDOW).await;
-        assert!(!is_taken());
-    }
-
-    #[tokio::test]
-    async fn calls_without_a_caller_are_counted_until_they_are_over_or_somebody_asks_again() {
-        let repeats = Repeats::default();
-        let unattended = || lock(&repeats.0).unattended.count();
-        let (ticket, caller) = begun(&repeats, "a");
-        let Joined::Again(another) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
-        drop(caller);
-        assert_eq!(unattended(), 0, "one is left");
-        drop(another);
-        assert_eq!(unattended(), 1);
-        let Joined::Again(caller) = repeats.join(key("a"), [0; 32], 1) else { panic!("not joined") };
-        assert_eq!(unattended(), 0);
-        drop(caller);
-        ticket.settle(answer(1), true);
-        assert_eq!(unattended(), 0, "it is over");
-        let Joined::Again(caller) = repeats.join(key("a"), [0; 32], 1) else { panic!("not kept") };
-        drop(caller);
-        assert_eq!(unattended(), 0, "nothing is under way");
-
-        drop(first(&repeats, "without a word"));
-        let (ticket, late) = begun(&repeats, "b");
-        ticket.settle(Err(Error::ShuttingDown), false);
-        let (_ticket, _caller) = begun(&repeats, "b");
-        drop(late);
-        assert_eq!(unattended(), 0, "the new call has its own caller");
-    }
-
-    #[tokio::test]
-    async fn no_call_is_begun_while_too_many_have_no_caller_but_theirs_may_come_back() {
-        let repeats = Repeats::default();
-        let join = |id: &str| repeats.join(key(id), [0; 32], usize::MAX / 4);
-        let Joined::First(ticket, caller) = join("a") else { panic!("no first") };
-        assert!(matches!(join("b"), Joined::First(..)), "whatever it holds, its caller is there");
-        drop(caller);
-        assert!(matches!(join("c"), Joined::Full(Full { limit: "unattended_bytes_of_connection", .. })));
-        let Joined::Again(caller) = join("a") else { panic!("not joined") };
-        assert!(matches!(join("c"), Joined::First(..)));
-        drop(caller);
-        assert!(matches!(join("c"), Joined::Taken), "dropped without a word");
-        assert!(matches!(join("d"), Joined::Full(_)));
-        ticket.settle(answer(1), true);
-        assert!(matches!(join("d"), Joined::First(..)));
-    }
-
-    #[tokio::test]
-    async fn memory_is_bounded_by_bytes_and_by_number() {
-        let repeats = Repeats::default();
-        for n in 0..5 {
-            first(&repeats, &n.to_string()).settle(answer(MOST_BYTES / 4), true);
-        }
-        let is_taken = |id: &str| matches!(repeats.join(key(id), [0; 32], 1), Joined::Taken);
-        assert!(is_taken("0"), "the oldest answer goes, and the call is not made twice");
-        assert!(is_kept(&repeats, "4"));
-        let small = |n: usize| format!("small {n}");
-        for n in 0..=MOST {
-            first(&repeats, &small(n)).settle(answer(0), true);
-        }
-        assert!(is_taken("4") && is_taken(&small(0)) && is_kept(&repeats, &small(1)));
-        assert_eq!(lock(&repeats.0).bytes, 0);
-        for n in 0..MOST_IDS {
-            first(&repeats, &format!("more {n}")).settle(answer(1), true);
-        }
-        let state = lock(&repeats.0);
-        assert_eq!((state.entries.len(), state.answered.len(), state.bytes), (MOST, MOST, MOST));
-        assert_eq!((state.spent.len(), state.spent_until.len()), (MOST_IDS - MOST, MOST_IDS - MOST));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_old_goes_with_its_answer_and_without() {
-        let repeats = Repeats::default();
-        for n in 0..=MOST {
-            first(&repeats, &n.to_string()).settle(answer(1), true);
-        }
-        tokio::time::sleep(WINDOW).await;
-        first(&repeats, "new").settle(answer(1), true);
-        let state = lock(&repeats.0);
-        assert_eq!((state.entries.len(), state.answered.len(), state.bytes), (1, 1, 1));
-        assert!(state.spent.is_empty() && state.spent_until.is_empty());
-    }
-}
+mod tests;
