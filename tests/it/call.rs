@@ -313,6 +313,27 @@ async fn connections_are_kept_and_used_again() {
 }
 
 #[tokio::test]
+async fn callers_at_the_same_time_take_turns_with_few_connections() {
+    let desk = Desk::new().await;
+    let callers = (0..8).map(|caller| {
+        let mut client = desk.client();
+        tokio::spawn(async move {
+            for n in 0..50 {
+                client.call_provider(get(&format!("/{caller}/{n}"))).await.unwrap();
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let connections: BTreeSet<_> = desk.calls().iter().map(|call| call.connection).collect();
+    assert_eq!(desk.calls().len(), 400);
+    // One more than there are callers may be made while another one is on its way back: as many as are kept at most.
+    assert!(connections.len() <= 32, "{} connections", connections.len());
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn redirects_are_followed_where_asked_and_never_elsewhere() {
     let desk = Desk::new().await;
     let script = desk.whole.sandbox.script();
