@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -197,7 +197,8 @@ impl Broker {
             Joined::First(ticket, _caller) => {
                 let broker = self.clone();
                 self.owned(async move {
-                    let outcome = broker.read(&mut way, limit).await.map(Arc::new);
+                    let outcome =
+                        broker.read(&mut way, limit).await.map(|answer| Arc::new(answer.detached()));
                     ticket.settle(outcome.clone(), is_final(&outcome, way.is_harmless()));
                     outcome
                 })
@@ -490,7 +491,7 @@ async fn left_in_time<T>(
 
 /// A body, up to `limit` bytes.
 async fn collected(mut body: AnswerStream, limit: u64) -> Result<Bytes, Error> {
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if (whole.len() + data.len()) as u64 > limit {
@@ -498,5 +499,23 @@ async fn collected(mut body: AnswerStream, limit: u64) -> Result<Bytes, Error> {
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    // Without the room that was left to grow: where it is kept, its length is what it takes.
+    Ok(Bytes::from(whole.into_boxed_slice()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_read_whole_takes_no_more_than_its_length() {
+        let pieces = (0..100).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 1001]))));
+        let body = AnswerStream::new(StreamBody::new(futures_util::stream::iter(pieces)));
+        let whole = collected(body, 1_000_000).await.unwrap();
+        assert_eq!(whole.len(), 100_100);
+        assert_eq!(whole.try_into_mut().unwrap().capacity(), 100_100);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::connection::Credential;
@@ -18,6 +18,19 @@ pub type RequestStream = UnsyncBoxBody<Bytes, Error>;
 
 /// The body of a provider's answer while it comes in, trailers last. Dropping it ends the call at the provider.
 pub type AnswerStream = UnsyncBoxBody<Bytes, Error>;
+
+/// The same fields in memory of their own. As they come from a connection they hold all of what it read with them.
+#[must_use]
+pub fn detached(headers: &HeaderMap) -> HeaderMap {
+    let mut own = HeaderMap::with_capacity(headers.keys_len());
+    for (name, value) in headers {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive());
+            own.append(name.clone(), copy);
+        }
+    }
+    own
+}
 
 /// What an app wants sent, unchecked.
 #[derive(Clone, Debug, Default)]
@@ -197,4 +210,23 @@ pub trait PreparedCall: Send + Sync {
 
     /// Waits so long, or until an operator ends the provider's pauses.
     async fn rest(&self, pause: Duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detached_fields_hold_nothing_of_the_connection_they_came_from() {
+        let read = Bytes::from(b"set by the server".to_vec());
+        let value = HeaderValue::from_maybe_shared(read.slice(..3)).unwrap();
+        let mut came = HeaderMap::new();
+        came.append("x-one", value.clone());
+        came.append("x-one", value.clone());
+        drop(value);
+        let own = detached(&came);
+        assert_eq!(own, came);
+        drop(came);
+        assert!(read.is_unique(), "what was read is still held");
+    }
 }

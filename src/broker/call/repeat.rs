@@ -35,8 +35,8 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// What an answer counts at least, so that one bound holds bytes and number.
 const LEAST: usize = MOST_BYTES / MOST;
 
-/// What a header field takes besides its letters.
-const FIELD: usize = 64;
+/// What a header field takes besides its letters: a place in a map that grows by doubling.
+const FIELD: usize = 192;
 
 /// What a call came to.
 pub(super) type Outcome = Result<Arc<WholeAnswer>, Error>;

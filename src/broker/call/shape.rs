@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::Source;
 use crate::connection::ConnectionId;
-use crate::provider::call::{AnswerStream, CallBody, Origin, Wanted};
+use crate::provider::call::{AnswerStream, CallBody, Origin, Wanted, detached};
 
 /// What `CallProvider` asks for.
 #[derive(Debug)]
@@ -85,4 +85,12 @@ pub struct WholeAnswer {
     pub origin: Origin,
     /// Whether the provider says that it did nothing: it refused the token, or asked to wait.
     pub is_declined: bool,
+}
+
+impl WholeAnswer {
+    /// The same, to be kept: its fields hold nothing but themselves.
+    #[must_use]
+    pub(super) fn detached(self) -> Self {
+        Self { headers: detached(&self.headers), ..self }
+    }
 }

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Freshness, Head, Stored, Ticket};
 use crate::error::Error;
-use crate::provider::call::AnswerStream;
+use crate::provider::call::{AnswerStream, detached};
 
 /// What there is of an answer.
 #[derive(Clone)]
@@ -21,7 +21,8 @@ struct State {
     ticket: Arc<Ticket>,
     most: u64,
     /// What came; `None` once it is not to be kept.
-    came: Option<BytesMut>,
+    came: Option<Vec<u8>>,
+    /// How many bytes it may grow to before there is to be more room.
     reserved: u64,
     is_whole: bool,
     head: Option<(StatusCode, HeaderMap, Freshness)>,
@@ -29,7 +30,7 @@ struct State {
 
 impl Fill {
     pub(super) fn new(ticket: Arc<Ticket>, most: u64) -> Self {
-        let came = Some(BytesMut::new());
+        let came = Some(Vec::new());
         Self(Arc::new(Mutex::new(State { ticket, most, came, reserved: 0, is_whole: false, head: None })))
     }
 
@@ -43,7 +44,7 @@ impl Fill {
         let mut state = self.state();
         match state.ticket.freshness(head, credential) {
             Some(freshness) => {
-                state.head = Some((head.status, head.headers.clone(), freshness));
+                state.head = Some((head.status, detached(head.headers), freshness));
                 state.settle();
             }
             None => state.give_up(),
@@ -63,13 +64,22 @@ impl Fill {
 impl State {
     fn add(&mut self, piece: &Bytes) {
         let Some(came) = &mut self.came else { return };
-        let length = piece.len() as u64;
-        if came.len() as u64 + length > self.most || !self.ticket.answers.reserve(length) {
+        let needed = (came.len() + piece.len()) as u64;
+        if needed > self.most {
             self.give_up();
             return;
         }
+        if needed > self.reserved {
+            // Twice as much, so that a body in small pieces is not copied with each.
+            let room = needed.max((2 * self.reserved).min(self.most));
+            if !self.ticket.answers.reserve(room - self.reserved) {
+                self.give_up();
+                return;
+            }
+            self.reserved = room;
+            came.reserve_exact(usize::try_from(room).unwrap_or(usize::MAX) - came.len());
+        }
         came.extend_from_slice(piece);
-        self.reserved += length;
     }
 
     fn end(&mut self) {
@@ -83,7 +93,7 @@ impl State {
             return;
         }
         let Some((status, headers, freshness)) = self.head.take() else { return };
-        let body = self.came.take().unwrap_or_default().freeze();
+        let body = Bytes::from(self.came.take().unwrap_or_default().into_boxed_slice());
         self.give_up();
         self.ticket.keep(Stored { status, headers, body, freshness });
     }

@@ -308,3 +308,25 @@ async fn a_304_renews_what_it_is_about() {
         assert_eq!(look(&answers, "user-42", &[], at(130)), "nothing", "it came with a cookie");
     }
 }
+
+#[tokio::test]
+async fn what_is_counted_of_a_body_is_what_it_takes() {
+    let answers = memory(AnswerCache { max_entries: 9, max_bytes: 10_000, max_body_bytes: 5000 });
+    let ticket = ask(&answers, "a", &[]).unwrap();
+    let fill = ticket.fill(None).unwrap();
+    let headers = fields(&[("cache-control", "max-age=60")]);
+    let mut watched = fill.watch(stream(&[&[0; 1001], &[0; 10], &[0; 1001], &[0; 990]], None));
+    for _ in 0..3 {
+        drop(watched.frame().await);
+    }
+    assert_eq!(answers.state().bytes, 4004, "room that is left is held as well");
+    fill.keep(&head(&headers, at(0)), &token("Bearer a"));
+    drop(watched.collect().await.unwrap());
+    let Found::Fresh(stored, _) = ticket.look(&token("Bearer a"), at(0)) else { panic!("not kept") };
+    drop((ticket, fill));
+    answers.forget(&connection("a"));
+    assert_eq!(answers.state().bytes, 0);
+    let Ok(stored) = Arc::try_unwrap(stored) else { panic!("held elsewhere") };
+    let body = stored.body.try_into_mut().unwrap();
+    assert_eq!((body.len(), body.capacity()), (3002, 3002));
+}
