@@ -192,8 +192,9 @@ fn note(news: &mut News, event: Option<ConnectionEvent>) {
 /// What a change is to a reader; `None`: nothing.
 fn event(selection: &Selection, change: Change) -> Option<ConnectionEvent> {
     match change {
-        // That a refresh was begun is written down first; to a reader nothing has changed yet.
-        Change::Kept(profile) if profile.status == Status::Active && profile.intent.is_some() => None,
+        // That a refresh was begun is written down first; to a reader nothing has changed yet. A consent may leave one
+        // unanswered, too, and counts as a generation of its own.
+        Change::Kept(profile) if is_begun(&profile) => None,
         Change::Kept(profile) => {
             selects(selection, &profile.id).then_some(ConnectionEvent::Connection(profile))
         }
@@ -202,6 +203,12 @@ fn event(selection: &Selection, change: Change) -> Option<ConnectionEvent> {
             selects(selection, &id).then_some(ConnectionEvent::Ending { id, ends_at })
         }
     }
+}
+
+/// Whether a refresh is written down, of what the record holds, and nothing besides.
+fn is_begun(profile: &Profile) -> bool {
+    profile.status == Status::Active
+        && profile.intent.as_ref().is_some_and(|intent| intent.generation == profile.generation)
 }
 
 fn selects(selection: &Selection, id: &ConnectionId) -> bool {

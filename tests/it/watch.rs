@@ -9,12 +9,12 @@ use token_broker::broker::{
 use token_broker::clock::Clock as _;
 use token_broker::connection::lifetimes::Lifetimes;
 use token_broker::connection::{ConnectionId, ProviderKey, Status};
-use token_broker::error::{Error, OAuthCode, ProviderError, Reason, Unsent};
+use token_broker::error::{AmbiguousCause, Error, OAuthCode, ProviderError, Reason, Unsent};
 use token_broker::secret::Secret;
 use token_broker::store::Selection;
 
 use crate::ahead::Hand;
-use crate::kit::{LIFE, Stage, consented, id, import};
+use crate::kit::{LIFE, Stage, consented, id, import, issued};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -326,6 +326,31 @@ async fn many_changes(stage: &Stage, name: &str) {
     for _ in 0..600 {
         stage.broker.refresh_connection(id(name), None).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consent_that_leaves_an_unanswered_refresh_behind_is_told() {
+    let stage = Stage::new();
+    let id = stage.expired("user-42").await;
+    let lost = || Err(ProviderError::Ambiguous { cause: AmbiguousCause::Timeout });
+    stage.provider.next(lost());
+    stage.token(&id).await.unwrap_err();
+    // When the lost one cannot arrive any more it is asked again, and denied.
+    stage.clock.advance(60 * SECOND);
+    stage.provider.next(Err(dead()));
+    stage.token(&id).await.unwrap_err();
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    let first = applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    assert_eq!(first, [("user-42".to_owned(), Status::ReauthRequired)]);
+
+    let again = stage.begun_by_app("user-42").await.1;
+    stage.provider.next(Ok(issued("at-c", None)));
+    let consented = stage.broker.complete_connect(consented(&again)).await.unwrap();
+    assert_eq!(consented.status, Status::Active);
+    assert!(consented.intent.is_some(), "of the refresh token that is kept one use was never answered");
+    let told = tokio::time::timeout(60 * SECOND, watch.next()).await.expect("an event");
+    let ConnectionEvent::Connection(profile) = told.unwrap() else { panic!("a connection") };
+    assert_eq!((profile.status, profile.generation), (Status::Active, consented.generation));
 }
 
 #[tokio::test(start_paused = true)]
