@@ -10,13 +10,14 @@ use tokio::time::{Instant, timeout};
 use super::access_token::{Demand, not_serving};
 use super::keep::Weight;
 use super::refresh::{SHORT_PAUSE, is_rescue};
+use super::schedule::LEAST_GAP;
 use super::unsent::Told;
 use super::{Broker, ServedToken};
 use crate::clock::Timestamp;
 use crate::connection::reuse::Reuse;
 use crate::connection::{
-    CLOCK_MARGIN, Connection, ConnectionId, Intent, IssuedTokens, Profile, RefreshToken, Scopes, Status,
-    Step, Verdict, Waiting,
+    AccessToken, CLOCK_MARGIN, Connection, ConnectionId, Intent, IssuedTokens, Profile, RefreshToken, Scopes,
+    Status, Step, Verdict, Waiting,
 };
 use crate::error::{AmbiguousCause, Error, ProviderError, StoreError, Unsent};
 use crate::failpoint;
@@ -113,10 +114,26 @@ impl Broker {
             provider.saw_token_refused(age);
         }
         let attempt = attempt.timed_anew(self.clock.now(), written.elapsed());
-        match outcome {
-            Ok(issued) => self.land(provider, begun, attempt, issued).await,
-            Err(error) => self.land_failure(provider, begun, &attempt, error).await,
+        let issued = match outcome {
+            Ok(issued) => issued,
+            Err(error) => return self.land_failure(provider, begun, &attempt, error).await,
+        };
+        let held = begun.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
+        let is_repeated = held.is_some_and(|held| held.value == issued.access_token);
+        let flown = self.land(provider, begun, attempt, issued).await?;
+        if let Flown::Landed(token) = &flown
+            && is_repeated
+        {
+            self.rest_with_repeated(id, &token.access);
         }
+        Ok(flown)
+    }
+
+    /// The provider has no successor yet. It is asked again when half of what is left of the token's life is over: a few
+    /// times until its end, and not at every call.
+    fn rest_with_repeated(&self, id: &ConnectionId, access: &AccessToken) {
+        let left = access.expires_at.map_or(Duration::ZERO, |expires_at| self.clock.now().until(expires_at));
+        self.cache.rest_with_repeated(id, (left / 2).max(LEAST_GAP));
     }
 
     /// Sends what was written down, once, with the leave that `admission` is. `latest`: the end of its time by a clock that

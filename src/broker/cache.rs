@@ -151,6 +151,11 @@ impl Turn {
     /// Serves `token` from now on. Call it only with what is durable.
     pub(super) fn publish(&self, token: Arc<ServedToken>) {
         let mut state = self.slot.state();
+        let is_repeated = state.token.as_ref().is_some_and(|known| known.access.value == token.access.value);
+        if !is_repeated {
+            // Both are about the token before it.
+            (state.rests_until, state.repeated_until) = (None, None);
+        }
         state.token = Some(token);
         state.tell_watchers();
     }
@@ -201,6 +206,8 @@ struct State {
     flight: Option<(watch::Receiver<Option<Landing>>, Arc<Notify>)>,
     /// Until then nothing better than `token` is to be had.
     rests_until: Option<Instant>,
+    /// Until then the provider is taken to give `token` once more if it is asked for a successor, as it did.
+    repeated_until: Option<Instant>,
     /// Those who want to hear of every change of `token`; each hears at least of the last.
     watchers: Option<watch::Sender<()>>,
     /// Taken off the map: whoever still holds the slot must fetch the present one.
@@ -302,10 +309,29 @@ impl Cache {
         }
     }
 
-    /// Whether that while still lasts.
+    /// The provider has given the published token again in place of a successor, and is not asked anew for this long.
+    pub(super) fn rest_with_repeated(&self, id: &ConnectionId, span: Duration) {
+        if let Some(slot) = self.slots.pin().get(id) {
+            slot.state().repeated_until = Instant::now().checked_add(span);
+        }
+    }
+
+    /// Whether nothing better than the published token can be had for now.
     pub(super) fn is_resting(&self, id: &ConnectionId) -> bool {
         let slots = self.slots.pin();
-        slots.get(id).is_some_and(|slot| slot.state().rests_until.is_some_and(|until| Instant::now() < until))
+        slots.get(id).is_some_and(|slot| {
+            let state = slot.state();
+            let until = state.rests_until.max(state.repeated_until);
+            until.is_some_and(|until| Instant::now() < until)
+        })
+    }
+
+    /// Whether the provider would give the published token once more for now.
+    pub(super) fn is_repeated(&self, id: &ConnectionId) -> bool {
+        let slots = self.slots.pin();
+        slots
+            .get(id)
+            .is_some_and(|slot| slot.state().repeated_until.is_some_and(|until| Instant::now() < until))
     }
 
     /// The flight under way.

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 pub(super) use lane::Verdict;
 use lane::{Lane, Place};
-use plan::{LEAST_GAP, NEVER, Plan};
+pub(super) use plan::LEAST_GAP;
+use plan::{NEVER, Plan};
 
 use crate::clock::Timestamp;
 use crate::connection::lifetimes::Lifetimes;

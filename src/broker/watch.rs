@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Broker, TokenAnswer, TokenRequest};
 use crate::clock::Timestamp;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, Scopes};
 use crate::error::{Error, OAuthCode, Reason};
 
 /// How long after an attempt that brought nothing better the next is made, at first and at most.
@@ -54,8 +54,17 @@ pub enum TokenEvent {
 /// What the reader knows.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
-    Token { generation: u64, wanted_at: Option<Timestamp> },
+    Token { shown: Shown, wanted_at: Option<Timestamp> },
     ConsentNeeded(Reason),
+}
+
+/// What a reader can see of a token but for its number. A provider may answer a refresh with the token it gave before: that
+/// is no news.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    digest: [u8; 32],
+    expires_at: Option<Timestamp>,
+    scopes: Scopes,
 }
 
 /// One reader's watch over one connection.
@@ -203,14 +212,20 @@ impl TokenWatch {
 
     fn try_later(&mut self) {
         let wait = self.retry.take().map_or(FIRST_RETRY, |retry| (retry.wait * 2).min(LAST_RETRY));
-        self.retry = Some(Retry { at: Instant::now() + wait, wait });
+        // Once the token is dead its provider gives another one, if it has not before.
+        let left = match &self.told {
+            Told::Token { shown, .. } => shown.expires_at.map(|end| self.broker.clock.now().until(end)),
+            Told::ConsentNeeded(_) => None,
+        };
+        let pause = left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left));
+        self.retry = Some(Retry { at: Instant::now() + pause, wait });
     }
 }
 
 impl Told {
     fn is_what_is_known(&self, known: &Self) -> bool {
         match (self, known) {
-            (Self::Token { generation, .. }, Self::Token { generation: known, .. }) => generation == known,
+            (Self::Token { shown, .. }, Self::Token { shown: known, .. }) => shown == known,
             _ => self == known,
         }
     }
@@ -225,7 +240,12 @@ fn told(event: &TokenEvent, request: &WatchRequest) -> Told {
                 let before = request.min_ttl.map_or_else(|| access.refresh_margin(), |ttl| ttl + LEAD);
                 expires_at - before.min(life / 2)
             });
-            Told::Token { generation: answer.token.generation, wanted_at }
+            let shown = Shown {
+                digest: access.value.digest(),
+                expires_at: access.expires_at,
+                scopes: answer.token.scopes.clone(),
+            };
+            Told::Token { shown, wanted_at }
         }
         TokenEvent::ConsentNeeded { reason, .. } => Told::ConsentNeeded(*reason),
     }

@@ -237,6 +237,8 @@ pub(crate) struct FakeProvider {
     key: ProviderKey,
     scopes: Scopes,
     script: Mutex<VecDeque<Result<IssuedTokens, ProviderError>>>,
+    /// The access token that it gives at each refresh for as long as this says so; the refresh token is a new one.
+    pub(crate) repeats: Mutex<Option<String>>,
     presented: Mutex<Vec<String>>,
     verifiers: Mutex<Vec<String>>,
     arrived: watch::Sender<usize>,
@@ -288,6 +290,7 @@ impl FakeProvider {
             key: ProviderKey::parse(key).unwrap(),
             scopes: ["read"].into_iter().collect(),
             script: Mutex::default(),
+            repeats: Mutex::default(),
             presented: Mutex::default(),
             verifiers: Mutex::default(),
             arrived: watch::Sender::new(0),
@@ -365,7 +368,8 @@ impl FakeProvider {
         let scripted = self.script.lock().unwrap().pop_front();
         scripted.unwrap_or_else(|| {
             let n = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
-            Ok(issued(&format!("at-{n}"), Some(&format!("rt-{n}"))))
+            let access = self.repeats.lock().unwrap().clone().unwrap_or_else(|| format!("at-{n}"));
+            Ok(issued(&access, Some(&format!("rt-{n}"))))
         })
     }
 }

@@ -60,6 +60,29 @@ async fn each_successor_comes_before_the_token_before_it_dies() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_repeated_is_no_event_and_its_successor_is() {
+    for is_ahead in [true, false] {
+        let stage = Stage::new();
+        let id = stage.imported("user-42").await;
+        *stage.provider.repeats.lock().unwrap() = Some("at-0".into());
+        let _hand = Hand::of(&stage.clock);
+        let dies_at = stage.clock.now() + LIFE;
+        let mut watch = watching(&stage, &id).await;
+        assert_eq!(token(&mut watch).await, "at-0");
+        if is_ahead {
+            stage.broker.start_ahead(Ahead::default());
+        }
+        let next = tokio::spawn(async move { token(&mut watch).await });
+        tokio::time::sleep(LIFE - 5 * SECOND).await;
+        let presented = stage.provider.presented().len();
+        assert!((3..=20).contains(&presented), "{presented} requests, ahead: {is_ahead}");
+        *stage.provider.repeats.lock().unwrap() = None;
+        assert_ne!(next.await.unwrap(), "at-0", "ahead: {is_ahead}");
+        assert!(stage.clock.now() <= dies_at + 2 * SECOND, "at its death at the latest");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_grant_is_told_once_and_the_token_after_consent() {
     let stage = Stage::new();
     let id = stage.imported("user-42").await;
@@ -306,29 +329,6 @@ async fn connections_are_told_as_they_are_and_then_as_they_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_fell_behind_is_told_everything_anew() {
-    let stage = Stage::new();
-    stage.imported("user-1").await;
-    stage.imported("user-2").await;
-    let mut watch = stage.broker.watch_connections(Selection::default());
-    applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
-    stage.broker.disconnect(id("user-2")).await.unwrap();
-    for _ in 0..1024 {
-        stage.broker.refresh_connection(id("user-1"), None).await.unwrap();
-    }
-    assert!(matches!(watch.next().await.unwrap(), ConnectionEvent::SnapshotStart));
-    let known = applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
-    assert_eq!(known, [("user-1".to_owned(), Status::Active)], "also what was removed meanwhile is gone");
-}
-
-/// More changes than a reader may be behind.
-async fn many_changes(stage: &Stage, name: &str) {
-    for _ in 0..600 {
-        stage.broker.refresh_connection(id(name), None).await.unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_consent_that_leaves_an_unanswered_refresh_behind_is_told() {
     let stage = Stage::new();
     let id = stage.expired("user-42").await;
@@ -351,6 +351,29 @@ async fn a_consent_that_leaves_an_unanswered_refresh_behind_is_told() {
     let told = tokio::time::timeout(60 * SECOND, watch.next()).await.expect("an event");
     let ConnectionEvent::Connection(profile) = told.unwrap() else { panic!("a connection") };
     assert_eq!((profile.status, profile.generation), (Status::Active, consented.generation));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_fell_behind_is_told_everything_anew() {
+    let stage = Stage::new();
+    stage.imported("user-1").await;
+    stage.imported("user-2").await;
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    stage.broker.disconnect(id("user-2")).await.unwrap();
+    for _ in 0..1024 {
+        stage.broker.refresh_connection(id("user-1"), None).await.unwrap();
+    }
+    assert!(matches!(watch.next().await.unwrap(), ConnectionEvent::SnapshotStart));
+    let known = applied(&mut watch, |event| matches!(event, ConnectionEvent::SnapshotEnd)).await;
+    assert_eq!(known, [("user-1".to_owned(), Status::Active)], "also what was removed meanwhile is gone");
+}
+
+/// More changes than a reader may be behind.
+async fn many_changes(stage: &Stage, name: &str) {
+    for _ in 0..600 {
+        stage.broker.refresh_connection(id(name), None).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use crate::connection::{ConnectionId, Profile, Status};
 
 /// The least time between two refreshes ahead of one connection. A provider that answers an early refresh with the
 /// token it gave before, or whose tokens live for seconds, is not asked in a loop.
-pub(super) const LEAST_GAP: Duration = Duration::from_secs(5);
+pub(in crate::broker) const LEAST_GAP: Duration = Duration::from_secs(5);
 
 /// What has no deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
