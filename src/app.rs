@@ -35,6 +35,9 @@ use crate::store::{self, EscrowStore, SessionStore, TokenStore};
 use crate::telemetry::Metrics;
 use crate::web::{self, Ops, Public, Pulse};
 
+/// What a refresh is given beyond its provider's time to answer, to be stored when the broker stops.
+const STORING: Duration = Duration::from_secs(5);
+
 /// The ports to the world, which tests replace.
 pub struct Ports {
     /// What time it is.
@@ -154,7 +157,8 @@ pub async fn build(config: Config, ports: Ports) -> Result<Bound, StartError> {
 
 impl Bound {
     /// Serves until `until` is done, then drains within `server.drain`: says not-ready, accepts no more, lets
-    /// refreshes and writes under way finish, closes the store.
+    /// refreshes and writes under way finish, closes the store. A refresh that has left is waited for longer, if its
+    /// provider is given longer to answer: what it brings exists nowhere else.
     ///
     /// # Errors
     /// A door that could not be served at all.
@@ -216,6 +220,13 @@ impl Bound {
             served
         })
         .await;
+        if drained.is_err() {
+            let longest = self.broker.longest_answer() + STORING;
+            let rest = longest.saturating_sub(self.drain);
+            if tokio::time::timeout(rest, self.broker.refreshes_end()).await.is_err() {
+                tracing::error!(?longest, "a refresh is still under way; what it brings may be lost");
+            }
+        }
         keeper.abort();
         escrowed.abort();
         if let Some(follower) = follower {

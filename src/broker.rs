@@ -115,6 +115,8 @@ pub struct Broker {
     /// The schedule changed: its driver must look again.
     scheduled: Notify,
     tasks: TaskTracker,
+    /// Those of `tasks` that refresh.
+    flights: TaskTracker,
     draining: CancellationToken,
 }
 
@@ -146,6 +148,7 @@ impl Broker {
             schedule: Mutex::default(),
             scheduled: Notify::new(),
             tasks: TaskTracker::new(),
+            flights: TaskTracker::new(),
             draining: CancellationToken::new(),
         })
     }
@@ -155,6 +158,19 @@ impl Broker {
         self.draining.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Returns when the refreshes under way are stored, whatever else is not done yet. Call it after [`Broker::drain`] was
+    /// begun.
+    pub async fn refreshes_end(&self) {
+        self.flights.close();
+        self.flights.wait().await;
+    }
+
+    /// How long at most a provider that is configured may take to answer a refresh.
+    pub fn longest_answer(&self) -> Duration {
+        let timeouts = self.providers.values().map(|provider| provider.reuse_profile().token_timeout);
+        timeouts.max().unwrap_or_default()
     }
 
     /// Runs `work` in a task of the broker's own: a caller that hangs up ends its waiting, not the work.

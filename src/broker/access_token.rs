@@ -140,7 +140,7 @@ impl Broker {
                 Joined::Started(pilot, flight) => {
                     let (broker, provider) = (self.clone(), provider.clone());
                     let (id, demand) = (id.clone(), demand.clone());
-                    self.tasks.spawn(async move {
+                    self.tasks.spawn(self.flights.track_future(async move {
                         let landing = broker.fly(&provider, &id, &demand, &pilot).await;
                         let is_store = matches!(landing, Err(Error::Store(_)));
                         pilot.land(landing);
@@ -148,7 +148,7 @@ impl Broker {
                         if is_store {
                             broker.cache.give_back(&id);
                         }
-                    });
+                    }));
                     return flight.landed().await;
                 }
                 Joined::Shared(flight) => flight,

@@ -18,7 +18,8 @@ pub struct Server {
     /// How many threads serve everything, in one runtime. One is right for a sidecar.
     #[schemars(range(min = 1, max = 256))]
     pub threads: NonZeroU16,
-    /// How long a stop may take: refreshes and writes under way are finished in this time.
+    /// How long a stop may take: refreshes and writes under way are finished in this time. A refresh that has left is
+    /// waited for longer where its provider has a longer `token_timeout`: up to that and 5 s.
     pub drain: Span,
     /// The apps' door.
     pub grpc: Grpc,
