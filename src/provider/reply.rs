@@ -135,8 +135,13 @@ fn refusal(
         return if is_challenge { ProviderError::Misconfigured(OAuthCode::new("")) } else { refused };
     };
     let word = OAuthCode::new(code);
-    if spec.dead_when.iter().any(|dead| dead == code) || (asked == Asked::Exchange && code == "invalid_grant")
-    {
+    let is_dead = match asked {
+        Asked::Exchange => code == "invalid_grant",
+        // Google's word for a token that is revoked already, or that it does not know.
+        Asked::Revoke => code == "invalid_token",
+        Asked::Refresh => false,
+    };
+    if is_dead || spec.dead_when.iter().any(|dead| dead == code) {
         return ProviderError::Denied(word);
     }
     match code {

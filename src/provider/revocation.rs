@@ -134,7 +134,6 @@ impl OAuthProvider {
             Err(error) => match error.oauth_code().map(|code| code.as_str()) {
                 Some("unsupported_token_type") => Ok(Revocation::Unsupported),
                 // A token that the provider calls dead or unknown is revoked.
-                Some("invalid_token") => Ok(Revocation::Revoked),
                 _ if matches!(error, ProviderError::Denied(_)) => Ok(Revocation::Revoked),
                 // Revoking again does no harm, so a lost answer is only a reason to try again.
                 _ => Err(match error {

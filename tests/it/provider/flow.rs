@@ -161,6 +161,8 @@ async fn revocation_follows_rfc_7009() {
     );
     assert!(sandbox.grants().list()[0].ended.is_some());
 
+    sandbox.script().next(Endpoint::Revoke, Fault::oauth_error("invalid_token"));
+    assert_eq!(provider.revoke(&token_set(&grant)).await.unwrap(), Revocation::Revoked, "unknown, and 400");
     sandbox.script().next(Endpoint::Revoke, Fault::oauth_error("unsupported_token_type"));
     assert_eq!(provider.revoke(&token_set(&grant)).await.unwrap(), Revocation::Unsupported);
     sandbox.script().next(Endpoint::Revoke, Fault::oauth_error("invalid_client"));
