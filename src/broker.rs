@@ -332,8 +332,8 @@ pub struct Disconnected {
 pub enum RevocationState {
     /// The provider confirmed the revocation; the connection is forgotten.
     Revoked,
-    /// What was held is revoked and the connection forgotten, but a refresh before was never answered: a successor that
-    /// did not come may live on at the provider.
+    /// The connection is forgotten, but something may live on at the provider: a successor that did not come, where a refresh
+    /// before was never answered, or the refresh token, where only an access token that was over could be presented.
     Unconfirmed,
     /// The provider has no revocation: the connection is forgotten here, and its owner must remove the app there.
     Unsupported,

@@ -221,6 +221,9 @@ pub struct CodeGrant {
 pub enum Revocation {
     /// The provider confirmed it.
     Revoked,
+    /// The provider was asked by an access token that is over, so that its answer says nothing of the refresh token that is
+    /// held: that may live on.
+    Unconfirmed,
     /// The provider has no way to revoke it: its owner must remove the app at the provider.
     Unsupported,
 }

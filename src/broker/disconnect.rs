@@ -404,10 +404,28 @@ async fn revoked(
     connection: &Connection,
 ) -> Result<RevocationState, ProviderError> {
     let mut state = RevocationState::NotNeeded;
+    // The provider itself has called its refresh token dead.
+    let is_dead = connection.profile.quarantined_at.is_some();
     for tokens in connection.revocable() {
-        match (provider.revoke(&tokens).await?, &state) {
+        let said = match provider.revoke(&tokens).await? {
+            Revocation::Unconfirmed if is_dead => Revocation::Revoked,
+            // The refresh token before this one, of a grant that was taken back by its access token.
+            Revocation::Unconfirmed if tokens.access.is_none() && state == RevocationState::Revoked => {
+                Revocation::Revoked
+            }
+            said => said,
+        };
+        match (said, &state) {
             (Revocation::Unsupported, _) => state = RevocationState::Unsupported,
-            (Revocation::Revoked, RevocationState::Unsupported) => {}
+            (_, RevocationState::Unsupported) => {}
+            (Revocation::Unconfirmed, _) => {
+                tracing::error!(
+                    connection = %connection.profile.id,
+                    "a refresh token may live on: the provider takes a grant back by its access token, and that was over"
+                );
+                state = RevocationState::Unconfirmed;
+            }
+            (Revocation::Revoked, RevocationState::Unconfirmed) => {}
             (Revocation::Revoked, _) => state = RevocationState::Revoked,
         }
     }

@@ -104,6 +104,13 @@ impl Broker {
                 tracing::info!(connection = %id, "tokens that no record held are revoked");
                 Ok(Tried::Done)
             }
+            Ok(Revocation::Unconfirmed) => {
+                tracing::error!(
+                    connection = %id,
+                    "tokens that no record holds may live on: their access token is over, and the provider takes no other"
+                );
+                Ok(Tried::Done)
+            }
             Ok(Revocation::Unsupported) => {
                 tracing::error!(
                     connection = %id,

@@ -29,6 +29,9 @@ impl OAuthProvider {
         tokens: &TokenSet,
     ) -> Result<Revocation, ProviderError> {
         let spec = &self.config.spec;
+        // A refresh token is held, and no access token by which its grant could be known.
+        let is_blind = tokens.refresh.is_some()
+            && tokens.access.as_ref().is_none_or(|token| !token.is_alive(self.clock.now()));
         let access = tokens.access.as_ref().map(|token| token.value.expose().as_str());
         let refresh = tokens.refresh.as_ref().map(|token| token.value.expose().as_str());
         match &spec.revoke {
@@ -38,22 +41,27 @@ impl OAuthProvider {
             }
             Revoke::Custom { token, client_auth, .. } => {
                 let auth = client_auth.as_ref().unwrap_or(&spec.client_auth);
-                self.revoke_rfc7009(access, refresh, *token, auth).await
+                let outcome = self.revoke_rfc7009(access, refresh, *token, auth).await?;
+                // The same answer comes for a token that is over or unknown (RFC 7009 section 2.2).
+                let is_proof = *token != RevokedToken::Access || !is_blind;
+                Ok(if is_proof || outcome != Revocation::Revoked { outcome } else { Revocation::Unconfirmed })
             }
             Revoke::Bearer { request, .. } => {
                 let Some(token) = access else { return Ok(Revocation::Unsupported) };
                 let mut headers = wire::headers(request, |name| self.own_value(name, access, refresh))?;
                 wire::authorize(&mut headers, "Bearer", token)?;
                 let params = self.own_params(request, access, refresh);
-                self.call_once(request, params, headers, &[]).await
+                let is_over = tokens.access.as_ref().is_some_and(|token| !token.is_alive(self.clock.now()));
+                // A token that is over is refused however often it is tried.
+                let is_refusal = |status| matches!(status, 200..=299 | 400..=407 | 409..=428 | 430..=499);
+                let means = |status| (is_over && is_refusal(status)).then_some(Revocation::Unconfirmed);
+                self.call_once(request, params, headers, means).await
             }
             Revoke::Rest { request, client_auth, gone_status, .. } => {
-                let is_possible =
-                    request.set.values().flat_map(|value| value.names()).all(|name| match name {
-                        "access_token" => access.is_some(),
-                        "refresh_token" => refresh.is_some(),
-                        _ => true,
-                    });
+                let presents =
+                    |wanted| request.set.values().flat_map(|value| value.names()).any(|name| name == wanted);
+                let is_possible = (access.is_some() || !presents("access_token"))
+                    && (refresh.is_some() || !presents("refresh_token"));
                 if !is_possible {
                     return Ok(Revocation::Unsupported);
                 }
@@ -68,7 +76,13 @@ impl OAuthProvider {
                 if matches!(client_auth, ClientAuth::Post | ClientAuth::Auto) {
                     params.extend(proof);
                 }
-                self.call_once(request, params, headers, gone_status).await
+                // That the access token is gone says nothing of the refresh token where it was over anyway.
+                let is_proof = !is_blind || presents("refresh_token");
+                let gone = if is_proof { Revocation::Revoked } else { Revocation::Unconfirmed };
+                self.call_once(request, params, headers, |status| {
+                    gone_status.contains(&status).then_some(gone)
+                })
+                .await
             }
         }
     }
@@ -152,12 +166,13 @@ impl OAuthProvider {
         reply.is_some_and(|reply| spec.error.text(&reply).is_some())
     }
 
+    /// `means`: what an answer of this status says that is no plain success; `None`: what it says of every call.
     async fn call_once(
         &self,
         shape: &RequestShape,
         params: Params,
         mut headers: HeaderMap,
-        gone: &[u16],
+        means: impl Fn(u16) -> Option<Revocation>,
     ) -> Result<Revocation, ProviderError> {
         let (body, content_type) = params.into_body(shape.format);
         wire::set_content_type(&mut headers, content_type);
@@ -171,8 +186,11 @@ impl OAuthProvider {
         };
         let answer = self.sender.send(Kind::Revocation, request).await.map_err(unread)?;
         let status = answer.status.as_u16();
-        if (answer.status.is_success() && !self.has_error(&answer)) || gone.contains(&status) {
+        if answer.status.is_success() && !self.has_error(&answer) {
             return Ok(Revocation::Revoked);
+        }
+        if let Some(meant) = means(status) {
+            return Ok(meant);
         }
         match status {
             401 | 403 => Err(wire::unusable("revocation_refused")),

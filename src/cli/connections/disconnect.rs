@@ -109,7 +109,7 @@ impl Report for Disconnected {
         } else if is(Revocation::NotNeeded) {
             "forgotten; there was nothing to revoke".to_owned()
         } else if is(Revocation::Unconfirmed) {
-            "what was held is revoked, and it is forgotten; a refresh before was never answered, so a token that nobody holds may live on: its owner may remove the app there".to_owned()
+            "forgotten, but a token may live on at the provider, which could not confirm its end: its owner may remove the app there".to_owned()
         } else {
             "revoked at the provider and forgotten".to_owned()
         };

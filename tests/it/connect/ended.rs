@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_broker::broker::{Broker, ConnectionEvent, RevocationState};
 use token_broker::connection::history::Happening;
 use token_broker::connection::{ConnectionId, REMEMBERED, Status};
-use token_broker::error::{Error, ProviderError, Reason, Unsent};
+use token_broker::error::{Error, OAuthCode, ProviderError, Reason, Unsent};
 use token_broker::provider::Revocation;
 use token_broker::store::{Selection, TokenStore as _};
 
@@ -23,6 +23,7 @@ async fn the_end_of_a_connection_is_told_by_its_history_and_by_nothing_else_also
     for (answer, told, end) in [
         (Revocation::Revoked, RevocationState::Revoked, Happening::Revoked),
         (Revocation::Unsupported, RevocationState::Unsupported, Happening::RevocationNotSupported),
+        (Revocation::Unconfirmed, RevocationState::Unconfirmed, Happening::RevocationUnconfirmed),
     ] {
         let stage = Stage::new();
         *stage.provider.revocation.lock().unwrap() = Ok(answer);
@@ -43,6 +44,16 @@ async fn the_end_of_a_connection_is_told_by_its_history_and_by_nothing_else_also
         assert_eq!((past.tokens, past.profile.account), (None, None));
         assert!(!stage.metrics.encode().unwrap().contains("status=\"REVOKED\"} 1"), "it is no connection");
     }
+}
+
+#[tokio::test]
+async fn a_grant_that_the_provider_has_called_dead_is_not_said_to_live_on() {
+    let stage = Stage::new();
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(ProviderError::Denied(OAuthCode::new("invalid_grant"))));
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    *stage.provider.revocation.lock().unwrap() = Ok(Revocation::Unconfirmed);
+    assert_eq!(stage.broker.disconnect(id).await.unwrap().revocation, RevocationState::Revoked);
 }
 
 #[tokio::test]

@@ -201,6 +201,69 @@ async fn a_rest_call_revokes_as_github_wants_it() {
     assert!(request.ends_with("\r\n\r\n{\"access_token\":\"gho_1\"}"), "{request}");
 }
 
+/// A provider that takes a grant back by its access token alone, in one of the three ways there are.
+fn by_access_token(style: &str, peer: &Peer) -> OAuthProvider {
+    let request = |set: serde_json::Value| json!({"url": peer.url("/end"), "method": "DELETE", "set": set});
+    let revoke = match style {
+        "rest" => json!({
+            "style": "rest", "request": request(json!({"access_token": "{access_token}"})), "client_auth": "basic",
+            "token": "access", "gone_status": [404, 422],
+        }),
+        "self" => json!({"style": "self", "request": request(json!({}))}),
+        style => json!({"style": style, "token": "access"}),
+    };
+    provider(json!({
+        "endpoints": {
+            "authorization": "https://as.example/a", "token": "https://as.example/t", "revocation": peer.url("/revoke"),
+        },
+        "revoke": revoke,
+    }))
+}
+
+#[tokio::test]
+async fn an_access_token_that_is_over_proves_no_end_of_a_grant_that_has_a_refresh_token() {
+    use Revocation::{Revoked, Unconfirmed};
+    let invalid = r#"{"error":"invalid_token"}"#;
+    // What the provider says, and what that means where the access token is over and where it lives.
+    for (style, status, body, over, living) in [
+        ("rest", 404, "", Unconfirmed, Some(Revoked)),
+        ("rest", 422, "", Unconfirmed, Some(Revoked)),
+        ("rest", 204, "", Revoked, Some(Revoked)),
+        ("custom", 200, "", Unconfirmed, Some(Revoked)),
+        ("custom", 400, invalid, Unconfirmed, Some(Revoked)),
+        ("self", 401, "", Unconfirmed, None),
+        ("self", 400, "", Unconfirmed, None),
+        ("self", 200, r#"{"error":"token_expired"}"#, Unconfirmed, None),
+        ("self", 200, "", Revoked, Some(Revoked)),
+    ] {
+        let peer = Peer::json(status, body).await;
+        let provider = by_access_token(style, &peer);
+        let held = |access: Option<super::AccessToken>, refresh: Option<&str>| super::TokenSet {
+            access,
+            refresh: refresh.map(super::refresh_token),
+            previous: None,
+            surplus: Vec::new(),
+        };
+        let dead = || {
+            let access = access_token("at");
+            Some(super::AccessToken { expires_at: Some(access.issued_at), ..access })
+        };
+        let what = format!("{style}, {status}");
+        assert_eq!(provider.revoke(&held(dead(), Some("rt"))).await, Ok(over), "{what}: over");
+        assert_eq!(
+            provider.revoke(&held(Some(access_token("at")), Some("rt"))).await.ok(),
+            living,
+            "{what}: living"
+        );
+        assert_eq!(peer.requests().len(), 2, "{what}: asked all the same");
+        if style != "self" {
+            assert_eq!(provider.revoke(&held(dead(), None)).await, Ok(Revoked), "{what}: nothing lives");
+        }
+        let bare = provider.revoke(&held(None, Some("rt"))).await;
+        assert!(matches!(bare, Ok(Unconfirmed | Revocation::Unsupported)), "{what}: {bare:?}");
+    }
+}
+
 #[tokio::test]
 async fn fewer_scopes_than_asked_are_told() {
     let sandbox = sandbox();
