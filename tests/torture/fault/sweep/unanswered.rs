@@ -1,10 +1,12 @@
 //! F1 with a refresh left unanswered: a start that finds one is killed at its calls on files, and so is the finding out by
 //! itself, which is the end of it.
 
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use token_broker::sandbox::{Exchange, Fault};
 
+use super::{Fate, of_end};
 use crate::process::{PATIENCE, Process};
 use crate::profile::Habit;
 use crate::stage::{Grant, Stage, soon};
@@ -24,18 +26,17 @@ pub(super) async fn dies_starting(row: &mut Row, stage: &mut Stage, call: &str, 
     let unknown = stage.refreshes(&grant)[0].subject.generation;
     let before = stage.home.passed().len();
     let process = killed_at(stage, call, n);
-    let is_through = if let Some(door) = process.door().await {
+    let (is_through, end) = if let Some(door) = process.door().await {
         stage.serve(process, &door);
         let is_through = match row.profile.habit {
             Habit::Strict => is_served(row, stage, &mut grant, &what).await,
             Habit::Reusable | Habit::Grace => found_out(stage, before).await,
         };
-        end(stage.take()).await;
-        is_through
+        (is_through, end(stage.take()).await)
     } else {
-        end(process).await;
-        false
+        (false, end(process).await)
     };
+    let fate = if is_through { Fate::Through } else { of_end(end) };
     stage.note_death();
     let sent = stage.refreshes(&grant).len();
     row.expect(row.profile.habit != Habit::Strict || sent == 1, || {
@@ -49,13 +50,13 @@ pub(super) async fn dies_starting(row: &mut Row, stage: &mut Stage, call: &str, 
             format!("{what}: presented {asked} times, and once more than before is right")
         });
     }
-    !is_through
+    fate.is_a_point(row, &what)
 }
 
-/// Ends a broker that is traced.
-async fn end(process: Process) {
+/// Ends a broker that is traced. Its tracer ends as it has ended.
+async fn end(process: Process) -> ExitStatus {
     process.terminate_child();
-    process.ended().await;
+    process.ended().await
 }
 
 /// Whether the living token is served, and the broker does not die of it.
