@@ -11,6 +11,7 @@ mod shape;
 mod share;
 mod source;
 mod unattended;
+mod way;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,12 +26,11 @@ use self::repeat::{Joined, Outcome, Repeats};
 use self::retry::RetryBudget;
 pub use self::shape::{ProviderCall, Retry, RetryMode, StreamedAnswer, WholeAnswer};
 use self::source::Source as Body;
-use super::{Broker, Source, TokenRequest};
+use self::way::Way;
+use super::{Broker, Source};
 use crate::connection::{ConnectionId, ProviderKey};
 use crate::error::{Error, ProviderError, Unsent};
-use crate::provider::call::{
-    Allowance, AnswerStream, CallAnswer, CallBody, CallPolicy, Origin, PreparedCall, Repeatability, Says,
-};
+use crate::provider::call::{AnswerStream, CallAnswer, CallBody, Origin, PreparedCall, Says};
 
 /// For how long a token that was refused although it was new is not renewed once more for the same reason.
 const FUTILE: Duration = Duration::from_secs(60);
@@ -73,69 +73,6 @@ impl Calls {
         if futile.len() < MOST_FUTILE {
             futile.insert(id.clone(), (token, now + FUTILE));
         }
-    }
-}
-
-/// A call on its way.
-struct Way {
-    id: ConnectionId,
-    prepared: Box<dyn PreparedCall>,
-    body: Body,
-    /// The body of the next attempt.
-    next: CallBody,
-    scopes: Vec<String>,
-    retry: Retry,
-    policy: CallPolicy,
-    /// Until when the caller waits for a turn or for a better time.
-    waits_until: Instant,
-    /// When the caller stops waiting.
-    deadline: Option<Instant>,
-    /// When it must be over, and by which limit; `None`: it takes the time it takes.
-    ends: Option<(Instant, &'static str)>,
-    attempts: u32,
-    repeats: u32,
-    has_renewed: bool,
-    /// What came of an attempt that may have been carried out.
-    fate: Option<Fate>,
-}
-
-impl Way {
-    /// Whether the provider may see this call twice.
-    fn is_harmless(&self) -> bool {
-        let Repeatability { is_safe, has_key } = self.prepared.repeatability();
-        match self.retry.mode {
-            RetryMode::Never | RetryMode::Safe => is_safe || has_key,
-            RetryMode::Idempotent => true,
-        }
-    }
-
-    /// What the caller is told where no further attempt is made, for this error: not that the call was not made, where an
-    /// attempt before may have been carried out.
-    fn whole_truth(&mut self, error: Error) -> Result<(CallAnswer, Source), Error> {
-        self.fate.take().map_or(Err(error), Fate::told)
-    }
-
-    /// Until when the next attempt must have left, and what is said of it if it has not.
-    fn leaves_by(&self) -> Option<(Instant, Unsent)> {
-        let by_limit = self.ends.map(|(ends_at, limit)| (ends_at, Unsent::OutOfTime { limit }));
-        let by_caller = self.deadline.map(|deadline| (deadline, Unsent::TooLate));
-        by_limit.into_iter().chain(by_caller).min_by_key(|(leaves_by, _)| *leaves_by)
-    }
-
-    /// The time that the next attempt has.
-    fn allowance(&self, dice: u64) -> Allowance {
-        let now = Instant::now();
-        let ends_at = self.ends.map(|(ends_at, _)| ends_at);
-        let over_at = self.deadline.into_iter().chain(ends_at).min();
-        Allowance {
-            turn: self.waits_until.saturating_duration_since(now),
-            left: over_at.map(|over_at| over_at.saturating_duration_since(now)),
-            dice,
-        }
-    }
-
-    fn waits(&self, pause: Duration) -> bool {
-        Instant::now() + pause < self.waits_until
     }
 }
 
@@ -279,7 +216,7 @@ impl Broker {
         loop {
             let digest = refused.as_ref().map(|(_, _, digest)| *digest);
             let unsent = |cause| Error::unsent(&way.id.provider, cause);
-            let getting = self.access_token(renewal(way, digest));
+            let getting = self.access_token(way.token(digest));
             let token = match in_time(way.leaves_by(), getting, unsent).await {
                 Ok(token) => token,
                 Err(error) => {
@@ -376,7 +313,7 @@ impl Broker {
                 true
             }
             None => {
-                let (broker, request) = (self.clone(), renewal(way, Some(token)));
+                let (broker, request) = (self.clone(), way.token(Some(token)));
                 self.tasks.spawn(async move {
                     if let Err(error) = broker.access_token(request).await {
                         tracing::info!(
@@ -432,17 +369,6 @@ impl Broker {
         way.next = way.body.lend()?;
         way.repeats += 1;
         Some(pause)
-    }
-}
-
-/// What is asked of `access_token`: any living token but the one that was refused.
-fn renewal(way: &Way, refused: Option<[u8; 32]>) -> TokenRequest {
-    TokenRequest {
-        id: way.id.clone(),
-        scopes: way.scopes.clone(),
-        min_ttl: None,
-        if_not_equal_to: refused,
-        allow_stale: false,
     }
 }
 
