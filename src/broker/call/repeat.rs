@@ -24,9 +24,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How many are kept at most.
 const MOST: usize = 4096;
 
-/// How many ids are kept, most of them without the answer: those are not used for a second call all the same. For calls that
-/// come evenly this is the window's length up to 218 of them a second; each takes a hundred bytes, three hundred where every
-/// one is another connection's.
+/// How many ids are kept, most of them without the answer: those are not used for a second call all the same. Up to
+/// 218 new ones a second, over any ten minutes, this is the window's length; each takes a hundred bytes, three hundred where
+/// every one is another connection's.
 const MOST_IDS: usize = 32 * MOST;
 
 /// How many bytes of bodies and fields are kept.

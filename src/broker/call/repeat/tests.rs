@@ -200,6 +200,28 @@ async fn a_busy_neighbour_takes_nobody_elses_answer_and_frees_nobody_elses_id() 
     assert!(matches!(of("busy", "4"), Joined::Again(_)));
 }
 
+#[tokio::test]
+async fn the_newest_answer_and_the_newest_id_stay_however_many_connections_there_are() {
+    let repeats = Repeats::default();
+    let of = |connection: &str| repeats.join(key_of(connection, "charge"), [0; 32], 1);
+    let begun = |connection: &str| match of(connection) {
+        Joined::First(ticket, _) => ticket,
+        Joined::Again(_) | Joined::Taken | Joined::Full(_) => panic!("{connection} is in use"),
+    };
+    for n in 0..100 {
+        let (name, size) = (format!("c{n}"), if n % 40 == 39 { 600 } else { 500 });
+        begun(&name).settle(answer(size * 1024), true);
+        assert!(matches!(of(&name), Joined::Again(_)), "{name} is answered again");
+    }
+    for n in 0..MOST_IDS + 100 {
+        let name = format!("spent-{n}");
+        drop(begun(&name));
+        if n + 100 >= MOST_IDS {
+            assert!(matches!(of(&name), Joined::Taken), "{name} is not made twice");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_old_goes_with_its_answer_and_without() {
     let repeats = Repeats::default();
