@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use crate::connection::ConnectionId;
 
 /// How many there may be, and how many of one connection: so many of its calls wait for their turn or for a provider that is
-/// silent, each with a task and a place in the line.
+/// silent, each with a task and a place in the line. Beyond the one who has less than its share goes on, up to twice as many.
 const MOST_CALLS: usize = 512;
 const MOST_CALLS_OF_ONE: usize = 128;
 
-/// How many bytes they may hold, and how many those of one connection.
+/// How many bytes their requests may hold, and how many those of one connection.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 const MOST_BYTES_OF_ONE: usize = 8 * 1024 * 1024;
 
@@ -39,14 +39,27 @@ pub(super) struct Unattended {
 }
 
 impl Unattended {
-    /// Why no further call of this connection is begun that could become one of them.
+    /// Why no further call of this connection is begun that could become one of them. Looked at where a call begins: those
+    /// that are under way by then may still hang up together.
     pub(super) fn full(&self, connection: &ConnectionId) -> Option<Full> {
-        let one = self.of.get(connection).copied().unwrap_or_default();
+        let (one, is_new) = match self.of.get(connection) {
+            Some(one) => (*one, false),
+            None => (Held::default(), true),
+        };
+        let holders = self.of.len() + usize::from(is_new);
+        // Where all have as many as they may, nobody is kept out by those who have more than their share.
+        let of_all = |one: usize, all: usize, most: usize| {
+            let has_share = one.saturating_mul(holders) >= most;
+            let most = if has_share { most } else { 2 * most };
+            (all, most)
+        };
+        let (all_calls, most_calls) = of_all(one.calls, self.all.calls, MOST_CALLS);
+        let (all_bytes, most_bytes) = of_all(one.bytes, self.all.bytes, MOST_BYTES);
         let bounds = [
             ("unattended_calls_of_connection", one.calls, MOST_CALLS_OF_ONE),
             ("unattended_bytes_of_connection", one.bytes, MOST_BYTES_OF_ONE),
-            ("unattended_calls", self.all.calls, MOST_CALLS),
-            ("unattended_bytes", self.all.bytes, MOST_BYTES),
+            ("unattended_calls", all_calls, most_calls),
+            ("unattended_bytes", all_bytes, most_bytes),
         ];
         let full = bounds.into_iter().find(|(_, held, most)| held >= most);
         full.map(|(limit, _, most)| Full { limit, most })
@@ -108,19 +121,48 @@ mod tests {
     }
 
     #[test]
+    fn few_that_fill_what_there_is_for_all_leave_the_others_their_share() {
+        let mut held = Unattended::default();
+        let crowd = ["a", "b", "c", "d"];
+        for name in crowd {
+            for _ in 0..MOST_CALLS_OF_ONE {
+                held.add(&connection(name), 1);
+            }
+        }
+        for n in 0..MOST_CALLS / 5 {
+            assert_eq!(limit(&held, "another"), None, "after {n}");
+            held.add(&connection("another"), 1);
+        }
+        held.add(&connection("another"), 1);
+        assert_eq!(limit(&held, "another"), Some("unattended_calls"), "it has its share");
+        assert_eq!(limit(&held, "one-more"), None);
+        let mut held = Unattended::default();
+        for name in crowd {
+            held.add(&connection(name), MOST_BYTES_OF_ONE);
+        }
+        held.add(&connection("another"), MOST_BYTES / 10);
+        assert_eq!(limit(&held, "another"), None);
+        held.add(&connection("another"), MOST_BYTES / 10 + 1);
+        assert_eq!(limit(&held, "another"), Some("unattended_bytes"), "it has its share");
+        assert_eq!(limit(&held, "one-more"), None);
+    }
+
+    #[test]
     fn all_connections_together_have_a_bound() {
-        let names: Vec<String> = (0..MOST_CALLS).map(|n| n.to_string()).collect();
+        let names: Vec<String> = (0..2 * MOST_CALLS).map(|n| n.to_string()).collect();
         let mut held = Unattended::default();
         for name in &names {
             assert_eq!(limit(&held, "another"), None);
             held.add(&connection(name), 1);
         }
-        assert_eq!(limit(&held, "another"), Some("unattended_calls"));
+        let full = Full { limit: "unattended_calls", most: 2 * MOST_CALLS };
+        assert_eq!(held.full(&connection("another")), Some(full));
         for name in &names {
             held.take(&connection(name), 1);
         }
         assert_eq!((held.all, held.of.len()), (Held::default(), 0), "nothing is left of what is over");
-        for name in &names[..MOST_BYTES / MOST_BYTES_OF_ONE] {
+        for name in &names[..2 * MOST_BYTES / MOST_BYTES_OF_ONE] {
+            assert_eq!(limit(&held, "another"), None);
             held.add(&connection(name), MOST_BYTES_OF_ONE);
         }
         assert_eq!(limit(&held, "another"), Some("unattended_bytes"));
