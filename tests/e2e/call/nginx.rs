@@ -118,8 +118,9 @@ async fn a_hundred_callers_that_take_nothing_hold_their_windows_and_starve_nobod
         assert_eq!((answer.status, length), (200, 64 << 20), "{way:?}");
         let grown = desk.broker.peak_memory() - before;
         println!("{way:?}: a hundred callers that take nothing: {grown} KiB");
-        // Of each a window of 512 KiB, and 400 KiB that the gRPC library holds for its caller.
-        assert!(grown < 100 * 1024, "{way:?}: {grown} KiB");
+        // Of each a window of 512 KiB, and 400 KiB that the gRPC library holds for its caller: 90 MiB, and a quarter more for
+        // what the allocator holds. A window of 1 MiB would show.
+        assert!(grown < 112 * 1024, "{way:?}: {grown} KiB");
     }
 }
 

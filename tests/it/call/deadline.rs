@@ -61,17 +61,28 @@ async fn what_has_not_left_when_its_callers_time_is_over_does_not_leave_later() 
     let importing = tokio::spawn(async move { connections.import_connection(import).await });
     // The connection is there, and its first token on its way.
     hold.reached(1).await;
-    // The one has no token yet; the token of the other is refused, and what it wanted was not done.
-    for (connection, sent) in [("user-8", 0), ("user-42", 1)] {
+    let charge = |connection: &str, time| {
         let call = post("/charge", b"7");
         let request_id = "charge-7".into();
         let mut request =
             Request::new(v1::CallProviderRequest { connection: connection.into(), request_id, ..call });
-        request.set_timeout(Duration::from_millis(500));
-        let code = desk.client().call_provider(request).await.unwrap_err().code();
-        assert!(matches!(code, Code::Cancelled | Code::DeadlineExceeded), "{code:?}");
-        assert_eq!(desk.calls().len(), sent);
+        request.set_timeout(time);
+        let mut client = desk.client();
+        async move { client.call_provider(request).await.unwrap_err().code() }
+    };
+    // This one has no token yet.
+    let code = charge("user-8", Duration::from_millis(500)).await;
+    assert!(matches!(code, Code::Cancelled | Code::DeadlineExceeded), "{code:?}");
+    assert_eq!(desk.calls().len(), 0);
+    // The token of this one is refused: what it wanted was not done, and it waits for another token.
+    let mut call = std::pin::pin!(charge("user-42", Duration::from_secs(5)));
+    tokio::select! {
+        code = &mut call => panic!("{code:?} before its token was renewed"),
+        () = hold.reached(2) => {}
     }
+    let code = call.await;
+    assert!(matches!(code, Code::Cancelled | Code::DeadlineExceeded), "{code:?}");
+    assert_eq!(desk.calls().len(), 1);
     hold.release();
     importing.await.unwrap().unwrap();
     for connection in ["user-8", "user-42"] {
