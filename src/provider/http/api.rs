@@ -129,7 +129,9 @@ impl ApiClient {
             kept.client.request(target.method().clone(), target.url().clone()).headers(headers).body(body);
         let mut sending = std::pin::pin!(outgoing.send());
         let telling = self.patience.head / TELLING;
-        let mut waiting = Unanswered { pool, kept: &kept, pulse, telling, is_over: false };
+        let origin = target.target().origin();
+        let mut waiting =
+            Unanswered { pool, kept: &kept, origin: origin.clone(), pulse, telling, is_over: false };
         let response = loop {
             let (until, silent) = pulse.until(&self.patience);
             tokio::select! {
@@ -147,7 +149,7 @@ impl ApiClient {
             }
         };
         let response: http::Response<reqwest::Body> = response.into();
-        kept.heard(response.version());
+        kept.heard(origin, response.version());
         if is_too_much(response.headers()) {
             return Err(self.lost(AmbiguousCause::HeadTooLarge));
         }
@@ -208,10 +210,12 @@ impl ApiClient {
 }
 
 /// A call that waits for the head of its answer. Ended without one, by its own time or by its caller's, it leaves a
-/// connection behind that the next call does not get: the other side may have vanished without a word.
+/// connection behind that the next call does not get: the other side may have vanished without a word. Unless others are
+/// answered all the while: then it is this call alone that has no answer.
 struct Unanswered<'a> {
     pool: &'a Pool,
     kept: &'a Kept,
+    origin: Arc<str>,
     pulse: &'a Pulse,
     telling: Duration,
     /// There is an answer, or a failure of the connection's own.
@@ -220,9 +224,9 @@ struct Unanswered<'a> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        let is_silent = self.pulse.silence().is_some_and(|silence| silence >= self.telling);
-        if !self.is_over && is_silent && self.pulse.is_taken() {
-            self.pool.distrust(self.kept);
+        let Some(silence) = self.pulse.silence().filter(|silence| *silence >= self.telling) else { return };
+        if !self.is_over && self.pulse.is_taken() {
+            self.pool.distrust(self.kept, &self.origin, silence);
         }
     }
 }

@@ -100,3 +100,67 @@ async fn a_call_that_goes_away_at_once_takes_no_connection_with_it() {
         desk.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_call_that_waits_in_vain_beside_others_that_are_answered_takes_no_connection_with_it() {
+    for door in DOORS {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let api = Api::serving(door, move |_, socket| {
+            let tell = tell.clone();
+            async move {
+                let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                let mut silent = Vec::new();
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    if request.uri().path() == "/never" {
+                        silent.push(respond);
+                        tell.send(()).unwrap();
+                    } else {
+                        tokio::spawn(answer(request, respond));
+                    }
+                }
+            }
+        });
+        let api = api.await;
+        let desk = api.desk_with(", limits: {head_timeout: 3s}").await;
+        assert_eq!(desk.call(get("/warm")).await.unwrap().status, 200);
+        let mut client = desk.client();
+        let mut never = std::pin::pin!(client.call_provider(post("/never", b"7")));
+        tokio::select! {
+            answer = &mut never => panic!("{door:?}: {answer:?}"),
+            () = async { told.recv().await.unwrap() } => {}
+        }
+        assert_eq!(desk.call(get("/beside")).await.unwrap().status, 200, "{door:?}");
+        assert_eq!(reason(&never.await.unwrap_err()), "PROVIDER_UNAVAILABLE", "{door:?}");
+        assert_eq!(desk.call(get("/after")).await.unwrap().status, 200, "{door:?}");
+        assert_eq!(api.connections.load(Ordering::SeqCst), 1, "{door:?}");
+        desk.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_that_dies_before_its_first_answer_is_left_behind_as_the_one_before_was() {
+    let api = Api::serving(Door::Tls, |number, socket| async move {
+        if number == 2 {
+            return conversed(socket).await;
+        }
+        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+        let mut silent = Vec::new();
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            if request.uri().path() == "/warm" {
+                tokio::spawn(answer(request, respond));
+            } else {
+                silent.push(respond);
+            }
+        }
+    });
+    let api = api.await;
+    let desk = api.desk_with(", limits: {head_timeout: 3s}").await;
+    assert_eq!(desk.call(get("/warm")).await.unwrap().status, 200);
+    for body in [b"7", b"8"] {
+        let status = desk.call(post("/charge", body)).await.unwrap_err();
+        assert_eq!(reason(&status), "PROVIDER_UNAVAILABLE");
+    }
+    assert_eq!(desk.call(post("/charge", b"9")).await.unwrap().status, 200);
+    assert_eq!(api.connections.load(Ordering::SeqCst), 3);
+    desk.stop().await;
+}

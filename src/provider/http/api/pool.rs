@@ -9,6 +9,7 @@
 //! (ENHANCE_YOUR_CALM, gRFC A8), and no client can tell which servers those are. It would also find out later than a call
 //! that waits in vain, which costs nobody anything but one more handshake.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +59,9 @@ pub(super) struct Pool {
     resolver: Arc<GuardedResolver>,
     beginning: Beginning,
     current: Mutex<Option<Kept>>,
+    /// Whether calls shared a connection of any client before: the next one's is left behind even if it dies before its
+    /// first answer.
+    was_shared: AtomicBool,
 }
 
 /// A client and its connections. Clones share them.
@@ -67,19 +71,32 @@ pub(super) struct Kept {
     until: Instant,
     /// Whether calls share a connection: then one that is dead is dead for the next call too.
     is_shared: Arc<AtomicBool>,
+    /// When each origin last sent the head of an answer.
+    heads: Arc<Mutex<HashMap<Arc<str>, Instant>>>,
 }
 
 impl Kept {
-    /// An answer came in that version.
-    pub(super) fn heard(&self, version: http::Version) {
+    /// An answer came from there in that version.
+    pub(super) fn heard(&self, origin: Arc<str>, version: http::Version) {
         self.is_shared.fetch_or(version == http::Version::HTTP_2, Ordering::Relaxed);
+        self.heads().insert(origin, Instant::now());
+    }
+
+    /// Whether one came from there within that time.
+    fn is_heard(&self, origin: &str, within: Duration) -> bool {
+        self.heads().get(origin).is_some_and(|at| at.elapsed() <= within)
+    }
+
+    fn heads(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pool {
     pub(super) fn new(http: &HttpClient, addresses: AddressPolicy, beginning: Beginning) -> Self {
         let resolver = Arc::new(GuardedResolver::new(addresses, http.lookup()));
-        Self { tls: http.tls_for_calls(), resolver, beginning, current: Mutex::new(None) }
+        let was_shared = AtomicBool::new(beginning == Beginning::PriorKnowledge);
+        Self { tls: http.tls_for_calls(), resolver, beginning, current: Mutex::new(None), was_shared }
     }
 
     /// The client of now; `None`: the library cannot make one.
@@ -89,18 +106,23 @@ impl Pool {
         if let Some(kept) = current.as_ref().filter(|kept| now < kept.until) {
             return Some(kept.clone());
         }
-        let is_shared = Arc::new(AtomicBool::new(self.beginning == Beginning::PriorKnowledge));
-        let kept = Kept { client: self.made()?, until: now + LIFE, is_shared };
+        if let Some(kept) = &*current {
+            self.was_shared.fetch_or(kept.is_shared.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let is_shared = Arc::new(AtomicBool::new(self.was_shared.load(Ordering::Relaxed)));
+        let kept = Kept { client: self.made()?, until: now + LIFE, is_shared, heads: Arc::default() };
         *current = Some(kept.clone());
         Some(kept)
     }
 
-    /// A call got no answer over a connection of `kept`: the next one gets another if they share them. What is under way
-    /// on it goes on. Whatever took its place meanwhile stays, so that there is no more than one for each such wait.
-    pub(super) fn distrust(&self, kept: &Kept) {
+    /// A call got no answer over a connection of `kept` for so long: the next one gets another if they share them, unless
+    /// others were answered there meanwhile. What is under way on it goes on. Whatever took its place meanwhile stays, so
+    /// that there is no more than one for each such wait.
+    pub(super) fn distrust(&self, kept: &Kept, origin: &str, silence: Duration) {
         let mut current = self.current();
         let is_current = current.as_ref().is_some_and(|now| Arc::ptr_eq(&now.is_shared, &kept.is_shared));
-        if is_current && kept.is_shared.load(Ordering::Relaxed) {
+        if is_current && kept.is_shared.load(Ordering::Relaxed) && !kept.is_heard(origin, silence) {
+            self.was_shared.store(true, Ordering::Relaxed);
             *current = None;
         }
     }
