@@ -97,6 +97,11 @@ pub(super) fn is_unmade(error: &Error) -> bool {
     }
 }
 
+/// Whether an error says that the connection's grant is over, until its owner consents again.
+pub(super) fn is_ended(error: &Error) -> bool {
+    matches!(error, Error::ReauthRequired { .. } | Error::ConnectionNotFound(_))
+}
+
 /// Whether we held an attempt back ourselves: then it does not count as one.
 pub(super) fn is_held_back(error: &Error) -> bool {
     let Error::Provider { error, .. } = error else { return false };

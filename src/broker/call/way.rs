@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{Source, TokenRequest};
-use super::fate::Fate;
+use super::fate::{self, Fate};
 use super::shape::{Retry, RetryMode};
 use super::source::Source as Body;
 use crate::connection::ConnectionId;
@@ -48,9 +48,13 @@ impl Way {
     }
 
     /// What the caller is told where no further attempt is made, for this error: not that the call was not made, where an
-    /// attempt before may have been carried out.
+    /// attempt before may have been carried out. That the grant has ended it is told all the same if the call may be made
+    /// again then: nothing else brings it further.
     pub(super) fn whole_truth(&mut self, error: Error) -> Result<(CallAnswer, Source), Error> {
-        self.fate.take().map_or(Err(error), Fate::told)
+        match self.fate.take() {
+            Some(fate) if !(fate::is_ended(&error) && self.is_harmless()) => fate.told(),
+            _ => Err(error),
+        }
     }
 
     /// Until when the next attempt must have left, and what is said of it if it has not.

@@ -66,6 +66,19 @@ async fn a_pause_that_the_provider_asks_for_later_does_not_unmake_what_it_answer
     desk.stop().await;
 }
 
+#[tokio::test]
+async fn a_grant_that_ended_meanwhile_is_not_hidden_by_what_an_earlier_attempt_was_answered() {
+    let desk = Desk::new().await;
+    let script = desk.whole.sandbox.script();
+    script.next(Endpoint::Echo, Fault::status(503));
+    script.next(Endpoint::Echo, Fault::status(401));
+    script.always(Endpoint::Token, Fault::oauth_error("invalid_grant"));
+    let status = desk.call(get("/x")).await.unwrap_err();
+    assert_eq!(reason(&status), "REAUTH_REQUIRED", "{status}");
+    assert_eq!(desk.calls().len(), 2);
+    desk.stop().await;
+}
+
 /// A host that answers its first request with 504, and nobody after that.
 async fn gone() -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
