@@ -247,7 +247,8 @@ impl Broker {
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
-                    way.attempts -= u32::from(fate::is_held_back(&error));
+                    // A redirect that is not followed any further was sent for.
+                    way.attempts -= u32::from(fate::is_held_back(&error) && way.prepared.withdraw());
                     self.repeat(way, error).await?;
                     continue;
                 }

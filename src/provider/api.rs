@@ -10,6 +10,7 @@ mod recall;
 mod silence;
 mod turn;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -188,6 +189,7 @@ impl ProviderApi {
             follows,
             decompresses: wanted.decompress,
             pulse: Mutex::default(),
+            has_left: AtomicBool::new(false),
         }))
     }
 }
@@ -221,6 +223,8 @@ struct Prepared {
     decompresses: bool,
     /// Of the request that the latest attempt sent; `None`: none yet.
     pulse: Mutex<Option<Arc<Pulse>>>,
+    /// An earlier request of the latest attempt was answered, such as one that led elsewhere.
+    has_left: AtomicBool,
 }
 
 /// A request under way. When it ends, whatever way, what is remembered of an address it may have written to is of old.
@@ -239,7 +243,7 @@ impl PreparedCall for Prepared {
     }
 
     fn withdraw(&self) -> bool {
-        self.latest().as_ref().is_none_or(|pulse| pulse.withdraw())
+        !self.has_left.load(Ordering::SeqCst) && self.latest().as_ref().is_none_or(|pulse| pulse.withdraw())
     }
 
     async fn rest(&self, pause: Duration) {
@@ -254,6 +258,7 @@ impl PreparedCall for Prepared {
     ) -> Result<CallAnswer, Error> {
         let Shared { provider, turns, client, clock, .. } = &*self.shared;
         *self.latest() = None;
+        self.has_left.store(false, Ordering::SeqCst);
         let ends_at = time.left.map(|left| Instant::now() + left);
         let target = match &self.place {
             Place::Fixed(target) => target.clone(),
@@ -323,6 +328,7 @@ impl PreparedCall for Prepared {
             }
             // What was sent counts, and what is sent next has to be allowed as well.
             leave.answered(response.status().as_u16());
+            self.has_left.store(true, Ordering::SeqCst);
             drop(response);
             if let Err(error) = leave.again().await {
                 leave.settle(Verdict::Works);

@@ -79,6 +79,19 @@ async fn a_grant_that_ended_meanwhile_is_not_hidden_by_what_an_earlier_attempt_w
     desk.stop().await;
 }
 
+#[tokio::test]
+async fn an_attempt_that_was_redirected_counts_though_the_budget_lets_no_more_of_it_go() {
+    let desk = Desk::with(", api: {limits: {budget: {count: 2, per: 1h}}}").await;
+    let script = desk.whole.sandbox.script();
+    script.next(Endpoint::Echo, Fault::status(503));
+    script.next(Endpoint::Echo, Fault::redirect(302, "/api/near"));
+    let request = v1::CallProviderRequest { follow_redirects: true, ..get("/x") };
+    let answer = desk.call(request).await.unwrap();
+    assert_eq!((answer.status, answer.attempts), (503, 2));
+    assert_eq!(desk.calls().len(), 2);
+    desk.stop().await;
+}
+
 /// A host that answers its first request with 504, and nobody after that.
 async fn gone() -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
