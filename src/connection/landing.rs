@@ -11,6 +11,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::error::ProviderError;
+use crate::secret::Secret;
 
 /// How much of the names of lost scopes is kept as what happened, in characters: the scopes that are left are in the record.
 const NAMED: usize = 256;
@@ -136,7 +137,7 @@ impl Connection {
                     Ok(issued)
                         if is_beside && (self.is_ours(attempt) || self.is_salvage(attempt, moment.reuse)) =>
                     {
-                        self.succeeded_beside(attempt, issued, now)
+                        self.succeeded_beside(attempt, issued, moment)
                     }
                     // With what it did bring, the owner need not come again at once: its own refresh will be told so.
                     Err(ProviderError::Denied(_)) if is_beside => self.superseded(),
@@ -215,8 +216,8 @@ impl Connection {
         Landed { connection: self, verdict: Verdict::Superseded }
     }
 
-    /// Whether what came for an attempt that was fenced is the successor of the refresh token that is held: nobody stored
-    /// another, so ours are the only tokens there are.
+    /// Whether what came for an attempt that was fenced is of the refresh token that is still held: nobody stored a
+    /// successor, so ours, if one came, is the only one there is.
     fn is_salvage(&self, attempt: &Intent, reuse: &ReuseProfile) -> bool {
         // A connection that was ended and made anew under the same name counts its generations anew, too: what came then
         // belongs to a grant that is no more.
@@ -243,14 +244,24 @@ impl Connection {
         Landed { connection, verdict: Verdict::Refreshed }
     }
 
-    /// The successor of the refresh token that a consent has kept takes its place. What the consent brought is newer, and
-    /// may be allowed more: it stays.
-    fn succeeded_beside(mut self, attempt: &Intent, issued: &IssuedTokens, now: Timestamp) -> Landed {
-        let Some(mut set) = self.tokens.take() else { return self.superseded() };
+    /// The successor of the refresh token that a consent or an import has kept takes its place. An access token that came
+    /// with that is newer, and may be allowed more: it stays.
+    fn succeeded_beside(mut self, attempt: &Intent, issued: &IssuedTokens, moment: &Moment<'_>) -> Landed {
+        let now = moment.now;
         let is_ours = self.is_ours(attempt);
+        let came = issued.refresh_token.as_ref().map(Secret::digest);
+        let held = self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref());
+        let is_successor = came.is_some() && came != held.map(|held| held.value.digest());
+        // Where nothing rotates, whoever fenced us may have stored what is as good, and newer.
+        if !is_ours && !is_successor {
+            return self.superseded();
+        }
+        let Some(mut set) = self.tokens.take() else { return self.superseded() };
         self.profile.fence += u64::from(!is_ours);
         let spent = set.refresh.as_ref().map(RefreshToken::copy);
-        set.refresh = issued.copy().into_set(set.refresh, attempt.sent_at).refresh;
+        let came = issued.copy().into_set(set.refresh, counts_from(attempt, moment.reuse));
+        set.refresh = came.refresh;
+        set.access = set.access.or(came.access);
         set.previous = previous(spent, set.refresh.as_ref(), set.previous);
         let was_unknown = attempt.tries > 1 || self.profile.status != Status::Active;
         self.profile.refreshed_at = Some(now);

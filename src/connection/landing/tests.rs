@@ -10,7 +10,6 @@ use crate::connection::attempt::{CLOCK_MARGIN, Holder};
 use crate::connection::step::{LATE_PROBE, Others, Step, Waiting};
 use crate::connection::{ConnectionId, Scopes};
 use crate::error::{AmbiguousCause, OAuthCode, Unsent};
-use crate::secret::Secret;
 
 const T0: Timestamp = Timestamp::from_millis(1_000_000_000);
 const LIFE: Duration = Duration::from_secs(3600);

@@ -1,7 +1,7 @@
 //! Outcomes that come when somebody else has written meanwhile, or when the connection is on its way out.
 
 use super::*;
-use crate::connection::{Account, Consent};
+use crate::connection::{Account, Consent, TokenSet};
 
 #[test]
 fn tokens_of_one_who_was_fenced_are_saved_while_nobody_else_stored_any() {
@@ -214,4 +214,28 @@ fn tokens_of_one_who_was_fenced_are_saved_though_a_consent_came_between_that_kep
     assert_eq!(succeeded(&count(9), None).0.verdict, Verdict::Superseded, "only the last answer counts");
     let (anew, _) = succeeded(&reuse, Some("rt-c"));
     assert_eq!((anew.verdict, values(&anew.connection).1), (Verdict::Superseded, Some("rt-c")));
+}
+
+#[test]
+fn an_access_token_is_kept_that_comes_beside_an_import_of_the_same_refresh_token_without_one() {
+    let reuse = ReuseProfile::default();
+    let (connection, attempt) = begun(active(), &at(T0, &reuse));
+    let refresh = connection.tokens.as_ref().unwrap().refresh.as_ref().unwrap().copy();
+    let tokens = TokenSet { access: None, refresh: Some(refresh), previous: None, surplus: Vec::new() };
+    let imported = connection.imported(tokens, Scopes::default(), T0 + secs(1));
+    let came = Ok(issued("at-1", Some("rt-1")));
+    let landed = imported.landed(&attempt, &came, &at(T0 + secs(2), &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Refreshed);
+    assert_eq!(values(&landed.connection), ("at-1", Some("rt-1"), Some("rt-0")));
+}
+
+#[test]
+fn what_was_fenced_and_brought_no_other_refresh_token_changes_nothing_that_another_stored() {
+    let reuse = ReuseProfile::default();
+    let (connection, paused) = begun(active(), &at(T0, &reuse));
+    let later = at(T0 + secs(60), &reuse);
+    let (connection, taken_over) = begun(connection, &Moment { holder: OTHER, ..later });
+    let stored = connection.landed(&taken_over, &Ok(issued("at-2", None)), &later, 0).connection;
+    let late = stored.landed(&paused, &Ok(issued("at-1", None)), &at(T0 + secs(61), &reuse), 0);
+    assert_eq!((late.verdict, values(&late.connection).0), (Verdict::Superseded, "at-2"));
 }
