@@ -134,10 +134,9 @@ fn patient(opening: Opening) -> Opening {
     Opening { lock_patience: Duration::from_secs(1), ..opening }
 }
 
-/// How many answers wait in the second place of `config`, if it names one.
+/// How many answers wait in the second place of `config`. Where it names none, the store may know of one.
 fn waiting(config: &Config, store: &DurableStore) -> Result<u64, OfflineError> {
-    let Some(place) = &config.store.escrow_path else { return Ok(0) };
-    Ok(store.waiting(place, &config.store.path)?)
+    Ok(store.waiting(config.store.escrow_path.as_deref(), &config.store.path)?)
 }
 
 fn keys(config: &Config, key_file: Option<&Path>) -> Result<Arc<KeyRing>, StartError> {

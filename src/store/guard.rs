@@ -215,14 +215,18 @@ impl DurableStore {
         EscrowDir::open(path, store, Arc::clone(&self.table))
     }
 
-    /// How many answers of providers lie in the second place at `path` that the store, which lies at `store`, has not
-    /// taken: the tokens that it holds of those connections are spent. Looks only, and counts neither what was set apart
-    /// nor what another store left.
+    /// How many answers of providers lie in the second place at `path`, if there is one, that the store, which lies at
+    /// `store`, has not taken: the tokens that it holds of those connections are spent. Looks only, and counts neither what
+    /// was set apart nor what another store left.
     ///
     /// # Errors
-    /// [`OpenError::OtherPlace`] where the store has used another, [`OpenError::Io`] where it cannot be read.
-    pub fn waiting(&self, path: &Path, store: &Path) -> Result<u64, OpenError> {
-        EscrowDir::waiting(path, store, &self.table)
+    /// [`OpenError::OtherPlace`] where the store has used another, [`OpenError::NoPlace`] where it has used one and `path`
+    /// is `None`, [`OpenError::Io`] where it cannot be read, or holds files that may be this store's and do not open.
+    pub fn waiting(&self, path: Option<&Path>, store: &Path) -> Result<u64, OpenError> {
+        match path {
+            Some(path) => EscrowDir::waiting(path, store, &self.table),
+            None => claim::check_none(store, self.table.store()).map(|()| 0),
+        }
     }
 
     /// Follows how the store fares.

@@ -7,6 +7,8 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use escrow::FOREIGN;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -50,6 +50,17 @@ pub(super) fn check(place: &Path, store: &Path, id: Uuid) -> Result<(), OpenErro
     seen(place, store, id).map(drop)
 }
 
+/// Refuses to do without a second place where the store of that `id`, which lies at `store`, has used one.
+pub(super) fn check_none(store: &Path, id: Uuid) -> Result<(), OpenError> {
+    let note = store.join(NOTE);
+    let noted = noted(&note, id)
+        .map_err(|error: io::Error| OpenError::Io { path: note.clone(), why: error.to_string() })?;
+    match noted {
+        Some(last) => Err(OpenError::NoPlace { path: store.to_owned(), note, last }),
+        None => Ok(()),
+    }
+}
+
 /// What is known of a place.
 struct Seen {
     is_marked: bool,

@@ -16,7 +16,7 @@ use super::disk;
 use super::open_error::OpenError;
 use crate::connection::{ConnectionId, Intent, IssuedTokens};
 use crate::error::StoreError;
-use crate::store::table::Table;
+use crate::store::table::{FOREIGN, Table};
 use crate::store::{EscrowContents, EscrowStore, EscrowedTokens, UnreadableEscrow};
 
 /// How the names of files end that hold tokens, of those that are being written, and of those that were set apart.
@@ -26,6 +26,9 @@ const APART: &str = ".apart";
 
 /// Why nothing is known of a file.
 const UNREAD: &str = "it cannot be read";
+
+/// Why a file is none of ours.
+const NO_FILE: &str = "it is no file";
 
 /// Far above any answer of a token endpoint.
 const LARGEST: u64 = 1 << 20;
@@ -74,9 +77,11 @@ impl EscrowDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             contents => contents.map_err(|error| failed(error.to_string()))?,
         };
-        // What cannot be read may be what is looked for.
-        if let Some(unread) = contents.unreadable.iter().find(|kept| kept.why == UNREAD) {
-            return Err(failed(format!("{}: {UNREAD}", unread.place)));
+        // What cannot be read, or does not open, may be what is looked for.
+        let unread: Vec<_> = contents.unreadable.iter().filter(|kept| may_wait(kept, table)).collect();
+        if !unread.is_empty() {
+            let unread: Vec<_> = unread.iter().map(|kept| format!("{}: {}", kept.place, kept.why)).collect();
+            return Err(failed(unread.join("; ")));
         }
         Ok(contents.tokens.iter().filter(|held| !held.is_apart).count() as u64)
     }
@@ -176,6 +181,21 @@ fn sweep(dir: &Path, table: &Table) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a file that does not open may hold an answer that the store of `table` has not taken.
+fn may_wait(kept: &UnreadableEscrow, table: &Table) -> bool {
+    let path = Path::new(&kept.place);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(name) = [UNFINISHED, WHOLE].into_iter().find_map(|end| name.strip_suffix(end)) else {
+        return false;
+    };
+    if !is_ours(name) || kept.why == FOREIGN || kept.why == NO_FILE {
+        return false;
+    }
+    // A write that was cut short was never acknowledged.
+    let is_unfinished = kept.place.ends_with(UNFINISHED);
+    !(is_unfinished && bytes_of(path).is_ok_and(|bytes| table.is_cut_short(name, &bytes)))
+}
+
 /// Whether a file of ours could have that name: see [`Table::escrow_name`].
 fn is_ours(name: &str) -> bool {
     let is_hex = |digits: &str, len| digits.len() == len && digits.bytes().all(|b| b.is_ascii_hexdigit());
@@ -219,7 +239,7 @@ fn open(path: &Path, table: &Table) -> Result<EscrowedTokens, &'static str> {
 fn bytes_of(path: &Path) -> Result<Vec<u8>, &'static str> {
     // Not followed: a link is none of ours.
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        return Err("it is no file");
+        return Err(NO_FILE);
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|_| UNREAD)?;

@@ -74,6 +74,17 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+    /// No second place is configured, and the store has used one: tokens may lie there without which those in the store
+    /// are spent.
+    #[error("the store at {} has used a second place, and none is configured", .path.display())]
+    NoPlace {
+        /// The store's directory.
+        path: PathBuf,
+        /// The file in it that knows of the place.
+        note: PathBuf,
+        /// Where the place was last; empty where that is not known.
+        last: String,
+    },
     /// The operating system refused.
     #[error("{} cannot be used", .path.display())]
     Io {
@@ -109,6 +120,12 @@ impl OpenError {
             }
             Self::OtherEngine { asked, .. } => format!("the configuration asks for {asked}"),
             Self::Unopenable { why, .. } | Self::OtherPlace { why, .. } | Self::Io { why, .. } => why.clone(),
+            Self::NoPlace { last, .. } if last.is_empty() => {
+                "tokens that the store has not taken may lie there".to_owned()
+            }
+            Self::NoPlace { last, .. } => {
+                format!("tokens that the store has not taken may lie there. It was {last}")
+            }
             Self::Throwaway { .. } => {
                 "every connection would be lost with the pod or at the next restart".to_owned()
             }
@@ -145,6 +162,10 @@ impl OpenError {
             ),
             Self::OtherPlace { note, .. } => Remedy::Change(format!(
                 "mount its volume, or point store.escrow_path to it; if it is lost for good, remove {}: spent tokens may then be presented",
+                note.display()
+            )),
+            Self::NoPlace { note, .. } => Remedy::Change(format!(
+                "set store.escrow_path to it; if it was given up and nothing is left there, remove {}",
                 note.display()
             )),
             Self::Io { path, .. } => {

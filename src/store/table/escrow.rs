@@ -16,6 +16,9 @@ use crate::store::seal::{Field, Place, Unopened};
 
 const MAGIC: &[u8; 4] = b"TBE1";
 
+/// Why a file that is whole is none of this store's.
+pub(crate) const FOREIGN: &str = "it belongs to another store";
+
 impl Table {
     /// The store whose rows and tokens these are.
     pub(crate) fn store(&self) -> Uuid {
@@ -60,7 +63,7 @@ impl Table {
         let rest = bytes.strip_prefix(MAGIC).ok_or("it holds no tokens of this version, or is damaged")?;
         let (store, sealed) = rest.split_first_chunk::<16>().ok_or("it is cut off")?;
         if Uuid::from_bytes(*store) != self.sealer.store() {
-            return Err("it belongs to another store");
+            return Err(FOREIGN);
         }
         let plain = self.sealer.for_escrow().open(place(name), sealed).map_err(Unopened::as_str)?;
         let held =

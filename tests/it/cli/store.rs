@@ -357,16 +357,39 @@ async fn a_store_whose_tokens_lie_in_the_second_place_does_not_go_over_without_t
     assert!(!second.exists(), "to look makes nothing");
     fs::rename(kept.path("elsewhere"), &second).unwrap();
 
+    // Nor does a configuration that names no place have none: the store knows of it.
+    let named = fs::read_to_string(kept.path("config.yaml")).unwrap();
+    fs::write(kept.path("config.yaml"), &config).unwrap();
+    let (exit, said, _) = goes_over();
+    assert_eq!(exit, 78);
+    assert!(said.contains(&second.display().to_string()), "{said}");
+    assert!(said.contains("store.escrow_path"), "{said}");
+    fs::write(kept.path("config.yaml"), named).unwrap();
+
     // What a store that was put back has no place for, and what another store left, is no matter of this one.
     let store = kept.open(Engine::Sled);
     store.escrow(second.clone(), &kept.path("data")).unwrap().set_apart(&id, &attempt).await.unwrap();
     store.close().await;
     set_aside(&kept, "other-data", 6).await;
     assert_eq!(goes_over().0, 0);
+    let before = files(&second);
     set_aside(&kept, "data", 7).await;
     assert_eq!(goes_over().0, 78, "the check can fail");
+
+    // What is this store's and does not open may be what is looked for.
+    let ours = files(&second).into_iter().find(|file| !before.contains(file)).unwrap();
+    let mut bytes = fs::read(&ours).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&ours, bytes).unwrap();
+    let (exit, said, _) = goes_over();
+    assert_eq!(exit, 78);
+    assert!(said.contains(&ours.display().to_string()), "{said}");
 }
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
