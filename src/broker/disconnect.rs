@@ -37,6 +37,10 @@ const SETTLING: Duration = Duration::from_secs(2);
 const FIRST_STORE_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_STORE_RETRY: Duration = Duration::from_secs(60);
 
+/// For how long at most the question after a lost answer is kept in by the broker's own breaker before what is held is
+/// revoked without it: about what the three questions to a provider that answers nothing take.
+const LONGEST_BARRED: Duration = Duration::from_secs(300);
+
 /// The revocations that are being carried on, and by what each hears when its next try is due.
 pub(super) type Revocations = BTreeMap<ConnectionId, watch::Sender<Timestamp>>;
 
@@ -48,6 +52,19 @@ struct Progress {
     /// What the provider said of all that the record held at that revision: should the store not let it be written down,
     /// the provider is not asked again.
     answered: Option<(Revision, RevocationState)>,
+    /// Since when the question after a lost answer is not let out.
+    barred_since: Option<Instant>,
+}
+
+impl Progress {
+    /// Whether the question was kept in for as long as a revocation waits for it.
+    fn gives_question_up(&mut self, unknown: &Unknown) -> bool {
+        if !unknown.is_barred {
+            self.barred_since = None;
+            return false;
+        }
+        self.barred_since.get_or_insert_with(Instant::now).elapsed() >= LONGEST_BARRED
+    }
 }
 
 /// What a try leaves to be done.
@@ -162,8 +179,12 @@ impl Broker {
         if let Some(error) = self.await_surplus(provider, &profile).await {
             return Ok((profile, RevocationState::Pending { error, next_attempt_at: None }));
         }
-        if let Some(Unknown { error, until }) = self.ask_after_lost(provider, id).await? {
-            return Ok((profile, RevocationState::Pending { error, next_attempt_at: until }));
+        if let Some(unknown) = self.ask_after_lost(provider, id).await? {
+            if !progress.gives_question_up(&unknown) {
+                let Unknown { error, until, .. } = unknown;
+                return Ok((profile, RevocationState::Pending { error, next_attempt_at: until }));
+            }
+            tracing::warn!(connection = %id, error = %unknown.error, "revoked without asking after a lost answer");
         }
         loop {
             // Not alone with the connection: who asks for it meanwhile is told that it is gone, however long the

@@ -256,6 +256,8 @@ pub(crate) struct FakeProvider {
     revoked: watch::Sender<usize>,
     issued: AtomicUsize,
     pub(crate) lifetimes: Mutex<Lifetimes>,
+    /// What lets no request out while it stands.
+    pub(crate) bar: Mutex<Option<ProviderError>>,
     /// How it fares, as long as nobody closes its breaker.
     pub(crate) health: Mutex<Option<Health>>,
     /// The ages at which tokens were refused too early.
@@ -306,6 +308,7 @@ impl FakeProvider {
             revoked: watch::Sender::new(0),
             issued: AtomicUsize::new(0),
             lifetimes: Mutex::default(),
+            bar: Mutex::default(),
             health: Mutex::default(),
             refused: Mutex::default(),
         }
@@ -440,6 +443,9 @@ impl ProviderClient for FakeProvider {
     }
 
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
+        if let Some(bar) = self.bar.lock().unwrap().clone() {
+            return Err(bar);
+        }
         self.urgencies.lock().unwrap().push(urgency);
         self.in_line.send_modify(|n| *n += 1);
         Ok(Admission::holding(self.places.clone().acquire_owned().await.unwrap()))

@@ -24,6 +24,14 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Unknown {
     pub(super) error: Error,
     pub(super) until: Option<Timestamp>,
+    /// Whether it is this broker that does not let the question out.
+    pub(super) is_barred: bool,
+}
+
+impl Unknown {
+    fn told(error: Error, until: Option<Timestamp>) -> Self {
+        Self { error, until, is_barred: false }
+    }
 }
 
 impl Broker {
@@ -44,7 +52,7 @@ impl Broker {
                 let is_paused = profile.backoff.as_ref().is_some_and(|backoff| backoff.until >= due);
                 let why = if is_paused { Waiting::Pause } else { Waiting::Outcome };
                 let error = self.waits(profile, due, why);
-                return Ok(Some(Unknown { error, until: Some(due) }));
+                return Ok(Some(Unknown::told(error, Some(due))));
             }
             let is_pressing = is_rescue(&stored.value.profile, &moment);
             let urgency = if is_pressing { Urgency::Rescue } else { Urgency::Waiting };
@@ -56,8 +64,8 @@ impl Broker {
             };
             // Whatever ends the waiting for it: what comes of a request that has left is written down.
             let (broker, provider, id) = (self.clone(), provider.clone(), id.clone());
-            let asked =
-                self.owned(async move { broker.present_again(&provider, &id, stored, admission).await });
+            let asking = async move { broker.present_again(&provider, &id, stored, admission).await };
+            let asked = self.owned(self.flights.track_future(asking));
             if let Some(unknown) = asked.await? {
                 return Ok(Some(unknown));
             }
@@ -86,7 +94,7 @@ impl Broker {
         drop(turn);
         if let Err(error) = kept {
             self.unsent.not_written(&asking, &error);
-            return Ok(Some(Unknown { error: error.into(), until: None }));
+            return Ok(Some(Unknown::told(error.into(), None)));
         }
         let (Some(attempt), Some(refresh)) = (
             asking.profile.intent.clone(),
@@ -106,19 +114,19 @@ impl Broker {
                 // Whoever waits for a token is told that the connection is gone.
                 let _ = self.land(provider, asking, attempt, issued).await;
                 if self.escrow.holds(id) {
-                    return Ok(Some(Unknown { error: not_durable(), until: None }));
+                    return Ok(Some(Unknown::told(not_durable(), None)));
                 }
             }
             Err(error) => {
                 if let Err(failure) = self.settle(&**provider, id, &attempt, &Err(error.clone())).await {
                     let failed = asking.revocation_failed(&error, self.clock.now(), self.dice());
                     self.unwritten.heed(&failed.profile);
-                    return Ok(Some(Unknown { error: failure.into(), until: None }));
+                    return Ok(Some(Unknown::told(failure.into(), None)));
                 }
                 if !matches!(error, ProviderError::Denied(_) | ProviderError::Ambiguous { .. }) {
                     let pause = self.connection(id).await?.backoff;
                     let error = Error::Provider { provider: id.provider.clone(), error };
-                    return Ok(Some(Unknown { error, until: pause.map(|pause| pause.until) }));
+                    return Ok(Some(Unknown::told(error, pause.map(|pause| pause.until))));
                 }
             }
         }
@@ -128,7 +136,9 @@ impl Broker {
     /// The provider could not even be asked, and is when it may be.
     fn not_asked(&self, id: &ConnectionId, error: ProviderError) -> Unknown {
         let pause = error.retry_after().unwrap_or(PAUSE);
+        // What its provider asked for it is kept waiting for; what our own breaker and line keep it from has a bound.
+        let is_barred = matches!(error, ProviderError::CircuitOpen { .. } | ProviderError::NoTurn { .. });
         let error = Error::Provider { provider: id.provider.clone(), error };
-        Unknown { error, until: Some(self.clock.now() + pause) }
+        Unknown { error, until: Some(self.clock.now() + pause), is_barred }
     }
 }

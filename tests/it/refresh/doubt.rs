@@ -288,3 +288,21 @@ async fn a_question_that_cannot_be_written_down_is_none() {
     assert_eq!(stage.provider.presented(), ["rt-0", "rt-0"]);
     assert_eq!(ended(&stage), ["rt-1", "rt-0"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_not_let_out_for_long_keeps_no_token_alive() {
+    let stage = stage(Reuse::Strict);
+    let id = in_doubt(&stage).await;
+    stage.clock.advance(SETTLED);
+    let barred = ProviderError::CircuitOpen { retry_after: Duration::from_secs(30), outage: Box::default() };
+    *stage.provider.bar.lock().unwrap() = Some(barred);
+    let answer = disconnected(&stage, &id).await;
+    assert!(matches!(answer, RevocationState::Pending { .. }), "{answer:?}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(ended(&stage).is_empty(), "what was lost may come yet");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+    assert_eq!(ended(&stage), ["rt-0"], "what is held is revoked all the same");
+    let history = stage.broker.history(&id).await.unwrap();
+    assert_eq!(history.events().last().map(|event| event.what), Some(Happening::RevocationUnconfirmed));
+}
