@@ -193,7 +193,7 @@ pub struct TokenRequest {
     /// Scopes the token must have; empty: whatever was granted.
     pub scopes: Vec<String>,
     /// How long the token must still live; `None`: the provider's refresh margin, and then a living token is
-    /// preferred to an error.
+    /// preferred to an error. One that the provider gave again in place of a longer one will do for a minute at most.
     pub min_ttl: Option<Duration>,
     /// SHA-256 of a token that was just refused with 401: refresh only if it is still the current one.
     pub if_not_equal_to: Option<[u8; 32]>,
@@ -233,7 +233,7 @@ pub enum Source {
     Refreshed,
     /// A refresh another call had started.
     SharedRefresh,
-    /// An older token that still lives, because no better one could be had in time.
+    /// An older token that still lives, because no better one could be had in time, or the provider gave it again.
     Stale,
 }
 

@@ -174,8 +174,8 @@ impl Broker {
     /// The token to fall back on, if this caller prefers a living one to an error.
     fn tolerable(&self, request: &TokenRequest) -> Option<Arc<ServedToken>> {
         // What the provider has just given again is the best there is: as for a life that no token has, to insist on more
-        // would be a refresh at each call.
-        if request.min_ttl.is_some() && !request.allow_stale && !self.cache.is_repeated(&request.id) {
+        // would be a refresh at each call. But who insists may ask it again soon.
+        if request.min_ttl.is_some() && !request.allow_stale && !self.cache.is_just_repeated(&request.id) {
             return None;
         }
         self.cache.token(&request.id).filter(|token| {

@@ -16,6 +16,9 @@ use crate::connection::{AccessToken, ConnectionId, Credential, Scopes, Values};
 use crate::error::Error;
 use crate::telemetry::Count;
 
+/// How long at most those who insist on a longer life are put off with a token that the provider gave again.
+const LATELY: Duration = Duration::from_secs(60);
+
 /// A token as it is served: durable, published, shared by every caller that gets it.
 #[derive(Debug)]
 pub struct ServedToken {
@@ -153,8 +156,9 @@ impl Turn {
         let mut state = self.slot.state();
         let is_repeated = state.token.as_ref().is_some_and(|known| known.access.value == token.access.value);
         if !is_repeated {
-            // Both are about the token before it.
-            (state.rests_until, state.repeated_until) = (None, None);
+            // All of it is about the token before it.
+            (state.rests_until, state.repeated_until, state.repeated_lately_until) = (None, None, None);
+            state.over = None;
         }
         state.token = Some(token);
         state.tell_watchers();
@@ -165,6 +169,16 @@ impl Turn {
         let mut state = self.slot.state();
         state.token = None;
         state.tell_watchers();
+    }
+
+    /// The access token of that SHA-256 is over by every clock: one that is set back later does not bring it back.
+    pub(super) fn note_over(&self, access: [u8; 32]) {
+        self.slot.state().over = Some(access);
+    }
+
+    /// Whether the access token of that SHA-256 was found to be over by every clock, as far as memory goes.
+    pub(super) fn is_over(&self, access: [u8; 32]) -> bool {
+        self.slot.state().over == Some(access)
     }
 
     /// A record of this generation is durable.
@@ -201,6 +215,8 @@ struct Slot {
 #[derive(Default)]
 struct State {
     token: Option<Arc<ServedToken>>,
+    /// The access token, by its SHA-256, with which the connection ended because it was over by every clock.
+    over: Option<[u8; 32]>,
     /// That of the record last written, as far as memory goes.
     generation: u64,
     flight: Option<(watch::Receiver<Option<Landing>>, Arc<Notify>)>,
@@ -208,6 +224,8 @@ struct State {
     rests_until: Option<Instant>,
     /// Until then the provider is taken to give `token` once more if it is asked for a successor, as it did.
     repeated_until: Option<Instant>,
+    /// The same for those who insist on a longer life than it has.
+    repeated_lately_until: Option<Instant>,
     /// Those who want to hear of every change of `token`; each hears at least of the last.
     watchers: Option<watch::Sender<()>>,
     /// Taken off the map: whoever still holds the slot must fetch the present one.
@@ -224,7 +242,7 @@ impl State {
 
     /// Whether memory knows nothing of the connection, and nobody is busy with it.
     fn is_idle(&self) -> bool {
-        self.token.is_none() && self.flight.is_none() && !self.is_watched()
+        self.token.is_none() && self.flight.is_none() && self.over.is_none() && !self.is_watched()
     }
 
     fn is_watched(&self) -> bool {
@@ -312,7 +330,10 @@ impl Cache {
     /// The provider has given the published token again in place of a successor, and is not asked anew for this long.
     pub(super) fn rest_with_repeated(&self, id: &ConnectionId, span: Duration) {
         if let Some(slot) = self.slots.pin().get(id) {
-            slot.state().repeated_until = Instant::now().checked_add(span);
+            let now = Instant::now();
+            let mut state = slot.state();
+            state.repeated_until = now.checked_add(span);
+            state.repeated_lately_until = now.checked_add(span.min(LATELY));
         }
     }
 
@@ -326,12 +347,12 @@ impl Cache {
         })
     }
 
-    /// Whether the provider would give the published token once more for now.
-    pub(super) fn is_repeated(&self, id: &ConnectionId) -> bool {
+    /// Whether the provider has given the published token again just now, so that it would once more.
+    pub(super) fn is_just_repeated(&self, id: &ConnectionId) -> bool {
         let slots = self.slots.pin();
-        slots
-            .get(id)
-            .is_some_and(|slot| slot.state().repeated_until.is_some_and(|until| Instant::now() < until))
+        slots.get(id).is_some_and(|slot| {
+            slot.state().repeated_lately_until.is_some_and(|until| Instant::now() < until)
+        })
     }
 
     /// The flight under way.
