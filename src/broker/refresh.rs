@@ -132,7 +132,7 @@ impl Broker {
         let moment = self.moment(&reuse);
         let now = moment.now;
         let mut stored = Stored { value: self.unsent.taken_back(stored.value, &moment), ..stored };
-        if let Some(value) = stored.value.unexpired(now) {
+        if let Some(value) = stored.value.unexpired(now).filter(|value| !is_known_over(&turn, value)) {
             let revision = self.keep(&turn, &value, Expected::At(stored.revision), Weight::Ordinary).await?;
             tracing::warn!(connection = %id, "the clock was ahead: its access token is not over yet");
             stored = Stored { value, revision };
@@ -298,14 +298,24 @@ impl Broker {
         }
         // Memory knows by a clock that nobody sets that it lives: the wall clock may be put right again, a death may not.
         let known = self.cache.token(turn.id());
-        if known.is_some_and(|known| known.generation == connection.profile.generation && !known.is_over()) {
+        let known = known.filter(|known| known.generation == connection.profile.generation);
+        if known.as_ref().is_some_and(|known| !known.is_over()) {
             return Err(not_serving(&connection.profile));
+        }
+        if let Some(known) = known {
+            turn.note_over(known.access.value.digest());
         }
         turn.withdraw();
         let connection = connection.expired(self.clock.now());
         self.keep(turn, &connection, Expected::At(revision), Weight::Ordinary).await?;
         Err(not_serving(&connection.profile))
     }
+}
+
+/// Whether this run knows by a clock that nobody sets that its access token is over.
+fn is_known_over(turn: &Turn, connection: &Connection) -> bool {
+    let access = connection.tokens.as_ref().and_then(|tokens| tokens.access.as_ref());
+    access.is_some_and(|access| turn.is_over(access.value.digest()))
 }
 
 /// Whether an earlier request is unanswered and the provider takes its refresh token again, but only now.

@@ -107,3 +107,30 @@ async fn set_ahead_over_a_restart_it_ends_no_connection_for_good_that_nothing_ca
         assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Active);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn set_back_after_the_end_it_gives_nothing_back_that_this_run_knew_to_be_over() {
+    let stage = stage(Reuse::Strict);
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-only".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        ..crate::kit::import("user-42")
+    };
+    let id = stage.broker.import_connection(import).await.unwrap().id;
+    assert_eq!(stage.token(&id).await.unwrap(), "at-only");
+    stage.clock.advance(LIFE);
+    tokio::time::sleep(LIFE).await;
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    stage.clock.set(stage.clock.now() - LIFE / 2);
+    assert_eq!(stage.token(&id).await.unwrap_err().reason(), Reason::ReauthRequired);
+    assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::ReauthRequired);
+    // Another token is another matter.
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-next".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        replace: true,
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(import).await.unwrap();
+    assert_eq!(stage.token(&id).await.unwrap(), "at-next");
+}
