@@ -115,7 +115,7 @@ pub struct Broker {
     /// The schedule changed: its driver must look again.
     scheduled: Notify,
     tasks: TaskTracker,
-    /// Those of `tasks` that refresh.
+    /// Those of `tasks` that refresh, or hold what a refresh brought.
     flights: TaskTracker,
     draining: CancellationToken,
 }
@@ -160,7 +160,7 @@ impl Broker {
         self.tasks.wait().await;
     }
 
-    /// Returns when the refreshes under way are stored, whatever else is not done yet. Call it after [`Broker::drain`] was
+    /// Returns when the refreshes under way are stored, those that the store did not take at once included, whatever else is not done yet. Call it after [`Broker::drain`] was
     /// begun.
     pub async fn refreshes_end(&self) {
         self.flights.close();

@@ -356,7 +356,9 @@ impl Broker {
         }
         self.count_escrowed();
         let (broker, provider) = (self.clone(), provider.clone());
-        self.tasks.spawn(async move { broker.empty_escrow(&provider, holding).await });
+        // It ends what a flight began: a stop that waits for flights waits for it.
+        let emptying = async move { broker.empty_escrow(&provider, holding).await };
+        self.tasks.spawn(self.flights.track_future(emptying));
         token
     }
 

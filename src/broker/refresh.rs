@@ -38,7 +38,7 @@ enum Ground {
     /// The way to the provider is free.
     Clear(Urgency),
     /// It will be in a moment.
-    Soon(Duration),
+    Soon(Duration, Urgency),
 }
 
 impl Broker {
@@ -76,8 +76,15 @@ impl Broker {
             }
             let urgency = match self.look(&**provider, id, &demand).await? {
                 Ground::Met(landing) => return landing,
-                Ground::Soon(pause) => {
-                    tokio::time::sleep(pause).await;
+                Ground::Soon(pause, urgency) => {
+                    tokio::select! {
+                        biased;
+                        // Nothing is lost by a denial that is confirmed later: of its request the outcome is known.
+                        () = self.draining.cancelled(), if urgency != Urgency::Rescue => {
+                            return Err(Error::ShuttingDown);
+                        }
+                        () = tokio::time::sleep(pause) => {}
+                    }
                     demand.has_paused = true;
                     continue;
                 }
@@ -186,7 +193,7 @@ impl Broker {
             Step::Wait { until, why: Waiting::Pause }
                 if profile.denials > 0 && now.until(until) <= SHORT_PAUSE =>
             {
-                Ok(Ground::Soon(now.until(until)))
+                Ok(Ground::Soon(now.until(until), urgency(profile, &moment, demand)))
             }
             Step::Wait { until, why } => Err(self.waits(profile, until, why)),
         }

@@ -250,6 +250,22 @@ async fn a_flaky_denial_is_confirmed_before_it_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_leaves_the_confirmation_of_a_denial_to_the_next_start() {
+    let stage = stage(Reuse::Strict);
+    stage.provider.reuse.lock().unwrap().invalid_grant_confirmations = 2;
+    let id = stage.expired("user-42").await;
+    stage.provider.next(Err(denied()));
+    let caller = stage.refreshing(&id).await;
+    let broker = stage.broker.clone();
+    let drained = tokio::spawn(async move { broker.drain().await });
+    tokio::task::yield_now().await;
+    stage.provider.release();
+    assert_eq!(caller.await.unwrap().unwrap_err().reason(), Reason::ShuttingDown);
+    drained.await.unwrap();
+    assert_eq!(stage.provider.presented(), ["rt-0"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_back_gives_no_token_a_longer_life() {
     let stage = stage(Reuse::Strict);
     let id = stage.imported("user-42").await;

@@ -210,3 +210,23 @@ async fn while_tokens_are_held_an_old_one_that_survives_is_served_first() {
     stage.store.fail_writes_after(0, 0);
     stage.broker.drain().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_waits_for_refreshes_waits_for_what_the_store_has_not_taken_yet() {
+    let stage = stage(Reuse::Strict);
+    let id = stage.expired("user-42").await;
+    stage.store.fail_writes_after(1, usize::MAX);
+    let _ = stage.token(&id).await;
+    assert_eq!(stage.broker.escrowed_count(), 1);
+    let broker = stage.broker.clone();
+    let mut ending = tokio::spawn(async move { tokio::join!(broker.drain(), broker.refreshes_end()) });
+    let broker = stage.broker.clone();
+    let refreshes = tokio::spawn(async move { broker.refreshes_end().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!refreshes.is_finished(), "what came is nowhere else");
+    assert!(tokio::time::timeout(Duration::ZERO, &mut ending).await.is_err());
+    stage.store.fail_writes_after(0, 0);
+    refreshes.await.unwrap();
+    assert_eq!(stage.broker.escrowed_count(), 0);
+    ending.await.unwrap();
+}
