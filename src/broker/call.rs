@@ -78,15 +78,28 @@ impl Calls {
 
 impl Broker {
     /// Makes a call and answers with its head; the body follows as it comes. Dropping either ends the call, which whoever
-    /// has the body must do once its time is over. Its `request_id` goes to the provider and is not remembered here: a
-    /// stream cannot be answered twice.
+    /// has the body must do once its time is over. A stream cannot be answered twice: a `request_id` that was used within
+    /// ten minutes is refused, unless the call may be made twice or the provider is told the id and sees to it.
     ///
     /// # Errors
     /// What the table in the README says. A provider's 4xx or 5xx is no error, but for one that asks to wait longer
     /// than the caller can.
     pub async fn call_streamed(self: &Arc<Self>, call: ProviderCall) -> Result<StreamedAnswer, Error> {
+        let key = call.wanted.request_id.clone().map(|request_id| (call.id.clone(), request_id));
         let mut way = self.way(call, false)?;
-        let (answer, source) = self.answered(&mut way).await?;
+        if let Some(key) = key.filter(|_| !way.is_harmless()) {
+            way.claim = Some(self.calls.repeats.claim(key).ok_or_else(taken)?);
+        }
+        let answered = self.answered(&mut way).await;
+        let is_declined = match &answered {
+            Ok((answer, _)) => is_declined(answer.says) || answer.status == 401,
+            Err(Error::Provider { error, .. }) => !matches!(error, ProviderError::Ambiguous { .. }),
+            Err(_) => false,
+        };
+        if is_declined {
+            way.free();
+        }
+        let (answer, source) = answered?;
         let CallAnswer { status, headers, body, says: _, origin } = answer;
         let (ends_at, stall_timeout) = (way.ends.map(|(at, _)| at), way.policy.stall_timeout);
         let attempts = way.attempts;
@@ -119,12 +132,9 @@ impl Broker {
         // Before the id is taken: what is refused here is refused to whoever asks, and nobody waits for it.
         let mut way = self.way(call, true)?;
         match self.calls.repeats.join((id, request_id), print, held) {
-            Joined::Taken => {
-                let told = "was used within the last ten minutes, for another call or for one whose answer is not kept";
-                Err(Error::invalid("request_id", told))
-            }
+            Joined::Taken => Err(taken()),
             Joined::Full(full) => Err(Error::Unattended {
-                provider: way.id.provider,
+                provider: way.id.provider.clone(),
                 limit: full.limit,
                 most: full.most as u64,
             }),
@@ -183,6 +193,7 @@ impl Broker {
             repeats: 0,
             has_renewed: false,
             fate: None,
+            claim: None,
         })
     }
 
@@ -191,7 +202,7 @@ impl Broker {
         loop {
             let (answer, source) = self.answered(way).await?;
             let CallAnswer { status, headers, body, says, origin } = answer;
-            let is_declined = matches!(says, Says::TokenRefused | Says::Throttled { .. });
+            let is_declined = is_declined(says);
             let over = |limit| Error::out_of_time(&way.id.provider, limit);
             match in_time(way.ends, collected(body, limit), over).await {
                 Ok(body) => {
@@ -371,6 +382,17 @@ impl Broker {
         way.repeats += 1;
         Some(pause)
     }
+}
+
+/// The error of an id that stands for another call.
+fn taken() -> Error {
+    let told = "was used within the last ten minutes, for another call or for one whose answer is not kept";
+    Error::invalid("request_id", told)
+}
+
+/// Whether an answer says that the provider did nothing.
+fn is_declined(says: Says) -> bool {
+    matches!(says, Says::TokenRefused | Says::Throttled { .. })
 }
 
 /// Whether what a call came to is to be answered again under the same id instead of trying once more: what was done, and

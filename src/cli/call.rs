@@ -57,7 +57,8 @@ pub(crate) struct Call {
     /// Which of the provider's API hosts. Default: its first one
     #[arg(long, default_value = "", hide_default_value = true)]
     host: String,
-    /// An id for this call, sent to the provider where it knows a header for it
+    /// An id for this call, sent to the provider where it knows a header for it; else it is good for one call that does
+    /// something
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
     /// A scope that the token must have; repeat for more

@@ -1,6 +1,7 @@
 //! Calls at a provider's API, over gRPC, by a whole broker beside a sandbox.
 
 mod cache;
+mod claimed;
 mod consent;
 mod deadline;
 mod decompression;

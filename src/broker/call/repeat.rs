@@ -177,6 +177,20 @@ impl Repeats {
         let caller = Caller { state: self.0.clone(), key: key.clone(), outcome };
         Joined::First(Ticket { state: self.0.clone(), key, sender, is_settled: false }, caller)
     }
+
+    /// Takes an id for a call whose answer goes to its caller alone; `None` where it stands for another call.
+    pub(super) fn claim(&self, key: Key) -> Option<Ticket> {
+        let mut state = lock(&self.0);
+        state.forget(Instant::now());
+        if state.entries.contains_key(&key) || state.spent.contains(&mark(&key)) {
+            return None;
+        }
+        let (sender, outcome) = watch::channel(None);
+        // It lasts no longer than its caller does.
+        let entry = Entry { print: None, outcome, callers: 1, held: 0 };
+        state.entries.insert(key.clone(), entry);
+        Some(Ticket { state: self.0.clone(), key, sender, is_settled: false })
+    }
 }
 
 impl Repeats {
@@ -236,6 +250,14 @@ impl Ticket {
         }
         self.sender.send_replace(Some(outcome));
         state.forget(Instant::now());
+    }
+
+    /// Nothing came of the call, nor can: the next one under this id is made.
+    pub(super) fn free(mut self) {
+        self.is_settled = true;
+        let mut state = lock(&self.state);
+        state.is_over(&self.key);
+        state.entries.remove(&self.key);
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::super::{Source, TokenRequest};
 use super::fate::{self, Fate};
+use super::repeat::Ticket;
 use super::shape::{Retry, RetryMode};
 use super::source::Source as Body;
 use crate::connection::ConnectionId;
@@ -35,6 +36,17 @@ pub(super) struct Way {
     pub(super) has_renewed: bool,
     /// What came of an attempt that may have been carried out.
     pub(super) fate: Option<Fate>,
+    /// The id that a stream has taken.
+    pub(super) claim: Option<Ticket>,
+}
+
+impl Drop for Way {
+    /// The id of a call that was not made is nobody's, also where its caller just hung up.
+    fn drop(&mut self) {
+        if self.fate.is_none() && self.claim.is_some() && self.prepared.withdraw() {
+            self.free();
+        }
+    }
 }
 
 impl Way {
@@ -78,6 +90,13 @@ impl Way {
 
     pub(super) fn waits(&self, pause: Duration) -> bool {
         Instant::now() + pause < self.waits_until
+    }
+
+    /// Lets the next call under the same id be made.
+    pub(super) fn free(&mut self) {
+        if let Some(ticket) = self.claim.take() {
+            ticket.free();
+        }
     }
 
     /// What is asked of `access_token`: any living token but the one that was refused.
