@@ -62,24 +62,25 @@ impl Intent {
 
     /// How long this request is waited for if it leaves now. Where the provider takes its refresh token once more, but only
     /// for a while, a first answer that does not come is given up while there is still time to ask again: after three
-    /// quarters of it. Only the first: a provider that is slow, not silent, must be waited for in the end.
+    /// quarters of it. Only the first: a provider that is slow, not silent, must be waited for in the end. So must it be
+    /// where writing the attempt down has left less than a quarter of that: nobody answers in so short a time.
     pub fn patience(&self, reuse: &ReuseProfile, now: Timestamp) -> Duration {
         match reuse.reuse {
             Reuse::Grace { window, .. } if self.tries == 1 => {
-                let left = now.until(self.first_sent_at + usable(window));
-                if left.is_zero() { reuse.token_timeout } else { reuse.token_timeout.min(left * 3 / 4) }
+                let within = |left: Duration| reuse.token_timeout.min(left * 3 / 4);
+                let left = within(now.until(self.first_sent_at + usable(window)));
+                if left < within(usable(window)) / 4 { reuse.token_timeout } else { left }
             }
             _ => reuse.token_timeout,
         }
     }
 
-    /// Whether it was begun within a grace period that leaves it too little time if it leaves now: a first request less than
-    /// a quarter of what it would have been waited for, a repeat none at all, and then it could end the grant.
+    /// Whether this is a repeat that was begun within a grace period and would leave when that is over: then it could end
+    /// the grant. A first request ends none, however late it leaves.
     pub fn is_too_late(&self, reuse: &ReuseProfile, now: Timestamp) -> bool {
         let Reuse::Grace { window, .. } = reuse.reuse else { return false };
         let last = self.first_sent_at + usable(window);
-        self.sent_at < last
-            && (last <= now || self.patience(reuse, now) < self.patience(reuse, self.sent_at) / 4)
+        self.tries > 1 && self.sent_at < last && last <= now
     }
 
     /// The same attempt by a clock that was set while its request was under way, which took `elapsed` by one that nobody
@@ -204,9 +205,7 @@ mod tests {
         };
         let grace = Reuse::Grace { window: Duration::from_secs(5), max_uses: 3 };
         for (what, reuse, tries, begun_after, leaves_after, expected) in [
-            ("written at once", grace, 1, 0, 0, false),
-            ("a quarter of its patience is left", grace, 1, 0, 3_000, false),
-            ("less than that", grace, 1, 0, 3_001, true),
+            ("a first request", grace, 1, 0, 9_000, false),
             ("a repeat is waited for in the end", grace, 2, 3_000, 3_999, false),
             ("but not sent when the time for it is over", grace, 2, 3_000, 4_000, true),
             ("begun when nothing was left to save", grace, 2, 4_000, 9_000, false),
@@ -217,7 +216,15 @@ mod tests {
             assert_eq!(intent.is_too_late(&reuse, T0 + millis(leaves_after)), expected, "{what}");
         }
         let reuse = ReuseProfile { reuse: grace, ..ReuseProfile::default() };
-        assert!(!intent(1, 0).is_too_late(&reuse, T0 - millis(60_000)), "the clock was set back");
+        assert!(!intent(2, 0).is_too_late(&reuse, T0 - millis(60_000)), "the clock was set back");
+        for (what, leaves_after, expected) in [
+            ("written at once", 0, 3_000),
+            ("a quarter of that is left", 3_000, 750),
+            ("less: it is waited for in full", 3_001, 10_000),
+            ("nothing is left", 4_000, 10_000),
+        ] {
+            assert_eq!(intent(1, 0).patience(&reuse, T0 + millis(leaves_after)), millis(expected), "{what}");
+        }
     }
 
     #[test]
