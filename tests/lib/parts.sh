@@ -140,7 +140,9 @@ torture() {
 
 part torture all "cargo strace" "the whole broker killed and failed on purpose, held against what the provider knows: short"
 part_torture() {
-    torture --rounds 3
+    torture --profile reusable --profile grace --profile strict --rounds 3
+    # The same where old access tokens end when a refresh token rotates.
+    torture --profile grace-ends --profile strict-ends --rounds 1
     # What is about files or how long they take, on the other engine.
     local fault
     local -a faults=()
