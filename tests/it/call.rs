@@ -89,6 +89,17 @@ impl Desk {
         ConnectionServiceClient::new(self.channel.clone()).import_connection(asked).await.unwrap();
     }
 
+    /// What imports a connection that has no access token yet.
+    pub(crate) fn tokenless(&self, name: &str) -> v1::ImportConnectionRequest {
+        let grant = self.whole.sandbox.grants().issue(name, &["openid"]);
+        v1::ImportConnectionRequest {
+            provider: "sandbox".into(),
+            connection: name.into(),
+            refresh_token: grant.refresh_token.unwrap().expose().clone(),
+            ..Default::default()
+        }
+    }
+
     pub(crate) fn client(&self) -> TokenBrokerServiceClient<Channel> {
         TokenBrokerServiceClient::new(self.channel.clone())
     }

@@ -75,13 +75,7 @@ async fn a_stream_whose_caller_hung_up_after_it_left_keeps_its_id() {
 #[tokio::test]
 async fn a_stream_that_never_left_leaves_its_id_to_the_next() {
     let desk = Desk::with(KEYLESS).await;
-    let grant = desk.whole.sandbox.grants().issue("user-8", &["openid"]);
-    let import = v1::ImportConnectionRequest {
-        provider: "sandbox".into(),
-        connection: "user-8".into(),
-        refresh_token: grant.refresh_token.unwrap().expose().clone(),
-        ..Default::default()
-    };
+    let import = desk.tokenless("user-8");
     let mut hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Token);
     let mut connections = ConnectionServiceClient::new(desk.channel.clone());
     let importing = tokio::spawn(async move { connections.import_connection(import).await });

@@ -48,13 +48,7 @@ async fn callers_that_have_hardly_any_time_close_nobodys_way() {
 #[tokio::test]
 async fn what_has_not_left_when_its_callers_time_is_over_does_not_leave_later() {
     let desk = Desk::new().await;
-    let grant = desk.whole.sandbox.grants().issue("user-8", &["openid"]);
-    let import = v1::ImportConnectionRequest {
-        provider: "sandbox".into(),
-        connection: "user-8".into(),
-        refresh_token: grant.refresh_token.unwrap().expose().clone(),
-        ..Default::default()
-    };
+    let import = desk.tokenless("user-8");
     desk.whole.sandbox.grants().expire_access_tokens();
     let mut hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Token);
     let mut connections = ConnectionServiceClient::new(desk.channel.clone());

@@ -133,13 +133,7 @@ async fn a_call_that_may_have_been_made_is_not_said_to_be_unmade_by_its_last_att
 #[tokio::test]
 async fn time_that_the_token_takes_is_the_calls() {
     let desk = Desk::with(&format!(", api: {{limits: {{timeout: 300ms}}{KEYLESS}}}")).await;
-    let grant = desk.whole.sandbox.grants().issue("user-8", &["openid"]);
-    let import = v1::ImportConnectionRequest {
-        provider: "sandbox".into(),
-        connection: "user-8".into(),
-        refresh_token: grant.refresh_token.unwrap().expose().clone(),
-        ..Default::default()
-    };
+    let import = desk.tokenless("user-8");
     let fresh = once(v1::CallProviderRequest { connection: "user-8".into(), ..post("/charge", b"7") });
     let declined = once(post("/charge", b"7"));
     desk.whole.sandbox.grants().expire_access_tokens();
