@@ -90,16 +90,7 @@ impl Broker {
         if let Some(key) = key.filter(|_| !way.is_harmless()) {
             way.claim = Some(self.calls.repeats.claim(key).ok_or_else(taken)?);
         }
-        let answered = self.answered(&mut way).await;
-        let is_declined = match &answered {
-            Ok((answer, _)) => is_declined(answer.says) || answer.status == 401,
-            Err(Error::Provider { error, .. }) => !matches!(error, ProviderError::Ambiguous { .. }),
-            Err(_) => false,
-        };
-        if is_declined {
-            way.free();
-        }
-        let (answer, source) = answered?;
+        let (answer, source) = self.answered(&mut way).await?;
         let CallAnswer { status, headers, body, says: _, origin } = answer;
         let (ends_at, stall_timeout) = (way.ends.map(|(at, _)| at), way.policy.stall_timeout);
         let attempts = way.attempts;
@@ -193,6 +184,7 @@ impl Broker {
             repeats: 0,
             has_renewed: false,
             fate: None,
+            is_undone: true,
             claim: None,
         })
     }
@@ -248,6 +240,7 @@ impl Broker {
             drop(refused.take());
             let body = std::mem::replace(&mut way.next, CallBody::Empty);
             way.attempts += 1;
+            way.is_undone = false;
             let sending = way.prepared.send(token.token.credential(), body, way.allowance(self.dice()));
             let over = |limit| match way.prepared.withdraw() {
                 true => Error::unsent_in_time(&way.id.provider, limit),
@@ -260,10 +253,12 @@ impl Broker {
                 Err(error) => {
                     // A redirect that is not followed any further was sent for.
                     way.attempts -= u32::from(fate::is_held_back(&error) && way.prepared.withdraw());
+                    way.is_undone = matches!(&error, Error::Provider { error, .. } if !matches!(error, ProviderError::Ambiguous { .. }));
                     self.repeat(way, error).await?;
                     continue;
                 }
             };
+            way.is_undone = is_declined(answer.says) || answer.status == 401;
             if answer.origin == Origin::Cache {
                 way.attempts -= 1;
             } else if way.attempts == 1 {

@@ -36,6 +36,8 @@ pub(super) struct Way {
     pub(super) has_renewed: bool,
     /// What came of an attempt that may have been carried out.
     pub(super) fate: Option<Fate>,
+    /// Whether the provider did nothing for the latest attempt, by its own word or since it did not get it.
+    pub(super) is_undone: bool,
     /// The id that a stream has taken.
     pub(super) claim: Option<Ticket>,
 }
@@ -43,8 +45,8 @@ pub(super) struct Way {
 impl Drop for Way {
     /// The id of a call that was not made is nobody's, also where its caller just hung up.
     fn drop(&mut self) {
-        if self.fate.is_none() && self.claim.is_some() && self.prepared.withdraw() {
-            self.free();
+        if let Some(ticket) = self.claim.take_if(|_| self.is_undone || self.prepared.withdraw()) {
+            ticket.free();
         }
     }
 }
@@ -90,13 +92,6 @@ impl Way {
 
     pub(super) fn waits(&self, pause: Duration) -> bool {
         Instant::now() + pause < self.waits_until
-    }
-
-    /// Lets the next call under the same id be made.
-    pub(super) fn free(&mut self) {
-        if let Some(ticket) = self.claim.take() {
-            ticket.free();
-        }
     }
 
     /// What is asked of `access_token`: any living token but the one that was refused.

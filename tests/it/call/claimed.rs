@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
-use token_broker::sandbox::{Endpoint, Fault};
+use token_broker::sandbox::{Endpoint, Fault, On};
 use tonic::{Code, Request, Status};
 
 use super::host::shown;
@@ -112,6 +112,55 @@ async fn a_stream_that_never_left_leaves_its_id_to_the_next() {
     };
     assert_eq!(tokio::time::timeout(Duration::from_secs(60), made).await.unwrap(), Ok(()));
     assert_eq!(desk.calls().len(), 1);
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_token_was_refused_leaves_its_id_to_the_next() {
+    let desk = Desk::with(KEYLESS).await;
+    desk.whole.sandbox.grants().expire_access_tokens();
+    let mut hold = desk.whole.sandbox.script().hold_every_request(Endpoint::Token);
+    let mut client = desk.client();
+    let first =
+        tokio::spawn(
+            async move { client.stream_provider_call(futures_util::stream::iter(charge("POST"))).await },
+        );
+    // Its token was refused, and a new one is on its way.
+    hold.reached(1).await;
+    assert_eq!(charged(&desk).await, Err(Code::InvalidArgument), "it is under way");
+    first.abort();
+    let found = async {
+        loop {
+            let mut request = Request::new(futures_util::stream::iter(charge("POST")));
+            request.set_timeout(Duration::from_millis(300));
+            let code = desk.client().stream_provider_call(request).await.unwrap_err().code();
+            if code != Code::InvalidArgument {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap();
+    hold.release();
+    let made = async {
+        loop {
+            match charged(&desk).await {
+                Err(Code::InvalidArgument) => {}
+                outcome => break outcome,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), made).await.unwrap(), Ok(200));
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_grant_has_ended_leaves_its_id_to_the_next_consent() {
+    let desk = Desk::with(KEYLESS).await;
+    desk.whole.sandbox.grants().expire_access_tokens();
+    desk.whole.sandbox.script().always(On::refresh(), Fault::oauth_error("invalid_grant"));
+    for _ in 0..2 {
+        assert_eq!(charged(&desk).await, Err(Code::FailedPrecondition));
+    }
     desk.stop().await;
 }
 
