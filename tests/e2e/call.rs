@@ -250,6 +250,32 @@ async fn informational_answers_are_not_taken_for_the_answer() {
 }
 
 #[tokio::test]
+async fn a_body_without_an_end_is_cut_at_a_limit_in_flat_memory() {
+    let upstream = Upstream::hinting();
+    let most = 32 << 20;
+    let desk = Desk::with(&upstream, json!({ "max_response_bytes": most })).await;
+    desk.stream(head("GET", "/"), no_body(), |_| {}).await.unwrap();
+    let before = desk.broker.peak_memory();
+    let mut length = 0;
+    let streamed =
+        desk.stream(head("GET", "/endless"), no_body(), |piece| length += piece.len()).await.unwrap_err();
+    let grown = desk.broker.peak_memory() - before;
+    println!("a body without an end: {length} bytes came, {grown} KiB of memory");
+    assert!(streamed.message().contains("api.limits.max_response_bytes"), "{streamed}");
+    assert!((most / 2..=most).contains(&length), "{length}");
+    assert!(grown < 8 * 1024, "{grown} KiB");
+    // An answer in one message is cut where that ends.
+    let whole = desk.call(request("GET", "/endless")).await.unwrap_err();
+    for error in [streamed, whole] {
+        assert_eq!(
+            (error.code(), reason(&error).as_str()),
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_trickle_is_cut_off_and_says_so() {
     let upstream = Upstream::httpbin();
     let desk = Desk::with(&upstream, json!({ "idle_timeout": "500ms" })).await;
