@@ -253,7 +253,7 @@ impl Broker {
                 Err(error) => {
                     // A redirect that is not followed any further was sent for.
                     way.attempts -= u32::from(fate::is_held_back(&error) && way.prepared.withdraw());
-                    way.is_undone = matches!(&error, Error::Provider { error, .. } if !matches!(error, ProviderError::Ambiguous { .. }));
+                    way.is_undone = fate::is_undone(&error);
                     self.repeat(way, error).await?;
                     continue;
                 }

@@ -102,6 +102,12 @@ pub(super) fn is_ended(error: &Error) -> bool {
     matches!(error, Error::ReauthRequired { .. } | Error::ConnectionNotFound(_))
 }
 
+/// Whether an attempt that ended so certainly did nothing at the provider.
+pub(super) fn is_undone(error: &Error) -> bool {
+    let Error::Provider { error, .. } = error else { return false };
+    !matches!(error, ProviderError::Ambiguous { .. })
+}
+
 /// Whether we held an attempt back ourselves: then it does not count as one.
 pub(super) fn is_held_back(error: &Error) -> bool {
     let Error::Provider { error, .. } = error else { return false };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::Stream;
 use token_broker::grpc::proto::v1;
 use token_broker::grpc::proto::v1::connection_service_client::ConnectionServiceClient;
 use token_broker::grpc::proto::v1::stream_provider_call_request::Part as Sent;
@@ -22,6 +23,23 @@ fn charge(method: &str) -> Vec<v1::StreamProviderCallRequest> {
 
 async fn charged(desk: &Desk) -> Result<u32, Code> {
     called(desk, charge("POST")).await.map(|answer| answer.head.status).map_err(|status| status.code())
+}
+
+/// What the first of these calls comes to that finds its id free.
+async fn once_free<S>(desk: &Desk, request: impl Fn() -> Request<S>) -> Result<(), Code>
+where
+    S: Stream<Item = v1::StreamProviderCallRequest> + Send + 'static,
+{
+    let found = async {
+        loop {
+            let outcome = desk.client().stream_provider_call(request()).await;
+            match outcome.map_err(|status| status.code()) {
+                Err(Code::InvalidArgument) => {}
+                outcome => break outcome.map(drop),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap()
 }
 
 #[tokio::test]
@@ -87,30 +105,16 @@ async fn a_stream_that_never_left_leaves_its_id_to_the_next() {
     };
     // Each is ended by its caller; the next finds the id free once the broker has heard of that.
     for _ in 0..3 {
-        let found = async {
-            loop {
-                let mut request = Request::new(charge("/early"));
-                request.set_timeout(Duration::from_millis(300));
-                let code = desk.client().stream_provider_call(request).await.unwrap_err().code();
-                if code != Code::InvalidArgument {
-                    break;
-                }
-            }
+        let early = || {
+            let mut request = Request::new(charge("/early"));
+            request.set_timeout(Duration::from_millis(300));
+            request
         };
-        tokio::time::timeout(Duration::from_secs(60), found).await.unwrap();
+        once_free(&desk, early).await.unwrap_err();
     }
     hold.release();
     importing.await.unwrap().unwrap();
-    let made = async {
-        loop {
-            let outcome = desk.client().stream_provider_call(charge("/late")).await;
-            match outcome.map_err(|status| status.code()) {
-                Err(Code::InvalidArgument) => {}
-                outcome => break outcome.map(drop),
-            }
-        }
-    };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(60), made).await.unwrap(), Ok(()));
+    assert_eq!(once_free(&desk, || Request::new(charge("/late"))).await, Ok(()));
     assert_eq!(desk.calls().len(), 1);
     desk.stop().await;
 }
@@ -129,27 +133,15 @@ async fn a_stream_whose_token_was_refused_leaves_its_id_to_the_next() {
     hold.reached(1).await;
     assert_eq!(charged(&desk).await, Err(Code::InvalidArgument), "it is under way");
     first.abort();
-    let found = async {
-        loop {
-            let mut request = Request::new(futures_util::stream::iter(charge("POST")));
-            request.set_timeout(Duration::from_millis(300));
-            let code = desk.client().stream_provider_call(request).await.unwrap_err().code();
-            if code != Code::InvalidArgument {
-                break;
-            }
-        }
+    let asking = || Request::new(futures_util::stream::iter(charge("POST")));
+    let hasty = || {
+        let mut request = asking();
+        request.set_timeout(Duration::from_millis(300));
+        request
     };
-    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap();
+    once_free(&desk, hasty).await.unwrap_err();
     hold.release();
-    let made = async {
-        loop {
-            match charged(&desk).await {
-                Err(Code::InvalidArgument) => {}
-                outcome => break outcome,
-            }
-        }
-    };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(60), made).await.unwrap(), Ok(200));
+    assert_eq!(once_free(&desk, asking).await, Ok(()));
     desk.stop().await;
 }
 

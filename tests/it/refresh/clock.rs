@@ -4,15 +4,25 @@ use std::time::Duration;
 
 use token_broker::broker::{ImportConnection, Source};
 use token_broker::clock::Clock as _;
-use token_broker::connection::Status;
 use token_broker::connection::reuse::Reuse;
+use token_broker::connection::{ConnectionId, Status};
 use token_broker::error::Reason;
 use token_broker::secret::Secret;
 
 use super::{grace, lost, stage};
-use crate::kit::LIFE;
+use crate::kit::{LIFE, Stage};
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// A connection with an access token and nothing to get another with.
+async fn unrefreshable(stage: &Stage) -> ConnectionId {
+    let import = ImportConnection {
+        access_token: Some(Secret::new("at-only".into())),
+        expires_at: Some(stage.clock.now() + LIFE),
+        ..crate::kit::import("user-42")
+    };
+    stage.broker.import_connection(import).await.unwrap().id
+}
 
 #[tokio::test(start_paused = true)]
 async fn set_back_it_gives_what_the_request_brings_no_longer_life() {
@@ -62,12 +72,7 @@ async fn set_either_way_it_ends_no_grace_period() {
 #[tokio::test(start_paused = true)]
 async fn set_ahead_for_a_moment_it_ends_no_connection_that_nothing_can_refresh() {
     let stage = stage(Reuse::Strict);
-    let import = ImportConnection {
-        access_token: Some(Secret::new("at-only".into())),
-        expires_at: Some(stage.clock.now() + LIFE),
-        ..crate::kit::import("user-42")
-    };
-    let id = stage.broker.import_connection(import).await.unwrap().id;
+    let id = unrefreshable(&stage).await;
     assert_eq!(stage.token(&id).await.unwrap(), "at-only");
     let before = stage.clock.now();
     stage.clock.advance(DAY);
@@ -89,12 +94,7 @@ async fn set_ahead_for_a_moment_it_ends_no_connection_that_nothing_can_refresh()
 #[tokio::test]
 async fn set_ahead_over_a_restart_it_ends_no_connection_for_good_that_nothing_can_refresh() {
     let stage = stage(Reuse::Strict);
-    let import = ImportConnection {
-        access_token: Some(Secret::new("at-only".into())),
-        expires_at: Some(stage.clock.now() + LIFE),
-        ..crate::kit::import("user-42")
-    };
-    let id = stage.broker.import_connection(import).await.unwrap().id;
+    let id = unrefreshable(&stage).await;
     let stage = stage.restarted();
     let before = stage.clock.now();
     stage.clock.advance(DAY);
@@ -111,12 +111,7 @@ async fn set_ahead_over_a_restart_it_ends_no_connection_for_good_that_nothing_ca
 #[tokio::test(start_paused = true)]
 async fn set_back_after_the_end_it_gives_nothing_back_that_this_run_knew_to_be_over() {
     let stage = stage(Reuse::Strict);
-    let import = ImportConnection {
-        access_token: Some(Secret::new("at-only".into())),
-        expires_at: Some(stage.clock.now() + LIFE),
-        ..crate::kit::import("user-42")
-    };
-    let id = stage.broker.import_connection(import).await.unwrap().id;
+    let id = unrefreshable(&stage).await;
     assert_eq!(stage.token(&id).await.unwrap(), "at-only");
     stage.clock.advance(LIFE);
     tokio::time::sleep(LIFE).await;
