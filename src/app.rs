@@ -165,6 +165,7 @@ impl Bound {
     pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), StartError> {
         self.take_up_escrow().await?;
         self.heed_rollback().await?;
+        self.recover_first().await;
         let closing = CancellationToken::new();
         let parts = grpc::Parts {
             broker: self.broker.clone(),
@@ -279,6 +280,16 @@ impl Bound {
         marked.map_err(|error| StartError::Serve(format!("marking grants after a rollback: {error}")))?;
         let settled = store.settle_rollback().await;
         settled.map_err(|error| StartError::Serve(format!("settling a rollback: {error}")))
+    }
+}
+
+impl Bound {
+    /// What the opening came upon need not wait for the walk over all records. What fails here that walk finds again.
+    async fn recover_first(&self) {
+        let Some(store) = &self.store else { return };
+        if let Err(error) = self.broker.recover_first(&store.opened().unfinished).await {
+            tracing::error!(%error, reason = %error.reason(), "unfinished refreshes wait; tried again");
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a restart does first: finds out what became of the refreshes that an earlier run left unfinished, the most
 //! pressing first. Invariant: nothing of a store that was put back is refreshed before its grants are marked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -46,6 +47,8 @@ pub struct Recovery {
 pub(super) struct Recovering {
     /// How many of its unfinished refreshes are being tried for the first time.
     first_tries: watch::Sender<usize>,
+    /// Connections whose unfinished refresh is being seen to.
+    seen_to: Mutex<HashSet<ConnectionId>>,
     /// Its unfinished revocations, from when all records were read until they are taken up.
     revoking: Mutex<Option<Vec<Profile>>>,
 }
@@ -64,6 +67,10 @@ impl Recovering {
         self.revoking.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    fn seen_to(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.seen_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note_revoking(&self, revoking: Vec<Profile>) {
         *self.revoking.lock().unwrap_or_else(PoisonError::into_inner) = Some(revoking);
     }
@@ -76,6 +83,23 @@ impl Drop for FirstTry {
 }
 
 impl Broker {
+    /// Takes up the refreshes of the connections that the opening of the store came upon, before all records are read once
+    /// more: the time in which they can be saved may be running out. [`Broker::recover`] is to follow. Answers how many.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recover_first(self: &Arc<Self>, unfinished: &[ConnectionId]) -> Result<usize, Error> {
+        let mut found = Vec::new();
+        for id in unfinished {
+            match self.tokens.get(id).await {
+                Ok(Some(stored)) => found.extend(self.unfinished(stored.value.profile)),
+                Ok(None) | Err(StoreError::Unreadable(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.see_to(found))
+    }
+
     /// Takes up the refreshes that an earlier run left unfinished. Returns when all of them are under way, in the order
     /// in which their time runs out; they go on in tasks of their own. Call it before anything is refreshed ahead, and
     /// before anything is served where the store was rolled back. May be called again.
@@ -96,19 +120,16 @@ impl Broker {
                 if profile.id.is_ended() {
                     continue;
                 }
-                let provider = self.configured_provider(profile.id.provider.as_str()).ok();
                 if trust == Trust::RolledBack {
+                    let provider = self.configured_provider(profile.id.provider.as_str()).ok();
                     // A provider that is not configured now may be later, and then nobody remembers the rollback: of
                     // what is not known the worst is assumed.
                     let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
                     recovery.marked += usize::from(self.mark(&reuse, &profile.id).await?);
                 } else if profile.status == Status::Revoking {
                     revoking.push(profile);
-                } else if let Some(provider) = provider
-                    && profile.intent.is_some()
-                    && profile.status != Status::ReauthRequired
-                {
-                    unfinished.push((profile.recovery_deadline(&provider.reuse_profile()), profile));
+                } else {
+                    unfinished.extend(self.unfinished(profile));
                 }
             }
             after = page.next;
@@ -126,22 +147,40 @@ impl Broker {
                 "the store was put back to an older state; grants whose tokens may be spent are AMBIGUOUS"
             );
         }
-        unfinished.sort_by_key(|(deadline, _)| *deadline);
         recovery.unfinished = unfinished.len();
+        self.see_to(unfinished);
+        Ok(recovery)
+    }
+
+    /// The record with the time when it must be seen to, if an earlier run left a refresh of it unfinished.
+    fn unfinished(&self, profile: Profile) -> Option<(Timestamp, Profile)> {
+        let provider = self.configured_provider(profile.id.provider.as_str()).ok()?;
+        let is_open =
+            profile.intent.is_some() && !matches!(profile.status, Status::Revoking | Status::ReauthRequired);
+        is_open.then(|| (profile.recovery_deadline(&provider.reuse_profile()), profile))
+    }
+
+    /// Begins to find out what became of them, in the order in which their time runs out, each in a task of its own; answers
+    /// of how many. Those that are being seen to are left alone.
+    fn see_to(self: &Arc<Self>, mut unfinished: Vec<(Timestamp, Profile)>) -> usize {
+        unfinished.retain(|(_, profile)| self.recovering.seen_to().insert(profile.id.clone()));
+        unfinished.sort_by_key(|(deadline, _)| *deadline);
+        let count = unfinished.len();
         for (_, profile) in unfinished {
             let (broker, first) = (self.clone(), self.recovering.begin());
             self.tasks.spawn(async move {
-                let draining = broker.draining.clone();
+                let (id, draining) = (profile.id.clone(), broker.draining.clone());
                 tokio::select! {
                     () = broker.find_out(profile, first) => {}
                     () = draining.cancelled() => {}
                 }
+                broker.recovering.seen_to().remove(&id);
             });
         }
-        if recovery.unfinished > 0 {
-            tracing::warn!(unfinished = recovery.unfinished, "refreshes were left unfinished; finding out");
+        if count > 0 {
+            tracing::warn!(unfinished = count, "refreshes were left unfinished; finding out");
         }
-        Ok(recovery)
+        count
     }
 
     /// When a connection's refresh token may be presented next, for a schedule; `None`: never by itself.

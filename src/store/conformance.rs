@@ -116,7 +116,7 @@ macro_rules! each {
 }
 pub(crate) use {conformance, each};
 
-const T0: Timestamp = Timestamp::from_millis(1_795_269_600_000);
+pub(crate) const T0: Timestamp = Timestamp::from_millis(1_795_269_600_000);
 
 pub(crate) fn id(tenant: &str, provider: &str, name: &str) -> ConnectionId {
     ConnectionId::parse(tenant.into(), provider.into(), name.into()).unwrap()

@@ -135,6 +135,8 @@ pub struct Opened {
     pub unreadable: u64,
     /// Records that were written and are not there.
     pub missing: u64,
+    /// Connections with a refresh that an earlier run began and whose outcome it did not write down, in no order.
+    pub unfinished: Vec<ConnectionId>,
     /// The store is in an older state than it had: every refresh token in it may be spent. Told at every opening until
     /// [`DurableStore::settle_rollback`].
     pub rollback: Option<Rollback>,

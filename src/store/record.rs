@@ -19,6 +19,7 @@ pub(crate) use escrow::{decode_escrow, encode_escrow};
 use std::borrow::Cow;
 use std::io;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -137,6 +138,17 @@ pub(crate) fn encode_profile(profile: &Profile) -> Result<Zeroizing<Vec<u8>>, St
 
 pub(crate) fn decode_profile(plain: &[u8]) -> Result<Profile, StoreError> {
     decode(plain)
+}
+
+/// Whether a profile tells of a refresh that was begun and whose outcome is not written down. Reads that alone, for a look
+/// at every record there is; one that does not read is found out when it is needed.
+pub(crate) fn is_unfinished(plain: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Unfinished {
+        intent: Option<IgnoredAny>,
+    }
+
+    decode::<Unfinished>(plain).is_ok_and(|profile| profile.intent.is_some())
 }
 
 /// Tokens, to be sealed.

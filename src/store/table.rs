@@ -223,22 +223,33 @@ impl Table {
         opened.collect()
     }
 
-    /// Opens every part of a row that lies under `key`; else says why not, and whose it is if that can be told.
-    pub(crate) fn verify(&self, key: &Key, row: &[u8]) -> Result<(), (Option<ConnectionId>, StoreError)> {
+    /// Opens every part of a row that lies under `key` and answers whose it is where it tells of an unfinished refresh; else
+    /// says why not, and whose it is if that can be told.
+    pub(crate) fn verify(
+        &self,
+        key: &Key,
+        row: &[u8],
+    ) -> Result<Option<ConnectionId>, (Option<ConnectionId>, StoreError)> {
         if key[0] == Kind::Session.byte() {
             let opened = SessionRow::decode(row)
                 .and_then(|row| self.open(by_row(key, Field::Session, counter(row.expires_at)), row.sealed));
-            return opened.map(drop).map_err(|why| (None, why));
+            return opened.map(|_| None).map_err(|why| (None, why));
         }
         let unnamed = |why| (None, why);
         let row = ConnectionRow::decode(row).map_err(unnamed)?;
         let name = self.open(by_row(key, Field::Name, row.revision), row.name).map_err(unnamed)?;
         let id = record::decode_name(&name).map_err(unnamed)?;
+        let open = |field, sealed| self.open(named(&id, field, row.revision), sealed);
         let others = [(Field::Tokens, row.tokens), (Field::History, row.history)];
-        let opened = std::iter::once((Field::Profile, row.profile))
-            .chain(others.into_iter().filter(|(_, sealed)| !sealed.is_empty()))
-            .try_for_each(|(field, sealed)| self.open(named(&id, field, row.revision), sealed).map(drop));
-        opened.map_err(|why| (Some(id), why))
+        let opened = open(Field::Profile, row.profile).and_then(|profile| {
+            let mut others = others.into_iter().filter(|(_, sealed)| !sealed.is_empty());
+            others.try_for_each(|(field, sealed)| open(field, sealed).map(drop))?;
+            Ok(record::is_unfinished(&profile))
+        });
+        match opened {
+            Ok(is_unfinished) => Ok(is_unfinished.then_some(id)),
+            Err(why) => Err((Some(id), why)),
+        }
     }
 
     pub(crate) fn put_session(&self, key: SessionKey, session: &PlainSession, changes: &mut Vec<Change>) {

@@ -1,5 +1,6 @@
 //! The look at every row when a store is opened (G10): whether each opens for the name it lies under, how many there are,
-//! and whether they are the ones that were last written. Owns the scan. Invariant: what is found wrong is said aloud,
+//! whether they are the ones that were last written, and which tell of a refresh that an earlier run left unfinished: to
+//! look for those afterwards would cost a second scan, while their time runs out. Owns the scan. Invariant: what is found wrong is said aloud,
 //! and what is well is served all the same.
 
 use std::num::NonZero;
@@ -29,6 +30,8 @@ pub(super) struct Census {
     pub(super) unreadable: u64,
     /// Rows of which not even the revision can be told.
     pub(super) unknown: Vec<Key>,
+    /// Connections with a refresh that was begun and whose outcome is not written down.
+    pub(super) unfinished: Vec<ConnectionId>,
     named: Vec<Unreadable>,
 }
 
@@ -57,6 +60,7 @@ pub(super) fn take(engine: &dyn Engine, table: &Table) -> Result<Census, Fault> 
         census.mark = census.mark.joined(part.mark);
         census.unreadable += part.unreadable;
         census.unknown.extend(part.unknown);
+        census.unfinished.extend(part.unfinished);
         census.named.extend(part.named);
     }
     census.tell();
@@ -96,7 +100,7 @@ impl Census {
         }
         let (connection, why) = match row {
             Ok(row) => match table.verify(&key, &row) {
-                Ok(()) => return,
+                Ok(unfinished) => return self.unfinished.extend(unfinished),
                 Err(unread) => unread,
             },
             Err(why) => (None, why),

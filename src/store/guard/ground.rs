@@ -16,6 +16,7 @@ use super::identity::{self, Header, Identity};
 use super::mark::Mark;
 use super::open_error::OpenError;
 use super::shared::catching;
+use crate::connection::ConnectionId;
 use crate::store::engine::{Backend, Engine, Fault, is_full};
 use crate::store::index::HEADER;
 use crate::store::table::Table;
@@ -49,6 +50,8 @@ pub(super) struct Findings {
     pub(super) missing: u64,
     /// Whether the rows are others than the mark beside them says.
     pub(super) is_other: bool,
+    /// Connections with a refresh that was begun and whose outcome is not written down.
+    pub(super) unfinished: Vec<ConnectionId>,
     /// What speaks for an older state of the store than it had.
     pub(super) rollback: Option<Rollback>,
 }
@@ -125,7 +128,7 @@ impl Ground {
         let stored = Mark::of(engine)?;
         let reading = HighWater::read(&self.path, self.identity.store).map_err(of_file)?;
         let census = census::take(engine, &self.table)?;
-        Ok(Findings::new(stored, reading, &census))
+        Ok(Findings::new(stored, reading, census))
     }
 
     fn unopenable(&self, fault: Fault) -> OpenError {
@@ -159,12 +162,13 @@ impl Findings {
             sessions: self.mark.sessions,
             unreadable: self.unreadable,
             missing: self.missing,
+            unfinished: self.unfinished.clone(),
             rollback: self.rollback.clone(),
         }
     }
 
     /// Holds what is there against what was written, by the mark in the engine and the file beside it.
-    fn new(stored: Option<Mark>, reading: Reading, census: &Census) -> Self {
+    fn new(stored: Option<Mark>, reading: Reading, census: Census) -> Self {
         let known = stored.unwrap_or_default();
         let high = match reading {
             Reading::At(high) => Some(high.sequence & !UNSETTLED),
@@ -197,6 +201,7 @@ impl Findings {
             unreadable: census.unreadable,
             missing: rows(known).saturating_sub(rows(census.mark)),
             is_other,
+            unfinished: census.unfinished,
             rollback: why.map(|why| Rollback { stored: known.sequence, expected: high, why }),
         }
     }

@@ -42,6 +42,37 @@ async fn what_was_left_unfinished_is_taken_up_by_the_end_of_its_grace_period_one
     assert_eq!(stage.provider.presented(), ["rt-e", "rt-d", "rt-c", "rt-b", "rt-a"]);
 }
 
+/// To read 100 000 records takes seconds, and a grace period may last as long.
+#[tokio::test]
+async fn what_the_opening_came_upon_is_asked_for_before_any_listing_and_once() {
+    let stage = stage(grace(60));
+    for (name, ago) in [("a", 10), ("b", 30), ("c", 20)] {
+        left_unfinished(&stage, name, Duration::from_secs(ago)).await;
+    }
+    let well = stage.imported("well").await;
+    stage.provider.narrow();
+    stage.provider.hold();
+    let stage = stage.restarted();
+    let before = *stage.store.listings().borrow();
+    // The opening looks at rows; what has changed or gone since is nothing to be found out.
+    let told = [id("a"), id("b"), well, id("gone"), id("c")];
+    assert_eq!(stage.broker.recover_first(&told).await.unwrap(), 3);
+    stage.provider.line_reaches(3).await;
+    assert_eq!(
+        (stage.provider.presented(), *stage.store.listings().borrow()),
+        (vec!["rt-b".to_owned()], before)
+    );
+    // The walk over all records takes up none of them once more.
+    let found = stage.broker.recover(Trust::Sound).await.unwrap();
+    assert_eq!(found, Recovery { unfinished: 3, marked: 0 });
+    assert_eq!(stage.broker.recover_first(&told).await.unwrap(), 0);
+    stage.provider.release();
+    stage.provider.requests_reach(3).await;
+    stage.broker.drain().await;
+    assert_eq!(stage.provider.presented(), ["rt-b", "rt-c", "rt-a"]);
+    assert_eq!(stage.broker.recover_first(&told).await.unwrap(), 0, "nothing is unfinished any more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_reads_all_records_once_for_all_that_was_left_and_for_house_keeping() {
     let stage = stage(grace(60));

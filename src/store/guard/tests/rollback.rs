@@ -3,6 +3,10 @@
 use futures_util::poll;
 
 use super::*;
+use crate::connection::reuse::ReuseProfile;
+use crate::connection::{Holder, Moment, Others};
+use crate::error::{ProviderError, Unsent};
+use crate::store::conformance::T0;
 use crate::store::guard::high_water::HighWater;
 use crate::store::index::Kind;
 
@@ -14,6 +18,7 @@ on_every_engine!(
     a_file_that_is_lost_or_damaged_counts_as_an_older_state,
     a_record_that_vanished_is_missed_and_one_that_is_old_is_noticed,
     a_record_that_does_not_open_is_counted_and_the_others_are_served,
+    a_refresh_that_was_left_unfinished_is_told_when_the_store_is_opened,
 );
 
 /// Without another process: one that is being started holds our locks for a moment.
@@ -222,6 +227,32 @@ async fn a_record_that_does_not_open_is_counted_and_the_others_are_served(inner:
         served += usize::from(TokenStore::get(&store, &id("", "google", name)).await.is_ok());
     }
     assert_eq!(served, 2);
+}
+
+async fn a_refresh_that_was_left_unfinished_is_told_when_the_store_is_opened(inner: Inner) {
+    let Fixture { script, store, folder } = fixture_on(inner);
+    fill(&store, &["well"]).await;
+    let reuse = ReuseProfile::default();
+    let moment = Moment { now: T0, holder: Holder(1), others: Others::Gone, reuse: &reuse };
+    let mut left: Vec<ConnectionId> = Vec::new();
+    for name in ["a", "b", "answered"] {
+        let begun = connection(id("", "google", name), "1").begun(7, &moment);
+        assert!(begun.profile.intent.is_some());
+        left.push(begun.profile.id.clone());
+        TokenStore::put(&*store, &begun, Expected::Absent).await.unwrap();
+    }
+    let answered = TokenStore::get(&*store, left.last().unwrap()).await.unwrap().unwrap();
+    let attempt = answered.value.profile.intent.clone().unwrap();
+    let refused = Err(ProviderError::Unavailable { cause: Unsent::Connect, retry_after: None });
+    let landed = answered.value.landed(&attempt, &refused, &moment, 0).connection;
+    TokenStore::put(&*store, &landed, Expected::At(answered.revision)).await.unwrap();
+    left.pop();
+    assert_eq!(store.opened().unfinished, []);
+    drop(Arc::into_inner(store).unwrap());
+    let store = open_on(folder.path(), &script, inner).unwrap();
+    let mut told = store.opened().unfinished.clone();
+    told.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+    assert_eq!(told, left);
 }
 
 /// What the store cannot do while it runs: tell the broker that it is of old. So it is not served from.
