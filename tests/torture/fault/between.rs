@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use token_broker::grpc::proto::v1::{Durability, GetAccessTokenRequest};
+use token_broker::sandbox::Hold;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -42,12 +43,8 @@ pub(super) async fn inflict(row: &mut Row, rounds: u64) {
     row.figures.push(("asked between", asked as f64));
 }
 
-/// A refresh that stands still at `stand`, its answer here, and what callers are answered meanwhile and when it goes on.
-pub(super) async fn standing(
-    stage: &mut Stage,
-    stand: &str,
-    round: u64,
-) -> (Grant, Vec<Result<Token, Status>>) {
+/// A refresh that the provider has carried out and whose answer is held back, in a new life.
+async fn rotated(stage: &mut Stage) -> (Grant, Hold, JoinHandle<Result<Token, Status>>) {
     stage.restart().await;
     let mut grant = stage.connected().await;
     // From here on it is in memory.
@@ -55,6 +52,16 @@ pub(super) async fn standing(
     let hold = stage.hold_answer(&grant);
     let renewing = stage.renewing(&grant);
     stage.rotated(&grant).await;
+    (grant, hold, renewing)
+}
+
+/// A refresh that stands still at `stand`, its answer here, and what callers are answered meanwhile and when it goes on.
+pub(super) async fn standing(
+    stage: &mut Stage,
+    stand: &str,
+    round: u64,
+) -> (Grant, Vec<Result<Token, Status>>) {
+    let (grant, hold, renewing) = rotated(stage).await;
     let before = stage.home.passed().len();
     let go = stage.home.path(&format!("go-{round}-{stand}"));
     stage.home.order(&format!("{stand}=pause:{}", go.display()));
@@ -82,12 +89,7 @@ pub(super) async fn standing(
 /// The same while the disk says no: what is answered is the successor, degraded.
 async fn refused(row: &mut Row, stage: &mut Stage, round: u64) -> usize {
     let what = format!("round {round}, ENOSPC");
-    stage.restart().await;
-    let mut grant = stage.connected().await;
-    stage.ask(&mut grant).await.unwrap();
-    let hold = stage.hold_answer(&grant);
-    let renewing = stage.renewing(&grant);
-    stage.rotated(&grant).await;
+    let (mut grant, hold, renewing) = rotated(stage).await;
     let before = stage.home.passed().len();
     stage.home.order("store.commit.before=error:ENOSPC");
     hold.release();
