@@ -2,6 +2,7 @@
 //! know how anything is stored, sent or awaited: no tokio, no I/O. Invariant: a transition takes `self` and a time
 //! and returns `Self`; a refresh token is never overwritten with nothing.
 
+pub mod alphabet;
 mod attempt;
 mod doubt;
 mod expiry;

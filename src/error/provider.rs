@@ -252,7 +252,7 @@ pub enum AmbiguousCause {
     #[error("its compressed body is broken")]
     Undecodable,
     /// A success status whose body cannot be understood.
-    #[error("a success without a token")]
+    #[error("a success without tokens that can be read")]
     Unparsable,
 }
 

@@ -54,12 +54,16 @@ fn only_the_providers_own_word_ends_a_grant() {
         (503, DEAD, "ambiguous it answered 503"),
         (504, "", "ambiguous it answered 504"),
         (429, DEAD, "limited"),
-        (200, "", "ambiguous a success without a token"),
-        (200, HTML, "ambiguous a success without a token"),
-        (200, r#"{"access_token":"a""#, "ambiguous a success without a token"),
-        (200, "[]", "ambiguous a success without a token"),
-        (200, r#"{"access_token":"a","access_token":"b"}"#, "ambiguous a success without a token"),
-        (204, "", "ambiguous a success without a token"),
+        (200, "", "ambiguous a success without tokens that can be read"),
+        (200, HTML, "ambiguous a success without tokens that can be read"),
+        (200, r#"{"access_token":"a""#, "ambiguous a success without tokens that can be read"),
+        (200, "[]", "ambiguous a success without tokens that can be read"),
+        (
+            200,
+            r#"{"access_token":"a","access_token":"b"}"#,
+            "ambiguous a success without tokens that can be read",
+        ),
+        (204, "", "ambiguous a success without tokens that can be read"),
         (301, DEAD, "malformed"),
         (302, HTML, "malformed"),
         (307, DEAD, "malformed"),
@@ -232,7 +236,7 @@ fn a_success_may_need_a_word_of_its_own() {
     let error = judged(&slack, 200, r#"{"ok":false,"error":"invalid_grant"}"#).unwrap_err();
     assert_eq!(word(&error), "denied invalid_grant");
     let error = judged(&slack, 200, r#"{"access_token":"a"}"#).unwrap_err();
-    assert_eq!(word(&error), "ambiguous a success without a token");
+    assert_eq!(word(&error), "ambiguous a success without tokens that can be read");
 }
 
 #[test]
@@ -291,8 +295,29 @@ fn a_reply_without_a_usable_access_token_is_no_token() {
         json!({"access_token": ""}),
         json!({"access_token": 1}),
         json!({"access_token": "a\r\nb"}),
+        json!({"access_token": "a b"}),
     ] {
         assert!(read(&ProviderSpec::default(), Asked::Refresh, reply.clone()).is_none(), "{reply}");
+    }
+}
+
+#[test]
+fn a_refresh_token_is_taken_as_it_is_and_one_that_cannot_be_read_is_not_taken_for_none() {
+    let brought = |token: Value| {
+        let reply = json!({"access_token": "a", "refresh_token": token});
+        Facts::read(&ProviderSpec::default(), Asked::Refresh, "client", &reply, NOW)
+            .map(|(_, canonical)| canonical.get("refresh_token").cloned())
+    };
+    for text in ["rt-1", "rt with spaces", " ", "~!\"\\"] {
+        assert_eq!(brought(json!(text)), Some(Some(json!(text))));
+    }
+    for none in [json!(null), json!("")] {
+        assert_eq!(brought(none.clone()), Some(None), "{none}");
+    }
+    for unread in
+        [json!(17), json!(true), json!({"value": "rt"}), json!(["rt"]), json!("r\nt"), json!("r\u{e9}")]
+    {
+        assert_eq!(brought(unread.clone()), None, "{unread}");
     }
 }
 

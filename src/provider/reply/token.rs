@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Asked, read_json};
 use crate::clock::Timestamp;
-use crate::connection::{Account, Scopes, Told};
+use crate::connection::{Account, Scopes, Told, alphabet};
 use crate::provider::spec::ProviderSpec;
 use crate::provider::spec::mint::Mint;
 use crate::provider::spec::outcome::{Identity, IdentitySource};
@@ -38,7 +38,8 @@ pub(in crate::provider) struct Facts {
 
 impl Facts {
     /// Reads a reply; beside the facts comes the reply rewritten as RFC 6749 section 5.1 would have it. `None` where it
-    /// holds no access token.
+    /// holds no access token that can be sent, or a refresh token that cannot be read: the one before may be spent, and
+    /// must not be kept as if none had come.
     pub(in crate::provider) fn read(
         spec: &ProviderSpec,
         asked: Asked,
@@ -47,8 +48,14 @@ impl Facts {
         now: Timestamp,
     ) -> Option<(Self, Value)> {
         let at = &spec.response;
-        let access_token = token_text(at.access_token.find(reply)?)?;
-        let refresh_token = at.refresh_token.find(reply).and_then(token_text);
+        let access_token =
+            at.access_token.find(reply)?.as_str().filter(|text| alphabet::is_access_token(text))?;
+        let refresh_token = match at.refresh_token.find(reply) {
+            // Some servers write "" or null for none.
+            None => None,
+            Some(came) if came.as_str() == Some("") => None,
+            Some(came) => Some(came.as_str().filter(|text| alphabet::is_refresh_token(text))?),
+        };
         let mut canonical = Map::new();
         canonical.insert("access_token".to_owned(), json!(access_token));
         canonical.insert("token_type".to_owned(), json!("bearer"));
@@ -69,12 +76,6 @@ impl Facts {
         };
         Some((facts, Value::Object(canonical)))
     }
-}
-
-/// A token fit to be sent in a header: visible ASCII (RFC 6749 appendix A.12 and A.17 allow no more than that and
-/// spaces, which no server uses and no header could carry safely).
-fn token_text(value: &Value) -> Option<&str> {
-    value.as_str().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()))
 }
 
 /// The token type as the provider spelled it, where it is a word at all.

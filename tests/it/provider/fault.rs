@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use token_broker::error::{AmbiguousCause, ProviderError, Unsent};
+use token_broker::provider::ProviderClient as _;
 use token_broker::provider::http::HttpSettings;
 use token_broker::sandbox::{Fault, On};
 
+use super::flow::{VERIFIER, code_grant};
 use super::peer::{Manner, Peer};
 use super::{Renew as _, provider, provider_of, provider_with, refresh_token, refresh_token_of, sandbox};
 
@@ -86,6 +88,36 @@ async fn a_server_that_is_away_was_certainly_not_reached() {
 /// Endpoints at a peer, over TLS or not.
 fn at(url: &str) -> serde_json::Value {
     json!({"endpoints": {"authorization": "https://as.example/a", "token": url}})
+}
+
+#[tokio::test]
+async fn a_refresh_token_comes_and_goes_as_the_provider_wrote_it() {
+    let peer = Peer::json(200, r#"{"access_token":"at-1","refresh_token":"rt & 1 +"}"#).await;
+    let provider = provider(at(&peer.url("/t")));
+    let issued = provider.renewed(&refresh_token("rt-0")).await.unwrap();
+    let renewed = issued.refresh_token.unwrap();
+    assert_eq!(renewed.expose(), "rt & 1 +");
+    provider.renewed(&refresh_token(renewed.expose())).await.unwrap();
+    let last = peer.requests().pop().unwrap();
+    assert!(last.contains("refresh_token=rt+%26+1+%2B"), "{last}");
+}
+
+#[tokio::test]
+async fn a_200_whose_tokens_cannot_be_read_leaves_open_what_became_of_the_refresh() {
+    for body in [
+        r#"{"access_token":"at-1","refresh_token":17}"#,
+        r#"{"access_token":"at-1","refresh_token":{"value":"rt-1"}}"#,
+        r#"{"access_token":"at-1","refresh_token":"rt\n1"}"#,
+        r#"{"access_token":"a t","refresh_token":"rt-1"}"#,
+        r#"{"refresh_token":"rt-1"}"#,
+    ] {
+        let peer = Peer::json(200, body).await;
+        let provider = provider(at(&peer.url("/t")));
+        let error = provider.renewed(&refresh_token("rt-0")).await.unwrap_err();
+        assert_eq!(error, ambiguous(AmbiguousCause::Unparsable), "{body}");
+        let error = provider.exchange(&code_grant("code", VERIFIER)).await.unwrap_err();
+        assert_eq!(error, ambiguous(AmbiguousCause::Unparsable), "{body}");
+    }
 }
 
 #[tokio::test]
