@@ -12,7 +12,7 @@ use super::status::About;
 use super::watch::{self, Answers, Ending};
 use super::wire::{Mistakes, connection, disconnected, given, history_event, status_filter, timestamp};
 use crate::broker::{AuthorizationResponse, BeginConnect, Broker, ImportConnection};
-use crate::connection::{ConnectionId, Profile};
+use crate::connection::{ConnectionId, Profile, alphabet};
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::store::Selection;
@@ -269,6 +269,12 @@ fn import_connection(
     let mut mistakes = Mistakes::default();
     let id = mistakes.connection_id(broker, request.tenant, request.provider, request.connection);
     let expires_at = mistakes.instant("expire_time", request.expire_time);
+    if refresh_token.as_ref().is_some_and(|token| !alphabet::is_refresh_token(token.expose())) {
+        mistakes.add("refresh_token", "must be printable ASCII, on one line");
+    }
+    if access_token.as_ref().is_some_and(|token| !alphabet::is_access_token(token.expose())) {
+        mistakes.add("access_token", "must be printable ASCII without spaces");
+    }
     mistakes.none_or(id.map(|id| ImportConnection {
         id,
         refresh_token,

@@ -209,6 +209,29 @@ async fn a_connection_lives_from_consent_to_disconnection() {
 }
 
 #[tokio::test]
+async fn an_import_takes_every_token_that_a_provider_may_give_and_nothing_else() {
+    let served = Served::start().await;
+    let mut client = served.connections().await;
+    let import = |refresh_token: &str, access_token: &str| v1::ImportConnectionRequest {
+        provider: "sandbox".into(),
+        connection: "user-42".into(),
+        refresh_token: refresh_token.into(),
+        access_token: access_token.into(),
+        ..v1::ImportConnectionRequest::default()
+    };
+    for (refused, field) in [
+        (import("rt\n", ""), "refresh_token"),
+        (import("r\u{e9}", ""), "refresh_token"),
+        (import("rt", "a b"), "access_token"),
+    ] {
+        let status = client.import_connection(refused).await.unwrap_err();
+        assert_eq!(status.get_error_details().bad_request().unwrap().field_violations[0].field, field);
+    }
+    client.import_connection(import("rt with spaces", "")).await.unwrap();
+    assert_eq!(served.stage.provider.presented(), ["rt with spaces"]);
+}
+
+#[tokio::test]
 async fn an_imported_grant_is_refreshed_from_the_generation_it_is_known_at() {
     let served = Served::start().await;
     let mut client = served.connections().await;

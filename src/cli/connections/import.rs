@@ -13,6 +13,7 @@ use crate::cli::failure::{Cause, Failure};
 use crate::cli::next::Name;
 use crate::cli::times;
 use crate::clock::Timestamp;
+use crate::connection::alphabet;
 use crate::grpc::proto::v1::ImportConnectionRequest;
 use crate::secret::Secret;
 
@@ -55,8 +56,8 @@ impl Import {
         if is_stdin(&self.refresh_token_file) && is_stdin(&self.access_token_file) {
             return Err(Failure::new(Cause::Usage, "standard input can hold one token, not two"));
         }
-        let refresh_token = read(console, self.refresh_token_file)?;
-        let access_token = read(console, self.access_token_file)?;
+        let refresh_token = read(console, self.refresh_token_file, alphabet::is_refresh_token)?;
+        let access_token = read(console, self.access_token_file, alphabet::is_access_token)?;
         let expire_time = self.expire_time.or(self.expires_in.map(|span| console.now() + span));
         let name = Name::from(self.named);
         let Name { provider, connection, tenant } = name.clone();
@@ -79,7 +80,11 @@ impl Import {
 }
 
 /// The token in `file`, without the line break that editors and `echo` add.
-fn read(console: &mut Console, file: Option<PathBuf>) -> Result<Option<Secret<String>>, Failure> {
+fn read(
+    console: &mut Console,
+    file: Option<PathBuf>,
+    is_token: fn(&str) -> bool,
+) -> Result<Option<Secret<String>>, Failure> {
     let Some(path) = file else { return Ok(None) };
     let text = if path.as_os_str() == "-" {
         console.input.all(LIMIT)
@@ -94,9 +99,9 @@ fn read(console: &mut Console, file: Option<PathBuf>) -> Result<Option<Secret<St
         Failure::new(Cause::Machine, format!("{} cannot be read", path.display())).because(error.to_string())
     })?);
     let token = text.expose().trim_end_matches(['\r', '\n']);
-    if token.is_empty() || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if !is_token(token) {
         return Err(Failure::new(Cause::Usage, format!("{} does not hold one token", path.display()))
-            .because("a token is one line without spaces"));
+            .because("a token is one line of printable ASCII, an access token without spaces"));
     }
     Ok(Some(Secret::new(token.to_owned())))
 }
@@ -111,15 +116,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "rt-1\n").unwrap();
-        let token = read(&mut Desk::piped().console, Some(path.clone())).unwrap().unwrap();
+        let read = |desk: &mut Desk, path| read(&mut desk.console, Some(path), alphabet::is_refresh_token);
+        let token = read(&mut Desk::piped(), path.clone()).unwrap().unwrap();
         assert_eq!(token.expose(), "rt-1");
-        let token = read(&mut Desk::terminal("rt-2\r\n").console, Some("-".into())).unwrap().unwrap();
+        let token = read(&mut Desk::terminal("rt-2\r\n"), "-".into()).unwrap().unwrap();
         assert_eq!(token.expose(), "rt-2");
         std::fs::write(&path, "two\nlines").unwrap();
-        assert_eq!(read(&mut Desk::piped().console, Some(path)).unwrap_err().cause, Cause::Usage);
-        assert_eq!(
-            read(&mut Desk::piped().console, Some("/nowhere".into())).unwrap_err().cause,
-            Cause::Machine
-        );
+        assert_eq!(read(&mut Desk::piped(), path.clone()).unwrap_err().cause, Cause::Usage);
+        assert_eq!(read(&mut Desk::piped(), "/nowhere".into()).unwrap_err().cause, Cause::Machine);
+        std::fs::write(&path, "a b\n").unwrap();
+        assert_eq!(read(&mut Desk::piped(), path.clone()).unwrap().unwrap().expose(), "a b");
+        let access = super::read(&mut Desk::piped().console, Some(path), alphabet::is_access_token);
+        assert_eq!(access.unwrap_err().cause, Cause::Usage, "it goes into a header");
     }
 }
