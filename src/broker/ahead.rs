@@ -57,6 +57,11 @@ impl Broker {
         self.fetch(&provider, id, &demand).await.map(|(_, source)| source)
     }
 
+    /// When the grant of a connection ends for good, from when that was announced in this run until it does.
+    pub(super) fn announced_end(&self, id: &ConnectionId) -> Option<Timestamp> {
+        self.schedule().as_ref()?.announced_end(id, self.clock.now())
+    }
+
     /// Tells the schedule how a connection is now.
     pub(super) fn plan_ahead(&self, profile: &Profile) {
         let mut schedule = self.schedule();

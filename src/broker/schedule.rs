@@ -81,10 +81,27 @@ struct Entry {
 struct Warning {
     /// The end that the provider last stated with a refresh token.
     stated: Timestamp,
-    /// The end that is to be announced.
+    /// The end that is to be announced, or was; [`NEVER`] where there is none.
     ends_at: Timestamp,
-    /// When.
+    /// When; [`NEVER`] once it was.
     at: Timestamp,
+    /// Where it is among those that are to be announced.
+    place: Option<Place>,
+}
+
+impl Warning {
+    /// The end that was announced and has not come yet.
+    fn announced(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.at == NEVER && self.ends_at != NEVER && now < self.ends_at).then_some(self.ends_at)
+    }
+
+    /// Until when it must be remembered: who asks after it was announced is told, too.
+    fn is_needed_until(&self, now: Timestamp) -> Timestamp {
+        match self.place {
+            Some((due, _)) => self.ends_at.max(due),
+            None => self.announced(now).unwrap_or(NEVER),
+        }
+    }
 }
 
 impl Entry {
@@ -108,6 +125,8 @@ impl Entry {
 pub(super) struct Schedule {
     ahead: Ahead,
     lanes: BTreeMap<ProviderKey, Lane>,
+    /// Ends that are to be announced: they wait for no provider, and so for no lane that rests.
+    warnings: Lane,
     entries: HashMap<Arc<ConnectionId>, Entry>,
     /// While all are read: those that were forgotten since the page was asked for.
     left: Option<HashSet<ConnectionId>>,
@@ -115,7 +134,8 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(ahead: Ahead) -> Self {
-        Self { ahead, lanes: BTreeMap::new(), entries: HashMap::new(), left: None }
+        let (lanes, entries) = (BTreeMap::new(), HashMap::new());
+        Self { ahead, lanes, warnings: Lane::default(), entries, left: None }
     }
 
     /// Whether the connection has a place here or is in flight, or was to be left alone since [`Schedule::begin_page`]:
@@ -132,6 +152,11 @@ impl Schedule {
     /// All were read.
     pub(super) fn end_pages(&mut self) {
         self.left = None;
+    }
+
+    /// When the grant of a connection ends, from when that was announced until it does.
+    pub(super) fn announced_end(&self, id: &ConnectionId, now: Timestamp) -> Option<Timestamp> {
+        self.entries.get(id)?.warning.announced(now)
     }
 
     /// How many connections have a deadline or are in flight.
@@ -155,6 +180,8 @@ impl Schedule {
         let plan = may_try_at.and_then(|at| plan::plan(profile, lifetimes, set_back, at));
         let Some(plan) = plan else { return self.forget(&profile.id) };
         let warning = self.warning(profile, lifetimes, known);
+        let outdated =
+            known.and_then(|known| known.warning.place).filter(|place| warning.place != Some(*place));
         // Whoever consented or imported was there.
         let asked_at = asked_at
             .max(profile.asked_at)
@@ -184,6 +211,10 @@ impl Schedule {
             None => Arc::new(profile.id.clone()),
         };
         self.entries.insert(id.clone(), entry);
+        if let Some(outdated) = outdated {
+            self.warnings.remove(outdated);
+        }
+        self.put_warning(&id);
         if !is_in_flight {
             self.put(&id, now);
         }
@@ -201,6 +232,9 @@ impl Schedule {
         if let (Some(place), Some(lane)) = (entry.place, self.lanes.get_mut(&id.provider)) {
             lane.remove(place);
         }
+        if let Some(place) = entry.warning.place {
+            self.warnings.remove(place);
+        }
     }
 
     /// The next thing to do, if any is due. `asked_at` says when a caller last asked for a connection.
@@ -209,6 +243,9 @@ impl Schedule {
         now: Timestamp,
         asked_at: impl Fn(&ConnectionId) -> Option<Timestamp>,
     ) -> Option<Job> {
+        if let Some(warning) = self.take_warning(now) {
+            return Some(warning);
+        }
         loop {
             let id = self.lanes.values_mut().find_map(|lane| lane.take(now))?;
             let ahead = self.ahead;
@@ -218,13 +255,6 @@ impl Schedule {
             };
             entry.place = None;
             entry.asked_at = entry.asked_at.max(asked_at(&id).unwrap_or(entry.asked_at));
-            if entry.warning.at <= now {
-                let ends_at = entry.warning.ends_at;
-                entry.warning.at = NEVER;
-                self.give_back(&id);
-                self.put(&id, now);
-                return Some(Job::Warn { id, ends_at });
-            }
             let due = entry.refresh_due(&ahead, now);
             if due <= now {
                 let generation = entry.generation;
@@ -235,9 +265,18 @@ impl Schedule {
         }
     }
 
+    fn take_warning(&mut self, now: Timestamp) -> Option<Job> {
+        let id = self.warnings.take(now)?;
+        self.warnings.give_back();
+        let warning = &mut self.entries.get_mut(&id)?.warning;
+        (warning.at, warning.place) = (NEVER, None);
+        let ends_at = warning.ends_at;
+        Some(Job::Warn { id, ends_at })
+    }
+
     /// When [`Schedule::take`] is worth asking again; `None`: not before something changes.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.lanes.values().filter_map(Lane::next_due).min()
+        self.lanes.values().chain([&self.warnings]).filter_map(Lane::next_due).min()
     }
 
     /// A refresh that was taken has ended. What it changed was noted before.
@@ -265,6 +304,11 @@ impl Schedule {
         for provider in self.lanes.keys().cloned().collect::<Vec<_>>() {
             self.spread(&provider, now);
         }
+        for (id, place) in self.warnings.spread(now) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.warning.place = Some(place);
+            }
+        }
     }
 
     /// The wall clock was set back by `span`.
@@ -274,14 +318,14 @@ impl Schedule {
                 *at = *at - span;
             }
         };
-        self.lanes.values_mut().for_each(|lane| lane.shift(span));
+        self.lanes.values_mut().chain([&mut self.warnings]).for_each(|lane| lane.shift(span));
         for entry in self.entries.values_mut() {
             earlier(&mut entry.plan.refresh_at);
             earlier(&mut entry.plan.keep_alive_at);
             earlier(&mut entry.warning.at);
             entry.not_before = entry.not_before - span;
             entry.set_back += span;
-            if let Some((due, _)) = &mut entry.place {
+            for (due, _) in entry.place.iter_mut().chain(&mut entry.warning.place) {
                 *due = *due - span;
             }
         }
@@ -303,13 +347,15 @@ impl Schedule {
                     || known.generation != profile.generation && stated <= known.warning.stated + SLIDES)
         });
         let ends = plan::absolute_end(profile, lifetimes).into_iter().chain(is_fixed.then_some(stated));
-        let Some(ends_at) = ends.min() else { return Warning { stated, ends_at: NEVER, at: NEVER } };
+        let Some(ends_at) = ends.min() else {
+            return Warning { stated, ends_at: NEVER, at: NEVER, place: None };
+        };
         if let Some(before) = before.filter(|before| is_about(before.ends_at, ends_at)) {
             return Warning { stated, ..before };
         }
         // Where the whole grant lives for days, its owner is not bothered for most of them.
         let life = profile.consented_at.unwrap_or(profile.created_at).until(ends_at);
-        Warning { stated, ends_at, at: ends_at - self.ahead.warn_before.min(life / 4) }
+        Warning { stated, ends_at, at: ends_at - self.ahead.warn_before.min(life / 4), place: None }
     }
 
     fn spread(&mut self, provider: &ProviderKey, now: Timestamp) {
@@ -327,10 +373,18 @@ impl Schedule {
         }
     }
 
+    /// Puts the end of a grant among those that are to be announced, where it is not there and was not announced.
+    fn put_warning(&mut self, id: &Arc<ConnectionId>) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if entry.warning.place.is_none() && entry.warning.at != NEVER {
+            entry.warning.place = Some(self.warnings.insert(entry.warning.at, id.clone()));
+        }
+    }
+
     /// Puts a connection where it belongs in its queue.
     fn put(&mut self, id: &Arc<ConnectionId>, now: Timestamp) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let due = entry.refresh_due(&self.ahead, now).min(entry.warning.at);
+        let due = entry.refresh_due(&self.ahead, now).min(entry.warning.is_needed_until(now));
         if !self.lanes.contains_key(&id.provider) {
             self.lanes.insert(id.provider.clone(), Lane::default());
         }
@@ -339,7 +393,7 @@ impl Schedule {
             lane.remove(place);
         }
         if due == NEVER {
-            // Nobody asks for it and nothing keeps it alive: a caller's own refresh brings it back.
+            // Nobody asks for it, nothing keeps it alive and no end is ahead: a caller's own refresh brings it back.
             self.entries.remove(id);
             return;
         }

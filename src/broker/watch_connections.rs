@@ -30,7 +30,8 @@ pub enum ConnectionEvent {
     Connection(Box<Profile>),
     /// One that is no more.
     Removed(ConnectionId),
-    /// Its grant ends for good unless its owner consents again.
+    /// Its grant ends for good unless its owner consents again. Told when it is announced, and from then until it
+    /// comes in every snapshot.
     Ending {
         /// Whose.
         id: ConnectionId,
@@ -57,6 +58,8 @@ pub struct ConnectionWatch {
 #[derive(Default)]
 struct Listing {
     page: VecDeque<Profile>,
+    /// The end, announced before, of the grant of the connection that was told of last.
+    ending: Option<(ConnectionId, Timestamp)>,
     after: Option<PageToken>,
     is_last: bool,
 }
@@ -126,7 +129,13 @@ impl ConnectionWatch {
         if let Some(gone) = self.news.next_gone() {
             return Ok(Some(gone));
         }
+        if let Some((id, ends_at)) = listing.ending.take() {
+            return Ok(Some(ConnectionEvent::Ending { id, ends_at }));
+        }
         if let Some(profile) = listing.page.pop_front() {
+            // It was announced to those who were there.
+            let ends_at = self.broker.announced_end(&profile.id);
+            listing.ending = ends_at.map(|ends_at| (profile.id.clone(), ends_at));
             return Ok(Some(ConnectionEvent::Connection(Box::new(profile))));
         }
         if listing.is_last {
@@ -147,7 +156,7 @@ impl ConnectionWatch {
         let is_last = page.next.is_none();
         let mut profiles = VecDeque::from(page.profiles);
         profiles.retain(|profile| !self.news.is_gone(&profile.id));
-        *listing = Listing { page: profiles, after: page.next, is_last };
+        *listing = Listing { page: profiles, ending: None, after: page.next, is_last };
         Ok(None)
     }
 
@@ -160,6 +169,7 @@ impl ConnectionWatch {
                     if let (Some(ConnectionEvent::Removed(gone)), Some(listing)) = (&event, &mut self.listing)
                     {
                         listing.page.retain(|profile| profile.id != *gone);
+                        listing.ending.take_if(|(id, _)| id == gone);
                     }
                     note(&mut self.news, event);
                 }

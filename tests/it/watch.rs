@@ -6,7 +6,7 @@ use std::time::Duration;
 use token_broker::broker::{
     Ahead, ConnectionEvent, ConnectionWatch, ImportConnection, Source, TokenEvent, TokenWatch, WatchRequest,
 };
-use token_broker::clock::Clock as _;
+use token_broker::clock::{Clock as _, Timestamp};
 use token_broker::connection::lifetimes::Lifetimes;
 use token_broker::connection::{ConnectionId, ProviderKey, Status};
 use token_broker::error::{AmbiguousCause, Error, OAuthCode, ProviderError, Reason, Unsent};
@@ -427,6 +427,52 @@ async fn a_slow_reader_of_a_snapshot_is_told_of_what_went_and_not_that_it_is_the
         }
     }
     assert!(told.len() == 2 && !told.contains(&id(gone)), "{told:?}");
+}
+
+/// The ends that a snapshot tells, each after its connection.
+async fn ends_told(watch: &mut ConnectionWatch) -> Vec<(ConnectionId, Timestamp)> {
+    let (mut told, mut last) = (Vec::new(), None);
+    loop {
+        match watch.next().await.unwrap() {
+            ConnectionEvent::Connection(profile) => last = Some(profile.id),
+            ConnectionEvent::Ending { id, ends_at } => {
+                assert_eq!(last.as_ref(), Some(&id));
+                told.push((id, ends_at));
+            }
+            ConnectionEvent::SnapshotEnd => return told,
+            ConnectionEvent::Removed(_) | ConnectionEvent::SnapshotStart => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_announced_is_told_in_every_snapshot_until_it_comes_or_the_owner_consents() {
+    let stage = Stage::new();
+    *stage.provider.lifetimes.lock().unwrap() =
+        Lifetimes { refresh_absolute: Some(24 * LIFE), ..Lifetimes::default() };
+    let state = stage.begun_by_app("user-42").await.1;
+    let consented_at = stage.broker.complete_connect(consented(&state)).await.unwrap().consented_at.unwrap();
+    stage.imported("user-43").await;
+    let _hand = Hand::of(&stage.clock);
+    stage.broker.start_ahead(Ahead::default());
+    let mut early = stage.broker.watch_connections(Selection::default());
+    assert_eq!(ends_told(&mut early).await, []);
+    drop(early);
+    let announced = "token_broker_grants_ending_total{provider=\"sandbox\"} 1";
+    while !stage.metrics.encode().unwrap().contains(announced) {
+        tokio::time::sleep(60 * SECOND).await;
+    }
+    let mut watch = stage.broker.watch_connections(Selection::default());
+    let ending = [(id("user-42"), consented_at + 24 * LIFE)];
+    assert_eq!(ends_told(&mut watch).await, ending, "nobody was there when it was announced");
+    many_changes(&stage, "user-43").await;
+    assert!(matches!(watch.next().await.unwrap(), ConnectionEvent::SnapshotStart));
+    assert_eq!(ends_told(&mut watch).await, ending, "changes were lost");
+    let again = stage.begun_by_app("user-42").await.1;
+    stage.broker.complete_connect(consented(&again)).await.unwrap();
+    let mut after = stage.broker.watch_connections(Selection::default());
+    assert_eq!(ends_told(&mut after).await, []);
+    assert!(stage.metrics.encode().unwrap().contains(announced), "announced once");
 }
 
 #[tokio::test(start_paused = true)]

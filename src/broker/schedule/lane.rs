@@ -95,7 +95,7 @@ impl Lane {
         Some(self.rests_until.map_or(*due, |until| until.max(*due)))
     }
 
-    /// A connection was put back at once, for nothing had to be done.
+    /// A connection was put back at once, for nothing had to be asked of the provider.
     pub(super) fn give_back(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
