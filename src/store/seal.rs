@@ -82,8 +82,10 @@ pub(crate) enum Field {
 /// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unopened {
-    /// Too short, or of a form this version does not know.
-    Format,
+    /// Of a form that this version does not know.
+    UnknownForm,
+    /// Too short, or of a form that no version writes.
+    Damaged,
     /// Sealed with a key the ring lacks.
     UnknownKey,
     /// Sealed with another key of that name, for another place, or altered.
@@ -94,7 +96,8 @@ impl Unopened {
     /// The reason, for an operator.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Format => "its seal is of an unknown form",
+            Self::UnknownForm => "its seal is of an unknown form",
+            Self::Damaged => "its seal is damaged",
             Self::UnknownKey => "it is sealed with a key that the key file does not hold",
             Self::Refused => "its seal does not fit: another key, another place, or damage",
         }
@@ -141,7 +144,13 @@ impl Sealer {
 
     /// Opens what was sealed for `place`.
     pub(crate) fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
-        let envelope = Envelope::parse(sealed).ok_or(Unopened::Format)?;
+        match sealed.first() {
+            Some(&FORMAT) => {}
+            // What lost power or a disk leaves of a row is zeros.
+            None | Some(0) => return Err(Unopened::Damaged),
+            Some(_) => return Err(Unopened::UnknownForm),
+        }
+        let envelope = Envelope::parse(sealed).ok_or(Unopened::Damaged)?;
         let aad = place.aad(self.store, envelope.ring_id);
         let enc = self.ring.derived(envelope.ring_id, self.purpose).ok_or(Unopened::UnknownKey)?;
         let derived = derive(enc, envelope.salt, &aad);
@@ -172,13 +181,13 @@ struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     fn parse(sealed: &'a [u8]) -> Option<Self> {
-        let (&[format, id_len], rest) = sealed.split_first_chunk::<2>()?;
+        let (&[_, id_len], rest) = sealed.split_first_chunk::<2>()?;
         let (ring_id, rest) = rest.split_at_checked(usize::from(id_len))?;
         let (salt, rest) = rest.split_at_checked(SALT)?;
         let (commit, rest) = rest.split_at_checked(COMMIT)?;
         let (nonce, rest) = rest.split_at_checked(NONCE)?;
         let (ciphertext, tag) = rest.split_at_checked(rest.len().checked_sub(TAG)?)?;
-        (format == FORMAT).then_some(Self { ring_id, salt, commit, nonce, ciphertext, tag })
+        Some(Self { ring_id, salt, commit, nonce, ciphertext, tag })
     }
 }
 
@@ -236,7 +245,7 @@ fn encrypt(key: &[u8], nonce: &[u8; NONCE], aad: &[u8], buffer: &mut [u8]) -> [u
 fn decrypt(key: &[u8], nonce: &[u8], aad: &[u8], buffer: &mut [u8], tag: &[u8]) -> Result<(), Unopened> {
     let (nonce, tag) = (<[u8; NONCE]>::try_from(nonce), <[u8; TAG]>::try_from(tag));
     let (Some(cipher), Ok(nonce), Ok(tag)) = (cipher(key), nonce, tag) else {
-        return Err(Unopened::Format);
+        return Err(Unopened::Damaged);
     };
     cipher
         .decrypt_inout_detached((&nonce).into(), aad, InOutBuf::from(buffer), (&tag).into())

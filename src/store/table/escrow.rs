@@ -52,7 +52,7 @@ impl Table {
         match bytes.strip_prefix(head.as_slice()) {
             Some(sealed) => matches!(
                 self.sealer.for_escrow().open(place(name), sealed),
-                Err(Unopened::Format | Unopened::Refused)
+                Err(Unopened::UnknownForm | Unopened::Damaged | Unopened::Refused)
             ),
             None => head.starts_with(bytes),
         }
