@@ -1,5 +1,6 @@
 //! The faults (faults.md section 7.4), by number: what each does in a round.
 
+mod answer;
 mod beside;
 mod between;
 mod caller;
@@ -29,6 +30,7 @@ use super::tally::Row;
 pub(crate) enum Fault {
     Control,
     I2,
+    I3,
     F1,
     F2,
     F5,
@@ -60,9 +62,10 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Control,
         Self::I2,
+        Self::I3,
         Self::F1,
         Self::F2,
         Self::F5,
@@ -97,6 +100,7 @@ impl Fault {
         match self {
             Self::Control => "control",
             Self::I2 => "I2",
+            Self::I3 => "I3",
             Self::F1 => "F1",
             Self::F2 => "F2",
             Self::F5 => "F5",
@@ -132,6 +136,7 @@ impl Fault {
         match self {
             Self::Control => "a store that lies is found out",
             Self::I2 => "intent on disk when the request arrives",
+            Self::I3 => "answered tokens on disk when they are answered",
             Self::F1 => "killed at a file call",
             Self::F2 => "killed in a refresh or a disconnect",
             Self::F5 => "half-written files lie about",
@@ -188,6 +193,7 @@ impl Fault {
             | Self::F30
             | Self::Random => true,
             Self::I2
+            | Self::I3
             | Self::F8
             | Self::F8Disk
             | Self::F16
@@ -204,6 +210,7 @@ impl Fault {
         match self {
             Self::Control => control::inflict(row).await,
             Self::I2 => intent::inflict(row, rounds).await,
+            Self::I3 => answer::inflict(row, rounds).await,
             Self::F1 => sweep::inflict(row, rounds).await,
             Self::F2 => crash::inflict(row, rounds).await,
             Self::F5 => damage::leftovers(row, rounds).await,

@@ -1,5 +1,6 @@
 //! Crash images: the store exactly as a kill would leave it at the moment at which the provider has received a refresh and
-//! done nothing yet (invariant I2). The broker is held still while its files are copied.
+//! done nothing yet (invariant I2), or at which new tokens are about to be given out (I3). The broker is held still while its
+//! files are copied.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
-use token_broker::connection::ConnectionId;
+use token_broker::connection::{Connection, ConnectionId};
 use token_broker::entropy::OsEntropy;
 use token_broker::sandbox::{Exchange, Sandbox};
 use token_broker::store::TokenStore as _;
@@ -36,10 +37,7 @@ impl Camera {
                 // One after the other: a process that is let go on for one image may not be in another.
                 let mut kept = kept.lock().unwrap();
                 let image = images.join(exchange.id.to_string());
-                kill_process(process, Signal::STOP).unwrap();
-                let copied = Command::new("cp").arg("-a").arg(&store).arg(&image).status().unwrap();
-                kill_process(process, Signal::CONT).unwrap();
-                assert!(copied.success());
+                take(process, &store, &image);
                 kept.push((image, exchange.clone()));
             }
         });
@@ -61,13 +59,42 @@ impl Camera {
     }
 }
 
+/// The record of connection `name` as a kill of the broker `process` would leave it now.
+pub(crate) async fn record_now(home: &Home, process: Pid, name: &str) -> Result<Connection, String> {
+    let images = home.path("images");
+    std::fs::create_dir_all(&images).unwrap();
+    let image = images.join("now");
+    take(process, &home.path("store"), &image);
+    let record = record(&image, home, name).await;
+    std::fs::remove_dir_all(image).unwrap();
+    record
+}
+
+fn take(process: Pid, store: &Path, image: &Path) {
+    kill_process(process, Signal::STOP).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(store).arg(image).status().unwrap();
+    kill_process(process, Signal::CONT).unwrap();
+    assert!(copied.success());
+}
+
 async fn intended(
     image: &Path,
     home: &Home,
     name: Option<&String>,
     exchange: &Exchange,
 ) -> Result<(), String> {
-    let name = name.ok_or("it is of no connection of ours")?;
+    let record = record(image, home, name.ok_or("it is of no connection of ours")?).await?;
+    let intent = record.profile.intent.as_ref().ok_or("no intent is on disk")?;
+    let shown = format!("{:016x}", intent.fingerprint);
+    let presented = exchange.subject.fingerprint.map(|fingerprint| fingerprint.to_string());
+    if presented.as_ref() == Some(&shown) {
+        Ok(())
+    } else {
+        Err(format!("the intent is for {shown}, and {presented:?} was presented"))
+    }
+}
+
+async fn record(image: &Path, home: &Home, name: &str) -> Result<Connection, String> {
     let opening = Opening {
         allow_throwaway: true,
         ..Opening::new(
@@ -78,15 +105,8 @@ async fn intended(
         )
     };
     let store = home.engine.open(opening).map_err(|error| format!("{error}: {}", error.why()))?;
-    let id = ConnectionId::parse(String::new(), PROVIDER.to_owned(), name.clone()).unwrap();
+    let id = ConnectionId::parse(String::new(), PROVIDER.to_owned(), name.to_owned()).unwrap();
     let stored = store.get(&id).await.map_err(|error| error.to_string())?.ok_or("there is no record")?;
     store.close().await;
-    let intent = stored.value.profile.intent.as_ref().ok_or("no intent is on disk")?;
-    let shown = format!("{:016x}", intent.fingerprint);
-    let presented = exchange.subject.fingerprint.map(|fingerprint| fingerprint.to_string());
-    if presented.as_ref() == Some(&shown) {
-        Ok(())
-    } else {
-        Err(format!("the intent is for {shown}, and {presented:?} was presented"))
-    }
+    Ok(stored.value)
 }

@@ -121,7 +121,7 @@ fn asking(stage: &Stage, request: GetAccessTokenRequest) -> JoinHandle<Result<To
 }
 
 /// Waits until this point was passed once more.
-async fn passed(stage: &Stage, before: usize, point: &str) {
+pub(super) async fn passed(stage: &Stage, before: usize, point: &str) {
     soon(point, async {
         while !stage.home.passed()[before..].iter().any(|passed| passed.point == point) {
             tokio::time::sleep(Duration::from_millis(5)).await;

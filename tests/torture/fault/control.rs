@@ -5,6 +5,7 @@
 use serde_json::json;
 use token_broker::sandbox::Fault;
 
+use super::answer::unwritten;
 use super::between::{ended, standing};
 use crate::checker::{Fate, fate, needless};
 use crate::home::Home;
@@ -30,6 +31,12 @@ pub(super) async fn inflict(row: &mut Row) {
     row.expect(!needless(&stage, &grant).is_empty(), || {
         "a spent token presented again is not found".to_owned()
     });
+
+    row.rounds += 1;
+    let mut stage = Stage::new(row).await;
+    let mut grant = stage.connected().await;
+    let why = unwritten(&mut stage, &mut grant, "refresh.publish.before", "store.commit.lie=error:EIO").await;
+    row.expect(why.is_some(), || "an answer that is not on disk is not found".to_owned());
 
     row.rounds += 1;
     let mut stage = Stage::new(row).await;
