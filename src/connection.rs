@@ -69,6 +69,9 @@ pub struct Profile {
     pub consented_at: Option<Timestamp>,
     /// When tokens were last refreshed.
     pub refreshed_at: Option<Timestamp>,
+    /// When tokens last came from elsewhere; how old they were then nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_at: Option<Timestamp>,
     /// The last failure since the last success.
     pub last_failure: Option<Failure>,
     /// Counts the attempts to refresh it and whatever puts them off. Never decreases.
@@ -99,6 +102,14 @@ pub struct Profile {
     pub created_at: Timestamp,
     /// When the record last changed.
     pub updated_at: Timestamp,
+}
+
+impl Profile {
+    /// When the provider gave the tokens that are held. An import's time is that of the import; of a record that does not
+    /// say when that was, the time of its last change.
+    pub fn obtained_at(&self) -> Timestamp {
+        self.refreshed_at.max(self.consented_at).or(self.imported_at).unwrap_or(self.updated_at)
+    }
 }
 
 /// What is zero in most records is not written.

@@ -68,6 +68,7 @@ impl Connection {
             is_refreshable: false,
             consented_at: None,
             refreshed_at: None,
+            imported_at: None,
             last_failure: None,
             fence: 0,
             intent: None,
@@ -161,6 +162,7 @@ impl Connection {
             account: None,
             consented_at: None,
             refreshed_at: None,
+            imported_at: Some(now),
             ..self.profile
         };
         let mut connection = Self { profile, tokens: None, history: self.history }.renewed(tokens, now);

@@ -59,7 +59,7 @@ pub(super) fn plan(
 }
 
 fn active(profile: &Profile, lifetimes: &Lifetimes) -> Plan {
-    let obtained_at = obtained_at(profile);
+    let obtained_at = profile.obtained_at();
     let share = jitter(&profile.id);
     let earliest = obtained_at + lifetimes.min_gap.unwrap_or_default().max(LEAST_GAP);
     let refresh_at = profile.expires_at.map_or(NEVER, |expires_at| {
@@ -75,11 +75,6 @@ fn active(profile: &Profile, lifetimes: &Lifetimes) -> Plan {
         (obtained_at + life / 3 * 2 - share.of(life / 20)).max(earliest)
     });
     Plan { refresh_at, keep_alive_at: ends.min().unwrap_or(NEVER), is_ambiguous: false }
-}
-
-/// When the provider gave the tokens that are held. An import's time is that of its last change.
-pub(super) fn obtained_at(profile: &Profile) -> Timestamp {
-    profile.refreshed_at.max(profile.consented_at).unwrap_or(profile.updated_at)
 }
 
 /// When the grant ends whatever is done; `None` where the provider states no such time.
@@ -194,6 +189,16 @@ mod tests {
             plan(&profile("user-42", Some(HOUR / 2)), &lifetimes, Duration::ZERO, T0).unwrap().refresh_at,
             T0 + HOUR
         );
+    }
+
+    #[test]
+    fn a_failure_makes_an_imported_refresh_token_no_younger() {
+        let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
+        let imported = profile("user-42", None);
+        let due = plan(&imported, &lifetimes, Duration::ZERO, T0).unwrap().keep_alive_at;
+        // What a request that reached nobody writes down.
+        let failed = Profile { updated_at: due, ..imported };
+        assert_eq!(plan(&failed, &lifetimes, Duration::ZERO, T0).unwrap().keep_alive_at, due);
     }
 
     #[test]
