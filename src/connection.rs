@@ -18,6 +18,8 @@ mod token;
 mod transition;
 mod variable;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{Backoff, CLOCK_MARGIN, Holder, Intent, LONGEST_ASKED};
@@ -109,6 +111,15 @@ impl Profile {
     /// say when that was, the time of its last change.
     pub fn obtained_at(&self) -> Timestamp {
         self.refreshed_at.max(self.consented_at).or(self.imported_at).unwrap_or(self.updated_at)
+    }
+
+    /// When the refresh token that is held dies if nobody uses it: at the end that the provider states for it, or where its
+    /// `idle` life is over. `None` where neither is known. A stated end at which or after which it was used is outlived,
+    /// and counts for nothing.
+    pub fn refresh_ends_at(&self, idle: Option<Duration>) -> Option<Timestamp> {
+        let obtained_at = self.obtained_at();
+        let stated = self.refresh_expires_at.filter(|end| *end > obtained_at);
+        stated.into_iter().chain(idle.map(|idle| obtained_at + idle)).min()
     }
 }
 

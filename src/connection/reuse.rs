@@ -20,6 +20,8 @@ pub struct ReuseProfile {
     pub token_timeout: Duration,
     /// The least time from the answer of one refresh, or from a consent, to the next refresh of the same connection.
     pub min_gap: Duration,
+    /// A refresh token that is not used for so long dies; `None`: not known. A lost answer must be asked about before that.
+    pub refresh_idle: Option<Duration>,
 }
 
 impl Default for ReuseProfile {
@@ -31,6 +33,7 @@ impl Default for ReuseProfile {
             invalid_grant_confirmations: 1,
             token_timeout: Duration::from_secs(10),
             min_gap: Duration::ZERO,
+            refresh_idle: None,
         }
     }
 }

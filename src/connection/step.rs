@@ -11,7 +11,8 @@ use crate::clock::Timestamp;
 /// How long before the access token's end a strict provider is asked what became of an unanswered refresh.
 ///
 /// If the refresh was done there, asking ends the grant and perhaps the living access token; if it was not, waiting
-/// costs nothing. So it is asked as late as still leaves time for an answer.
+/// costs nothing, as long as the refresh token itself lives. So it is asked as late as still leaves time for an answer,
+/// and before that token dies unused.
 pub const LATE_PROBE: Duration = Duration::from_secs(30);
 
 /// When to look again at what waits for something that may never come.
@@ -73,50 +74,53 @@ impl Profile {
     /// What may be done for somebody who wants a better access token. `is_refused`: whoever asks was refused with the
     /// present one, so there is nothing left of it to protect.
     pub fn step(&self, moment: &Moment<'_>, is_refused: bool) -> Step {
+        let now = moment.now;
+        match self.due(moment, is_refused) {
+            Ok((Some(due), _)) if due <= now => Step::Send,
+            Ok((due, why)) => Step::Wait { until: due.unwrap_or(now + NEVER), why },
+            Err(step) => step,
+        }
+    }
+
+    /// When the refresh token may be presented next, now or later; `None` where it never may, or where only the word that
+    /// its access token was refused makes it due. For a schedule: not before that time, and where the outcome of a
+    /// refresh is unknown, at that time.
+    pub fn next_attempt_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
+        let (due, _) = self.due(moment, false).ok()?;
+        due.map(|due| due.max(moment.now))
+    }
+
+    /// From when on the refresh token may be presented, and what is waited for until then; no time: never. Or what keeps
+    /// it from being presented at all.
+    fn due(&self, moment: &Moment<'_>, is_refused: bool) -> Result<(Option<Timestamp>, Waiting), Step> {
         match self.status {
             Status::Active | Status::Ambiguous => {}
             Status::Pending
             | Status::ReauthRequired
             | Status::Revoking
             | Status::Revoked
-            | Status::Disabled => return Step::NotServing,
+            | Status::Disabled => return Err(Step::NotServing),
         }
         if !self.is_refreshable {
-            return Step::Unrefreshable;
+            return Err(Step::Unrefreshable);
         }
         let now = moment.now;
         let resumes_at = self.resumes_at(now);
-        let (due, why) = match &self.intent {
+        Ok(match &self.intent {
             Some(intent) => (self.chain_resumes_at(intent, moment, is_refused, resumes_at), Waiting::Outcome),
             None if self.status == Status::Ambiguous => {
-                (self.late_probe_at(now, is_refused).max(resumes_at), Waiting::Outcome)
+                let probe_at = self.late_probe_at(moment, is_refused);
+                (probe_at.map(|at| at.max(resumes_at)), Waiting::Outcome)
             }
             None => {
                 let gap_ends_at = self.gap_ends_at(now, moment.reuse.min_gap);
                 if gap_ends_at > resumes_at {
-                    (gap_ends_at, Waiting::Gap)
+                    (Some(gap_ends_at), Waiting::Gap)
                 } else {
-                    (resumes_at, Waiting::Pause)
+                    (Some(resumes_at), Waiting::Pause)
                 }
             }
-        };
-        if due <= now { Step::Send } else { Step::Wait { until: due, why } }
-    }
-
-    /// When the refresh token may be presented next, now or later; `None` where it never may. For a schedule: not
-    /// before that time, and where the outcome of a refresh is unknown, at that time.
-    pub fn next_attempt_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
-        match self.step(moment, false) {
-            Step::Send => Some(moment.now),
-            // Only the word that its access token was refused makes it due.
-            Step::Wait { until, why: Waiting::Outcome }
-                if self.expires_at.is_none() && until >= moment.now + NEVER =>
-            {
-                None
-            }
-            Step::Wait { until, .. } => Some(until),
-            Step::Unrefreshable | Step::NotServing => None,
-        }
+        })
     }
 
     /// Whether an unanswered refresh may be saved by sending its token once more within a grace period: each time is a
@@ -131,12 +135,15 @@ impl Profile {
     }
 
     /// When a connection with an unfinished refresh must be seen to at the latest, for an order among them: the end of
-    /// a grace period comes before everything that can wait.
+    /// a grace period comes before everything that can wait, and that can wait until one of its tokens ends.
     pub fn recovery_deadline(&self, reuse: &ReuseProfile) -> Timestamp {
         let far = Timestamp::from_millis(i64::MAX);
         match (&self.intent, reuse.reuse) {
             (Some(intent), Reuse::Grace { window, .. }) => intent.first_sent_at + window,
-            _ => self.expires_at.unwrap_or(far),
+            _ => {
+                let ends = self.expires_at.into_iter().chain(self.refresh_ends_at(reuse.refresh_idle));
+                ends.min().unwrap_or(far)
+            }
         }
     }
 
@@ -162,26 +169,27 @@ impl Profile {
         moment: &Moment<'_>,
         is_refused: bool,
         resumes_at: Timestamp,
-    ) -> Timestamp {
+    ) -> Option<Timestamp> {
         let now = moment.now;
         let settled = intent.settled_at(now, moment.reuse.token_timeout);
         let is_done = intent.holder == moment.holder || moment.others == Others::Gone;
         match moment.reuse.reuse {
             // Two requests side by side harm nobody here.
-            Reuse::Reusable => resumes_at,
+            Reuse::Reusable => Some(resumes_at),
             Reuse::Grace { window, max_uses, .. } if self.is_in_grace(intent, window, max_uses, now) => {
                 let last = intent.first_sent_at + usable(window);
                 // A wait that outlasts the grace period would cost the grant.
                 let free = if is_done || settled > last { now } else { settled };
-                free.max(pause_in_grace(intent, resumes_at, last, window, now))
+                Some(free.max(pause_in_grace(intent, resumes_at, last, window, now)))
             }
             // In time the number of uses is not limited. But the newest answer's token is the good one: a request that
             // is still under way must be settled before the next, or its answer would be the newest.
-            Reuse::Count { max_uses, .. } if intent.tries < max_uses => settled.max(resumes_at),
+            Reuse::Count { max_uses, .. } if intent.tries < max_uses => Some(settled.max(resumes_at)),
             // What was sent may arrive after what is sent now, and would then end the grant that was just saved: so
             // even where the sender is certainly gone, its request is let settle.
             Reuse::Grace { .. } | Reuse::Count { .. } | Reuse::Strict => {
-                self.late_probe_at(now, is_refused).max(settled).max(resumes_at)
+                let probe_at = self.late_probe_at(moment, is_refused);
+                probe_at.map(|at| at.max(settled).max(resumes_at))
             }
         }
     }
@@ -201,17 +209,27 @@ impl Profile {
             && self.denials == 0
     }
 
-    /// The latest good time to ask a provider that may end the grant for it: at once where no access token lives, and
-    /// never where one does that never ends.
-    fn late_probe_at(&self, now: Timestamp, is_refused: bool) -> Timestamp {
+    /// The latest good time to ask a provider that may end the grant for it: at once where no access token lives. `None`:
+    /// never, for one lives that never ends, and the refresh token does not die either.
+    fn late_probe_at(&self, moment: &Moment<'_>, is_refused: bool) -> Option<Timestamp> {
         // A consent and a refresh always bring an access token; of an import none is kept whose end is not known, unless it
         // came alone.
         let has_access = self.consented_at.is_some() || self.refreshed_at.is_some();
-        match self.expires_at {
-            Some(expires_at) if !is_refused => expires_at - LATE_PROBE,
-            None if !is_refused && has_access => now + NEVER,
-            _ => now,
-        }
+        let access_probe_at = match self.expires_at {
+            Some(expires_at) if !is_refused => Some(expires_at - LATE_PROBE),
+            None if !is_refused && has_access => None,
+            _ => return Some(moment.now),
+        };
+        access_probe_at.into_iter().chain(self.last_use_at(moment)).min()
+    }
+
+    /// The latest good time to use the refresh token lest it dies of not being used: a tenth of its life before its end, for
+    /// whatever keeps the request from being sent then costs the grant. `None` where no end of it is known, and where that
+    /// is over: nothing is saved by asking sooner then, and perhaps an access token lost.
+    fn last_use_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
+        let ends_at = self.refresh_ends_at(moment.reuse.refresh_idle).filter(|end| moment.now < *end)?;
+        let life = self.obtained_at().until(ends_at);
+        Some(ends_at - (life / 10).max(LATE_PROBE).min(life / 2))
     }
 }
 

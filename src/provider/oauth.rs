@@ -314,6 +314,7 @@ impl ProviderClient for OAuthProvider {
             invalid_grant_confirmations: spec.invalid_grant_confirmations,
             token_timeout: spec.token_timeout.duration(),
             min_gap: spec.mint_limits.gap().unwrap_or_default(),
+            refresh_idle: spec.lifetimes.refresh_idle.map(Span::duration),
         }
     }
 

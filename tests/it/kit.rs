@@ -439,7 +439,8 @@ impl ProviderClient for FakeProvider {
     }
 
     fn reuse_profile(&self) -> ReuseProfile {
-        self.reuse.lock().unwrap().clone()
+        let refresh_idle = self.lifetimes.lock().unwrap().refresh_idle;
+        ReuseProfile { refresh_idle, ..self.reuse.lock().unwrap().clone() }
     }
 
     async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {

@@ -285,6 +285,25 @@ async fn a_lost_request_costs_nothing_even_where_tokens_are_used_once() {
 }
 
 #[tokio::test]
+async fn a_lost_request_costs_nothing_where_the_refresh_token_dies_before_the_access_token() {
+    let minute = Duration::from_secs(60);
+    let told = json!({"lifetimes": {"refresh_idle": "30m"}});
+    let mut case = Case::new(ReuseProfile::strict(), 60 * minute, told).await;
+    case.sandbox.change(|behavior| behavior.lifetimes.refresh_token_ttl = Some(30 * minute));
+    case.token(true).await.unwrap();
+    case.clock.advance(20 * minute);
+    case.meet(Fault::drop_request());
+    let error = case.bound.broker.refresh_connection(case.id.clone(), None).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::ConnectionAmbiguous);
+    // The access token lives for another 33 minutes then, the refresh token for 3.
+    case.clock.advance(7 * minute);
+    case.bound.broker.refresh_connection(case.id.clone(), None).await.unwrap();
+    case.token(false).await.unwrap();
+    assert!(case.is_live(&case.current));
+    case.is_whole().await;
+}
+
+#[tokio::test]
 async fn a_lost_answer_of_a_strict_provider_is_probed_once_when_the_old_access_token_is_dead() {
     let mut case = Case::new(ReuseProfile::strict(), LIFE, json!({})).await;
     case.meet(Fault::drop_answer());

@@ -67,14 +67,11 @@ fn active(profile: &Profile, lifetimes: &Lifetimes) -> Plan {
         // The spread lies before the margin, so that no connection is late for the sake of the others.
         (expires_at - margin(life) - share.of(life / 10)).max(earliest)
     });
-    let ends = lifetimes.refresh_idle.map(|idle| obtained_at + idle).into_iter();
-    // A token that was used at its stated end or later has outlived it.
-    let stated = profile.refresh_expires_at.filter(|end| *end > obtained_at);
-    let ends = ends.chain(stated).map(|end| {
+    let keep_alive_at = profile.refresh_ends_at(lifetimes.refresh_idle).map_or(NEVER, |end| {
         let life = obtained_at.until(end);
         (obtained_at + life / 3 * 2 - share.of(life / 20)).max(earliest)
     });
-    Plan { refresh_at, keep_alive_at: ends.min().unwrap_or(NEVER), is_ambiguous: false }
+    Plan { refresh_at, keep_alive_at, is_ambiguous: false }
 }
 
 /// When the grant ends whatever is done; `None` where the provider states no such time.
@@ -192,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_token_is_used_at_two_thirds_of_its_idle_life() {
+        let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
+        let plan = plan(&profile("user-42", None), &lifetimes, Duration::ZERO, T0).unwrap();
+        assert_eq!(plan.refresh_at, NEVER);
+        let after = T0.until(plan.keep_alive_at);
+        assert!((55 * DAY..=60 * DAY).contains(&after), "{after:?}");
+    }
+
+    #[test]
     fn a_failure_makes_an_imported_refresh_token_no_younger() {
         let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
         let imported = profile("user-42", None);
@@ -199,15 +205,6 @@ mod tests {
         // What a request that reached nobody writes down.
         let failed = Profile { updated_at: due, ..imported };
         assert_eq!(plan(&failed, &lifetimes, Duration::ZERO, T0).unwrap().keep_alive_at, due);
-    }
-
-    #[test]
-    fn a_refresh_token_is_used_at_two_thirds_of_its_idle_life() {
-        let lifetimes = Lifetimes { refresh_idle: Some(90 * DAY), ..Lifetimes::default() };
-        let plan = plan(&profile("user-42", None), &lifetimes, Duration::ZERO, T0).unwrap();
-        assert_eq!(plan.refresh_at, NEVER);
-        let after = T0.until(plan.keep_alive_at);
-        assert!((55 * DAY..=60 * DAY).contains(&after), "{after:?}");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 use super::*;
-use crate::connection::{AccessToken, Connection, RefreshToken, Scopes, Status, TokenSet};
+use crate::connection::reuse::ReuseProfile;
+use crate::connection::{
+    AccessToken, Connection, Holder, Moment, Others, RefreshToken, Scopes, Status, TokenSet,
+};
 use crate::secret::Secret;
 
 const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -288,6 +291,21 @@ fn a_connection_that_nobody_asks_for_is_only_kept_alive() {
     let afterwards: Vec<_> = refreshes.iter().filter(|day| **day > 30).collect();
     assert!(while_asked >= 30 * 24, "{while_asked}");
     assert!((5..=7).contains(&afterwards.len()), "{afterwards:?}");
+}
+
+#[test]
+fn an_unknown_outcome_is_found_out_before_the_refresh_token_dies_though_nobody_asks() {
+    let reuse = ReuseProfile { refresh_idle: Some(HOUR / 2), ..ReuseProfile::default() };
+    let lifetimes = Lifetimes { refresh_idle: reuse.refresh_idle, ..Lifetimes::default() };
+    let mut table = Table::of([]);
+    let lost = profile_of(id("sandbox", "user-42"), T0);
+    let lost = Profile { status: Status::Ambiguous, updated_at: T0 + 20 * MINUTE, ..lost };
+    table.now = T0 + 21 * MINUTE;
+    let moment = Moment { now: table.now, holder: Holder(1), others: Others::Gone, reuse: &reuse };
+    table.schedule.note(&lost, &lifetimes, lost.next_attempt_at(&moment), None, table.now);
+    assert_eq!(table.schedule.next_due(), Some(T0 + 27 * MINUTE));
+    table.now = T0 + 27 * MINUTE;
+    assert_eq!(table.refreshes().len(), 1);
 }
 
 #[test]

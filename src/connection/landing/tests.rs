@@ -1,3 +1,4 @@
+mod dying;
 mod ending;
 mod late;
 mod narrowed;
