@@ -15,9 +15,13 @@ pub const CLOCK_MARGIN: Duration = Duration::from_secs(2);
 /// The least by which two clocks must part before it is taken for more than the time it takes to read them.
 pub(super) const NOTICED: Duration = Duration::from_secs(1);
 
-/// The first pause after a failure, and the longest. Each is twice the one before, times chance (full jitter).
+/// The first pause after a failure. Each is twice the one before, times chance (full jitter).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest that we choose where callers wait for a token: a provider that is well again is not kept from them for
+/// longer. What keeps a herd away from one that is not is its breaker and its budget.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest where nobody waits: a revocation.
+pub(super) const LONGEST_PAUSE_UNAWAITED: Duration = Duration::from_secs(300);
 /// A pause of no length would be none.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause that a provider can ask for (`Retry-After`, a day) with what we add to it.
@@ -129,13 +133,20 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after one more failure. `asked` is what the provider wants (`Retry-After`), and is honoured in full.
-    pub(super) fn after(before: Option<&Self>, asked: Option<Duration>, now: Timestamp, dice: u64) -> Self {
+    /// The pause after one more failure, of `longest` at most. `asked` is what the provider wants (`Retry-After`), and is
+    /// honoured in full.
+    pub(super) fn after(
+        before: Option<&Self>,
+        asked: Option<Duration>,
+        longest: Duration,
+        now: Timestamp,
+        dice: u64,
+    ) -> Self {
         let failures = before.map_or(0, |backoff| backoff.failures).saturating_add(1);
         let pause = match asked {
             Some(asked) => asked + share(FIRST_PAUSE.max(asked / 10), dice),
             None => {
-                let most = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE);
+                let most = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(longest);
                 share(most, dice).max(SHORTEST_PAUSE)
             }
         };
@@ -255,18 +266,18 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_five_minutes_and_are_shortened_by_chance() {
+    fn pauses_double_up_to_a_minute_and_are_shortened_by_chance() {
         let mut backoff = None;
-        let mut longest = Vec::new();
-        for _ in 0..12 {
-            let next = Backoff::after(backoff.as_ref(), None, T0, 1000);
-            longest.push(T0.until(next.until).as_secs());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let next = Backoff::after(backoff.as_ref(), None, LONGEST_PAUSE, T0, 1000);
+            pauses.push(T0.until(next.until).as_secs());
             backoff = Some(next);
         }
-        assert_eq!(longest, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let many = Backoff { failures: u32::MAX, until: T0, is_asked: false };
         for dice in 0..3000 {
-            let pause = T0.until(Backoff::after(Some(&many), None, T0, dice).until);
+            let pause = T0.until(Backoff::after(Some(&many), None, LONGEST_PAUSE, T0, dice).until);
             assert!((SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
         }
     }
@@ -275,7 +286,7 @@ mod tests {
     fn what_the_provider_asks_for_is_honoured_in_full_and_never_shortened() {
         let asked = Duration::from_secs(120);
         for dice in [0, 1, 500, 1000, u64::MAX] {
-            let pause = T0.until(Backoff::after(None, Some(asked), T0, dice).until);
+            let pause = T0.until(Backoff::after(None, Some(asked), LONGEST_PAUSE, T0, dice).until);
             assert!((asked..=asked + asked / 10).contains(&pause), "{pause:?}");
         }
     }

@@ -2,7 +2,7 @@
 //! Invariant: of two who refreshed, the second changes nothing that the first stored; an outcome that is unknown stays
 //! unknown until the provider has spoken about that very refresh token.
 
-use super::attempt::{Backoff, Intent};
+use super::attempt::{Backoff, Intent, LONGEST_PAUSE, LONGEST_PAUSE_UNAWAITED};
 use super::history::Happening;
 use super::reuse::{Reuse, ReuseProfile, Rotation};
 use super::step::Moment;
@@ -385,7 +385,9 @@ impl Connection {
 
     pub(super) fn pause(&mut self, error: &ProviderError, now: Timestamp, dice: u64) {
         let before = self.profile.backoff.as_ref();
-        self.profile.backoff = Some(Backoff::after(before, error.asked_wait(), now, dice));
+        let is_unawaited = self.profile.status == Status::Revoking;
+        let longest = if is_unawaited { LONGEST_PAUSE_UNAWAITED } else { LONGEST_PAUSE };
+        self.profile.backoff = Some(Backoff::after(before, error.asked_wait(), longest, now, dice));
     }
 
     /// Writes down which scopes it had `before` and has no more.

@@ -366,6 +366,27 @@ fn a_request_before_the_end_of_a_wait_is_noticed() {
     });
 }
 
+/// Whatever pauses an outage of an hour has left.
+#[test]
+fn an_hour_in_which_no_request_arrives_keeps_nobody_from_a_fresh_token_for_long_afterwards() {
+    in_paused_time(async {
+        let life = Life::begin_in(World::PLAIN, 4).await;
+        life.clock.jump(i64::try_from(truth::LIFE.as_millis()).unwrap());
+        life.truth.is_down.store(true, Ordering::SeqCst);
+        let (broker, _, _) = life.running();
+        let until = tokio::time::Instant::now() + SPAN;
+        while tokio::time::Instant::now() < until {
+            for at in 0..CONNECTIONS {
+                broker.refresh_connection(id(&format!("c{at}")), None).await.unwrap_err();
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        life.truth.is_down.store(false, Ordering::SeqCst);
+        life.end().await;
+        assert_eq!(life.truth.broken.lock().unwrap().clone(), Vec::<String>::new());
+    });
+}
+
 /// So is a grant that lives and cannot be refreshed.
 #[test]
 fn a_grant_without_a_fresh_token_is_noticed() {
