@@ -349,6 +349,9 @@ impl Connection {
         let mut came = issued.copy().into_set(None, attempt.sent_at);
         // A consent may have come between: then both grants end, and the newer one's tokens are those to lead.
         let is_newer_consent = self.profile.generation > attempt.generation + 1;
+        let held =
+            self.tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()).map(RefreshToken::fingerprint);
+        let asked_about = self.profile.intent.as_ref().map(|intent| intent.fingerprint).or(held);
         self.tokens = match self.tokens.take() {
             None => Some(came),
             Some(held) if held.surplus.len() >= SURPLUS => {
@@ -365,9 +368,12 @@ impl Connection {
                 Some(came)
             }
         };
-        self.profile.intent = None;
-        self.profile.doubt = None;
-        self.profile.backoff = None;
+        // The answer about another grant's refresh token says nothing of what is still asked about this one's.
+        if asked_about == Some(attempt.fingerprint) {
+            self.profile.intent = None;
+            self.profile.doubt = None;
+            self.profile.backoff = None;
+        }
         self.profile.updated_at = now;
         self.note(Happening::Surplus, None, now);
         Landed { connection: self, verdict: Verdict::Surplus }

@@ -94,6 +94,22 @@ fn a_connection_being_revoked_holds_all_tokens_that_come_and_says_when_it_cannot
 }
 
 #[test]
+fn a_late_answer_of_an_older_grant_ends_no_doubt_about_the_one_that_is_revoked() {
+    let reuse = ReuseProfile::default();
+    let (connection, late) = begun(active(), &at(T0, &reuse));
+    let anew = consented(connection, Some("rt-c"), T0 + secs(1));
+    let doubtful = tried(anew, Err(ambiguous()), &at(T0 + secs(2), &reuse)).connection;
+    let revoking = doubtful.revoking(&reuse, T0 + secs(3));
+    let (intent, doubt) = (revoking.profile.intent.clone(), revoking.profile.doubt);
+    let landed = revoking.landed(&late, &Ok(issued("at-1", Some("rt-1"))), &at(T0 + secs(4), &reuse), 0);
+    assert_eq!(landed.verdict, Verdict::Surplus);
+    assert!(intent.is_some() && doubt.is_some());
+    let profile = &landed.connection.profile;
+    assert_eq!((&profile.intent, profile.doubt), (&intent, doubt), "what became of rt-c nobody has said");
+    assert_eq!(landed.connection.revocable().len(), 2, "and what came is revoked all the same");
+}
+
+#[test]
 fn who_lost_a_race_changes_nothing_and_calls_nobody_dead() {
     let reuse = ReuseProfile::default();
     let (connection, slow) = begun(active(), &at(T0, &reuse));
