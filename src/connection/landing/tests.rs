@@ -2,6 +2,7 @@ mod dying;
 mod ending;
 mod late;
 mod narrowed;
+mod stale;
 mod wait;
 
 use std::time::Duration;
