@@ -9,6 +9,7 @@ mod expiry;
 pub mod history;
 mod id;
 mod landing;
+mod left;
 pub mod lifetimes;
 mod past;
 pub mod reuse;

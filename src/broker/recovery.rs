@@ -13,7 +13,8 @@ use super::keep::Weight;
 use crate::clock::Timestamp;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{ConnectionId, Profile, Status};
-use crate::error::{Error, StoreError, Unread};
+use crate::error::{Error, Reason, StoreError, Unread};
+use crate::provider::ProviderClient;
 use crate::store::{Expected, Selection};
 
 /// What can be found out within this time of the start is; what must wait longer is left to the schedule.
@@ -171,10 +172,11 @@ impl Broker {
 
     /// The record with the time when it must be seen to, if an earlier run left a refresh of it unfinished.
     fn unfinished(&self, profile: Profile) -> Option<(Timestamp, Profile)> {
-        let provider = self.configured_provider(profile.id.provider.as_str()).ok()?;
         let is_open =
             profile.intent.is_some() && !matches!(profile.status, Status::Revoking | Status::ReauthRequired);
-        is_open.then(|| (profile.recovery_deadline(&provider.reuse_profile()), profile))
+        let provider = self.configured_provider(profile.id.provider.as_str()).ok();
+        let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
+        is_open.then(|| (profile.recovery_deadline(&reuse), profile))
     }
 
     /// Begins to find out what became of them, in the order in which their time runs out, each in a task of its own; answers
@@ -229,35 +231,82 @@ impl Broker {
         let _ = tokio::time::timeout(HORIZON, under_way.wait_for(|count| *count == 0)).await;
     }
 
-    /// Tries until the outcome is known, or until it is clear that it will not be known for a while. `first` ends with
-    /// the first try.
+    /// Tries until the outcome is known, or until it is clear that it will not be known for a while, and written down that
+    /// it is not. `first` ends with the first try.
     async fn find_out(self: &Arc<Self>, profile: Profile, first: FirstTry) {
         let mut first = Some(first);
         let id = profile.id;
-        let Ok(provider) = self.enabled_provider(id.provider.as_str()).cloned() else { return };
+        let provider = self.enabled_provider(id.provider.as_str()).cloned().ok();
         let demand = Demand { newer_than: Some(profile.generation), ..Demand::default() };
         let mut rest = SHORTEST;
         loop {
-            let next = match self.connection(&id).await {
+            let (next, is_unsaid) = match self.connection(&id).await {
                 Ok(profile) if profile.intent.is_none() => return,
-                Ok(profile) => self.may_try_at(&profile),
-                Err(Error::Store(_)) => Some(self.clock.now() + SHORTEST),
+                Ok(profile) => self.outlook(provider.as_deref(), &profile),
+                Err(Error::Store(_)) => (Some(self.clock.now() + SHORTEST), false),
                 Err(_) => return,
             };
-            let Some(pause) = next.map(|next| self.clock.now().until(next)) else { return };
-            if pause > HORIZON {
-                return;
-            }
+            let pause = next.map(|next| self.clock.now().until(next)).filter(|pause| *pause <= HORIZON);
+            let is_said = !is_unsaid || {
+                drop(first.take());
+                // What can be tried at once is written down first: the time for it may be running out.
+                let _ = tokio::time::timeout(LONGEST, self.tried_what_was_unfinished()).await;
+                self.note_unanswered(&id).await
+            };
+            let (Some(pause), Some(provider)) = (pause, &provider) else {
+                if is_said {
+                    return;
+                }
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(HORIZON);
+                continue;
+            };
             if !pause.is_zero() {
                 drop(first.take());
                 tokio::time::sleep(pause.max(SHORTEST)).await;
             }
-            if let Err(error) = self.fetch(&provider, &id, &demand).await {
+            if let Err(error) = self.fetch(provider, &id, &demand).await {
                 tracing::info!(connection = %id, reason = %error.reason(), "not found out yet");
             }
             drop(first.take());
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(LONGEST);
+        }
+    }
+
+    /// When a refresh that was left unfinished may be tried, and whether its record is still to say that its outcome is
+    /// unknown. Where it is tried at once, or again before a grace period is over, that is said with the try.
+    fn outlook(&self, provider: Option<&dyn ProviderClient>, profile: &Profile) -> (Option<Timestamp>, bool) {
+        let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
+        let moment = self.moment(&reuse);
+        let next = provider.and_then(|_| profile.next_attempt_at(&moment));
+        let is_tried = next.is_some_and(|next| next <= moment.now || profile.is_saved_by_grace(&moment));
+        let is_ours = profile.intent.as_ref().is_some_and(|intent| intent.holder == self.holder);
+        (next, profile.status == Status::Active && !is_ours && !is_tried)
+    }
+
+    /// Writes down that nobody knows what became of a refresh that an earlier run sent. Answers whether it is written, or
+    /// need not be.
+    async fn note_unanswered(&self, id: &ConnectionId) -> bool {
+        let turn = self.cache.turn(id).await;
+        let stored = match self.tokens.get(id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) | Err(StoreError::Unreadable(_)) => return true,
+            Err(_) => return false,
+        };
+        let reuse = ReuseProfile::default();
+        let Some(unanswered) = stored.value.left_unanswered(&self.moment(&reuse)) else { return true };
+        let kept = self.keep(&turn, &unanswered, Expected::At(stored.revision), Weight::Ordinary).await;
+        match kept {
+            Ok(_) => {
+                let reason = Reason::ConnectionAmbiguous;
+                tracing::info!(connection = %id, %reason, "an earlier run left a refresh unanswered; it waits");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(connection = %id, %error, "an unanswered refresh could not be noted; tried again");
+                false
+            }
         }
     }
 

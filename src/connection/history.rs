@@ -29,7 +29,7 @@ pub struct Event {
     /// The connection's generation afterwards.
     pub generation: u64,
     /// Why: a reason as on the wire, or a provider's own error code; of another connection its name; of scopes those
-    /// that were lost.
+    /// that were lost; of a process that ended before an answer was written down the word for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

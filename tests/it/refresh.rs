@@ -4,6 +4,7 @@ mod clock;
 mod doubt;
 mod ending;
 mod held;
+mod left;
 mod order;
 mod patience;
 mod put_back;

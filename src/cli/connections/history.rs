@@ -48,7 +48,8 @@ pub(crate) struct EventView {
     count: u32,
     /// The connection's generation afterwards.
     generation: u64,
-    /// A reason, or the provider's own error code; of narrowed the scopes that were lost.
+    /// A reason, or the provider's own error code; of narrowed the scopes that were lost; process_ended where the broker
+    /// ended before an answer was written down.
     why: Option<String>,
     #[serde(skip)]
     wire: HistoryEvent,

@@ -14,7 +14,7 @@ use super::{grace, lost, stage};
 use crate::kit::{LIFE, Stage, id, issued};
 
 /// A connection that an earlier run asked for `ago`, and never heard of.
-async fn left_unfinished(stage: &Stage, name: &str, ago: Duration) {
+pub(super) async fn left_unfinished(stage: &Stage, name: &str, ago: Duration) {
     let now = stage.clock.now();
     let tokens = issued(&format!("at-{name}"), Some(&format!("rt-{name}"))).into_set(None, now);
     let reuse = stage.provider.reuse.lock().unwrap().clone();

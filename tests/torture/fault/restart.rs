@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use token_broker::grpc::proto::v1::ConnectionStatus;
 use token_broker::sandbox::{Exchange, Fault, On};
 use tokio::time::Instant;
 
@@ -124,6 +125,12 @@ pub(super) async fn patient(row: &mut Row, rounds: u64) {
         for (grant, what, _) in &mut pending {
             let living = stage.ask(grant).await;
             row.expect(living.is_ok(), || format!("restart {restart}, {what}: it lives, and {living:?}"));
+            soon("its owner to be told that nobody knows", async {
+                while !matches!(stage.status(grant).await, Ok(ConnectionStatus::Ambiguous)) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
         }
         stage.kill().await;
     }
