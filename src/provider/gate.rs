@@ -105,7 +105,7 @@ impl Gate {
     pub(in crate::provider) fn enter_uncalled(&self) -> Place {
         let mut line = self.line();
         let pass = line.breaker.wave_through();
-        line.begin(Urgency::Rescue);
+        line.begin(Urgency::Rescue, Asker::Consent);
         self.place(pass, Urgency::Rescue, Asker::Consent)
     }
 
@@ -271,7 +271,7 @@ impl Place {
         let throttles_client = self.gate.0.throttles_client;
         let at = self.gate.0.clock.now();
         self.gate.change(|line, now| {
-            line.end(urgency, Some(now));
+            line.end(urgency, asker, Some(now));
             line.learn(error, at, now, sent_at, throttles_client);
             line.breaker.settle(pass, asker.verdict(error), now);
         });
@@ -288,9 +288,9 @@ impl Drop for Place {
         if self.used_at.is_some() && self.asker == Asker::Refresh {
             return self.report(Some(&ProviderError::Ambiguous { cause: AmbiguousCause::Timeout }));
         }
-        let (pass, urgency, used_at) = (self.pass, self.urgency, self.used_at);
+        let (pass, urgency, asker, used_at) = (self.pass, self.urgency, self.asker, self.used_at);
         self.gate.change(|line, now| {
-            line.end(urgency, used_at.map(|_| now));
+            line.end(urgency, asker, used_at.map(|_| now));
             line.breaker.give_back(pass);
         });
     }

@@ -128,8 +128,8 @@ pub struct ProviderSpec {
     /// How long the token endpoint may take to answer. With `reuse: grace` a first try gets at most three quarters of the period, so
     /// that there is time for another.
     pub token_timeout: Span,
-    /// How many refreshes may be under way at this provider at a time. Where it is more than one, one of them is kept
-    /// for callers who wait.
+    /// How many refreshes may be under way at this provider at a time, with retries that only a grace period saves up to
+    /// twice as many. Where it is more than one, one of them is kept for callers who wait.
     pub max_parallel_refresh: u32,
     /// How many requests the token endpoint gets within any span of that length. A fifth of them is kept for callers
     /// who wait.

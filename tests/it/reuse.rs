@@ -1,6 +1,8 @@
 //! Each habit with refresh tokens that was measured at servers people run, and each way in which an answer goes missing,
 //! through a whole broker that is told of the habit. One clock for both, held by the test.
 
+mod saved;
+
 use std::sync::Arc;
 use std::time::Duration;
 

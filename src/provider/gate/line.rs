@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::outcome::Asker;
 use super::{LONGEST_TURN, Place};
 use crate::clock::Timestamp;
 use crate::error::{Outage, ProviderError};
@@ -66,6 +67,8 @@ pub(super) struct Line {
     under_way: usize,
     /// How many of those nobody waits for.
     background: usize,
+    /// How many of those came without a turn.
+    uncalled: usize,
     places: usize,
     /// How often in a row work that nobody waits for was overtaken.
     overtaken: u32,
@@ -90,6 +93,7 @@ impl Line {
             waiting: Default::default(),
             under_way: 0,
             background: 0,
+            uncalled: 0,
             places: usize::try_from(spec.max_parallel_refresh).unwrap_or(usize::MAX).max(1),
             overtaken: 0,
             next_look: None,
@@ -127,16 +131,18 @@ impl Line {
         self.waiting[urgency as usize].push_back(ticket);
     }
 
-    pub(super) fn begin(&mut self, urgency: Urgency) {
+    pub(super) fn begin(&mut self, urgency: Urgency, asker: Asker) {
         self.under_way += 1;
         self.background += usize::from(urgency == Urgency::Ahead);
+        self.uncalled += usize::from(asker == Asker::Consent);
         self.purse.take();
     }
 
     /// A place is free again; `sent_by` says that its request had left.
-    pub(super) fn end(&mut self, urgency: Urgency, sent_by: Option<Instant>) {
+    pub(super) fn end(&mut self, urgency: Urgency, asker: Asker, sent_by: Option<Instant>) {
         self.under_way = self.under_way.saturating_sub(1);
         self.background = self.background.saturating_sub(usize::from(urgency == Urgency::Ahead));
+        self.uncalled = self.uncalled.saturating_sub(usize::from(asker == Asker::Consent));
         match sent_by {
             Some(now) => self.purse.spend(now),
             None => self.purse.put_back(),
@@ -211,7 +217,7 @@ impl Line {
                     let Some(ticket) = self.waiting[urgency as usize].pop_front() else { break };
                     let is_overtaking = urgency != Urgency::Ahead && !self.waiting[0].is_empty();
                     self.overtaken = if is_overtaking { self.overtaken + 1 } else { 0 };
-                    self.begin(urgency);
+                    self.begin(urgency, Asker::Refresh);
                     served.push((ticket, Ok((pass, urgency))));
                 }
                 // Nobody waits in line for a rest of minutes to end.
@@ -231,12 +237,9 @@ impl Line {
 
     /// When somebody must look at the line again because time alone will free it; `None`: never, or it is seen to.
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
-        if self.under_way >= self.places {
-            return None;
-        }
         let mut free_at: Option<Instant> = None;
         for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
-            if self.waiting[urgency as usize].is_empty() {
+            if self.waiting[urgency as usize].is_empty() || !self.has_place(urgency) {
                 continue;
             }
             let may_pay_at = match urgency {
@@ -266,14 +269,14 @@ impl Line {
 
     /// Whose turn it is.
     fn next(&mut self, now: Instant) -> Option<Urgency> {
-        if self.under_way >= self.places {
-            return None;
-        }
         let is_waiting = |queue: &Line, urgency: Urgency| !queue.waiting[urgency as usize].is_empty();
         // It overdraws the budget: the time in which it saves a grant may be over before there is any again. What it takes
         // the others lack afterwards.
-        if is_waiting(self, Urgency::Rescue) {
+        if is_waiting(self, Urgency::Rescue) && self.has_place(Urgency::Rescue) {
             return Some(Urgency::Rescue);
+        }
+        if !self.has_place(Urgency::Waiting) {
+            return None;
         }
         let left = self.purse.left(now);
         if left == 0 {
@@ -288,6 +291,16 @@ impl Line {
         let has_room = self.background + 1 < self.places || self.places == 1;
         let may_go = (has_room && left > self.purse.reserve()) || self.overtaken >= PATIENCE;
         (is_ahead_due && may_go).then_some(Urgency::Ahead)
+    }
+
+    /// Whether one more may be under way. The place of a first try is somebody else's by the time its lost answer is asked for
+    /// again, and may be until the grant is gone. So a rescue goes beyond the places, by as many as there are: each of them
+    /// loses one answer at a time. Consents wait for nobody, and keep no rescue waiting.
+    fn has_place(&self, urgency: Urgency) -> bool {
+        match urgency {
+            Urgency::Rescue => self.under_way.saturating_sub(self.uncalled) < self.places.saturating_mul(2),
+            Urgency::Waiting | Urgency::Ahead => self.under_way < self.places,
+        }
     }
 
     /// Whether the breaker is passed whatever its state. A client that is refused saves no grant, and to go on with wrong

@@ -1,6 +1,6 @@
 //! The provider's own gate before the simulated provider: the line, the budget and the breaker as they come. What they must
 //! let be is seen from outside, by what is let through and what becomes of it: never more at a time than there are places,
-//! never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time; nothing that
+//! and with those that save a grant never more than twice as many; never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time; nothing that
 //! nobody waits for while the provider has asked to wait, and nothing at all where it says that it throttles the client. What saves a
 //! grant passes budget and breaker; what it took of the budget is taken from the others.
 
@@ -99,6 +99,8 @@ struct Seen {
     /// Changes of state: an outcome counts only for the one in which its request was let through.
     epoch: u64,
     under_way: usize,
+    /// How many of those are to save a grant.
+    rescues: usize,
     /// When requests left within the last span, and whether each was to save a grant.
     sent: VecDeque<(Instant, bool)>,
     /// When the provider last asked to wait, until when that keeps away what nobody waits for, and until when everybody.
@@ -113,6 +115,7 @@ impl Default for Seen {
             state: State::Closed { failures: 0 },
             epoch: 0,
             under_way: 0,
+            rescues: 0,
             sent: VecDeque::new(),
             asked_at: None,
             background_rests_until: None,
@@ -146,20 +149,24 @@ impl Drop for Leave {
         let verdict = self.sent_at.map(|_| self.verdict.unwrap_or(false));
         self.watch.is_asked_to_rest(self.sent_at, verdict, self.error.as_ref());
         let asked = self.error.as_ref().and_then(ProviderError::asked_wait);
-        self.watch.is_over(self.epoch, self.is_probe, verdict, asked);
+        self.watch.is_over(self, verdict, asked);
     }
 }
 
 impl Watch {
     fn let_through(watch: &Arc<Self>, urgency: Urgency, admission: Admission) -> Leave {
         let mut seen = watch.seen.lock().unwrap();
+        let is_rescue = urgency == Urgency::Rescue;
         seen.under_way += 1;
-        if seen.under_way > PLACES {
-            watch.truth.breach(format!("gate: {} let through at a time", seen.under_way));
+        seen.rescues += usize::from(is_rescue);
+        if seen.under_way - seen.rescues > PLACES || seen.under_way > 2 * PLACES {
+            let (all, rescues) = (seen.under_way, seen.rescues);
+            watch
+                .truth
+                .breach(format!("gate: {all} let through at a time, {rescues} of them to save a grant"));
         }
         let now = Instant::now();
         let (mut epoch, mut is_probe) = (seen.epoch, false);
-        let is_rescue = urgency == Urgency::Rescue;
         if !is_rescue {
             // What left at this very moment may have been let through later.
             let counted = seen.within_the_span(now).iter().filter(|(at, _)| *at < now).count();
@@ -238,11 +245,13 @@ impl Watch {
         }
     }
 
-    fn is_over(&self, epoch: u64, is_probe: bool, verdict: Option<bool>, asked: Option<Duration>) {
+    fn is_over(&self, leave: &Leave, verdict: Option<bool>, asked: Option<Duration>) {
         let mut seen = self.seen.lock().unwrap();
+        let is_probe = leave.is_probe;
         let rest = asked.unwrap_or_default().min(LONGEST_REST).max(REST);
         seen.under_way -= 1;
-        if epoch != seen.epoch {
+        seen.rescues -= usize::from(leave.is_rescue);
+        if leave.epoch != seen.epoch {
             return;
         }
         if let (true, State::HalfOpen { probes, .. }) = (is_probe, &mut seen.state) {
