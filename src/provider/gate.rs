@@ -25,8 +25,8 @@ use crate::connection::ProviderKey;
 use crate::error::{AmbiguousCause, ProviderError};
 use crate::telemetry::Metrics;
 
-/// Nobody stands in line longer than about this for the budget's sake: told when to come back, a caller can choose, and a
-/// schedule is a better place to wait in than a task.
+/// Nobody stands in line for longer, but for what saves a grant, and nobody is let into it who would have to for the
+/// budget's sake: told when to come back, a caller can choose, and a schedule is a better place to wait in than a task.
 const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// The gate of one token endpoint. Clones are the same gate.
@@ -83,10 +83,10 @@ impl Gate {
 
     /// Waits for a turn. To drop the future is to leave the line.
     pub(in crate::provider) async fn enter(&self, urgency: Urgency) -> Result<Place, ProviderError> {
-        let (ticket, turn) = Ticket::new();
+        let now = Instant::now();
+        let (ticket, turn) = Ticket::new(now);
         let refusal = {
             let mut line = self.line();
-            let now = Instant::now();
             let refusal = line.refusal(urgency, now);
             if refusal.is_none() {
                 line.join(urgency, ticket);

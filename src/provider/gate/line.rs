@@ -28,18 +28,28 @@ const UNSAID_REST: Duration = Duration::from_secs(5);
 const FIRST_LOSS_REST: Duration = Duration::from_secs(10);
 const LONGEST_LOSS_REST: Duration = Duration::from_secs(300);
 
+/// How long at most those are sent away who have stood in line for long: a provider that was slow may be quick again.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
+
 /// Somebody's place in the line.
-pub(super) struct Ticket(oneshot::Sender<Result<Place, ProviderError>>);
+pub(super) struct Ticket {
+    sender: oneshot::Sender<Result<Place, ProviderError>>,
+    /// How long it may stand.
+    until: Instant,
+    /// How many of its urgency had been let through when it came.
+    let_through: u64,
+}
 
 impl Ticket {
-    pub(super) fn new() -> (Self, oneshot::Receiver<Result<Place, ProviderError>>) {
+    /// One that begins to stand `now`.
+    pub(super) fn new(now: Instant) -> (Self, oneshot::Receiver<Result<Place, ProviderError>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+        (Self { sender, until: now + LONGEST_TURN, let_through: 0 }, receiver)
     }
 
     /// A place whose taker has gone is dropped, and so given back.
     pub(super) fn answer(self, outcome: Result<Place, ProviderError>) {
-        drop(self.0.send(outcome));
+        drop(self.sender.send(outcome));
     }
 }
 
@@ -70,7 +80,9 @@ pub(super) struct Line {
     /// How many of those came without a turn.
     uncalled: usize,
     places: usize,
-    /// How often in a row work that nobody waits for was overtaken.
+    /// How many were ever let through, for each urgency.
+    let_through: [u64; 3],
+    /// How often work that nobody waits for was overtaken since the last of it went.
     overtaken: u32,
     /// When somebody will look again.
     next_look: Option<Instant>,
@@ -95,6 +107,7 @@ impl Line {
             background: 0,
             uncalled: 0,
             places: usize::try_from(spec.max_parallel_refresh).unwrap_or(usize::MAX).max(1),
+            let_through: [0; 3],
             overtaken: 0,
             next_look: None,
         }
@@ -105,7 +118,7 @@ impl Line {
     }
 
     pub(super) fn length(&self) -> usize {
-        self.waiting.iter().flatten().filter(|ticket| !ticket.0.is_closed()).count()
+        self.waiting.iter().flatten().filter(|ticket| !ticket.sender.is_closed()).count()
     }
 
     /// Why whoever comes now is sent away instead of into the line.
@@ -128,7 +141,8 @@ impl Line {
     }
 
     pub(super) fn join(&mut self, urgency: Urgency, ticket: Ticket) {
-        self.waiting[urgency as usize].push_back(ticket);
+        let let_through = self.let_through[urgency as usize];
+        self.waiting[urgency as usize].push_back(Ticket { let_through, ..ticket });
     }
 
     pub(super) fn begin(&mut self, urgency: Urgency, asker: Asker) {
@@ -203,7 +217,7 @@ impl Line {
         for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
             let rest = self.rest(urgency, now);
             let queue = &mut self.waiting[urgency as usize];
-            queue.retain(|ticket| !ticket.0.is_closed());
+            queue.retain(|ticket| !ticket.sender.is_closed());
             if rest > LONGEST_TURN {
                 let error = ProviderError::RateLimited { retry_after: Some(rest) };
                 served.extend(queue.drain(..).map(|ticket| (ticket, Err(error.clone()))));
@@ -215,8 +229,13 @@ impl Line {
             match pass {
                 Ok(pass) => {
                     let Some(ticket) = self.waiting[urgency as usize].pop_front() else { break };
-                    let is_overtaking = urgency != Urgency::Ahead && !self.waiting[0].is_empty();
-                    self.overtaken = if is_overtaking { self.overtaken + 1 } else { 0 };
+                    if urgency == Urgency::Ahead {
+                        self.overtaken = 0;
+                    } else if !self.waiting[Urgency::Ahead as usize].is_empty() {
+                        // It is owed its turn also where it does not stand in line all the time.
+                        self.overtaken = self.overtaken.saturating_add(1);
+                    }
+                    self.let_through[urgency as usize] += 1;
                     self.begin(urgency, Asker::Refresh);
                     served.push((ticket, Ok((pass, urgency))));
                 }
@@ -232,27 +251,51 @@ impl Line {
                 }
             }
         }
+        self.send_away(now, &mut served);
         served
     }
 
-    /// When somebody must look at the line again because time alone will free it; `None`: never, or it is seen to.
-    pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
-        let mut free_at: Option<Instant> = None;
-        for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
-            if self.waiting[urgency as usize].is_empty() || !self.has_place(urgency) {
-                continue;
-            }
-            let may_pay_at = match urgency {
-                Urgency::Rescue => now,
-                Urgency::Ahead | Urgency::Waiting => self.purse.when(1 + self.kept_from(urgency), now),
-            };
-            let at = may_pay_at.max(now + self.rest(urgency, now));
-            // Whoever is kept by something else than time is looked at when that changes.
-            if at > now {
-                free_at = Some(free_at.map_or(at, |other| other.min(at)));
+    /// Sends those away who have stood in line for as long as anybody does. Each is told to come back when its turn would
+    /// come if all stood on, at the pace at which others were let through while it stood: so they come back one after the
+    /// other, and not all at once to be sent away again.
+    fn send_away(&mut self, now: Instant, served: &mut Vec<Served>) {
+        for urgency in [Urgency::Ahead, Urgency::Waiting] {
+            let mut nth = 0;
+            while self.waiting[urgency as usize].front().is_some_and(|ticket| ticket.until <= now) {
+                let Some(ticket) = self.waiting[urgency as usize].pop_front() else { break };
+                let let_through = self.let_through[urgency as usize] - ticket.let_through;
+                // Fewer than there are places: they are slow, and how slow is not known yet.
+                let pace = usize::try_from(let_through).unwrap_or(usize::MAX).max(self.places);
+                let rounds = u32::try_from(1 + nth / pace).unwrap_or(u32::MAX);
+                let turn = LONGEST_TURN.saturating_mul(rounds).min(LONGEST_AWAY);
+                let paid =
+                    self.purse.when(nth + self.kept_from(urgency) + 1, now).saturating_duration_since(now);
+                nth += 1;
+                let error = ProviderError::RateLimited { retry_after: Some(turn.max(paid)) };
+                served.push((ticket, Err(error)));
             }
         }
-        let at = free_at?.max(now + Duration::from_millis(1));
+    }
+
+    /// When somebody must look at the line again because time alone will change it; `None`: never, or it is seen to.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        let mut looks_at: Option<Instant> = None;
+        for urgency in [Urgency::Ahead, Urgency::Waiting, Urgency::Rescue] {
+            let Some(until) = self.waiting[urgency as usize].front().map(|ticket| ticket.until) else {
+                continue;
+            };
+            let (may_pay_at, sent_away_at) = match urgency {
+                Urgency::Rescue => (now, None),
+                Urgency::Ahead | Urgency::Waiting => {
+                    (self.purse.when(1 + self.kept_from(urgency), now), Some(until))
+                }
+            };
+            let may_go_at = may_pay_at.max(now + self.rest(urgency, now));
+            // Whoever is kept by something else than time is looked at when that changes.
+            let free_at = (self.has_place(urgency) && may_go_at > now).then_some(may_go_at);
+            looks_at = [looks_at, free_at, sent_away_at].into_iter().flatten().min();
+        }
+        let at = looks_at?.max(now + Duration::from_millis(1));
         if self.next_look.is_some_and(|planned| planned <= at) {
             return None;
         }

@@ -1,8 +1,9 @@
 //! The provider's own gate before the simulated provider: the line, the budget and the breaker as they come. What they must
 //! let be is seen from outside, by what is let through and what becomes of it: never more at a time than there are places,
-//! and with those that save a grant never more than twice as many; never more in any span than the budget has, nothing while the breaker rests, and then one probe at a time; nothing that
-//! nobody waits for while the provider has asked to wait, and nothing at all where it says that it throttles the client. What saves a
-//! grant passes budget and breaker; what it took of the budget is taken from the others.
+//! and with those that save a grant never more than twice as many; never more in any span than the budget has, nothing
+//! while the breaker rests, and then one probe at a time; nothing that nobody waits for while the provider has asked to
+//! wait, and nothing at all where it says that it throttles the client. Nobody stands in line for long. What saves a grant
+//! does as long as it must, and passes budget and breaker; what it took of the budget is taken from the others.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,9 @@ const FAILURES: u32 = 3;
 const REST: Duration = Duration::from_secs(10);
 const SUCCESSES: u32 = 2;
 
+/// The longest that anybody stands in line.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
+
 /// The longest that a provider can have all others wait for one connection's answer, and what a 429 without a word means.
 const LONGEST_REST: Duration = Duration::from_secs(900);
 const UNSAID_REST: Duration = Duration::from_secs(5);
@@ -63,7 +67,12 @@ impl Gate {
     }
 
     pub(super) async fn admit(&self, urgency: Urgency) -> Result<Admission, ProviderError> {
-        let admission = self.provider.admit(urgency).await?;
+        let began = Instant::now();
+        let admitted = self.provider.admit(urgency).await;
+        if began.elapsed() > LONGEST_TURN && urgency != Urgency::Rescue {
+            self.watch.truth.breach(format!("line: {urgency:?} stood in it for {:?}", began.elapsed()));
+        }
+        let admission = admitted?;
         Ok(Admission::holding(Watch::let_through(&self.watch, urgency, admission)))
     }
 
