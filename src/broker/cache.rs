@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use super::{Durability, Source};
@@ -109,28 +109,46 @@ impl Flight {
 pub(super) struct Pilot {
     slot: Arc<Slot>,
     sender: watch::Sender<Option<Landing>>,
-    hurry: Arc<Notify>,
+    hurry: watch::Receiver<bool>,
 }
 
 impl Pilot {
-    /// Returns when somebody waits for a flight that was begun for nobody.
+    /// Returns when somebody waits for a flight that was begun for nobody; at once, if somebody does.
     pub(super) async fn is_awaited(&self) {
-        self.hurry.notified().await;
+        if self.hurry.clone().wait_for(|is_awaited| *is_awaited).await.is_err() {
+            // It is off the map: nobody joins it any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Takes a flight that was begun for nobody off the map, so that who comes from now on starts one of their own.
+    /// Answers whether nobody waits for it; if somebody does, nothing is changed.
+    pub(super) fn leave_unless_awaited(&self) -> bool {
+        let mut state = self.slot.state();
+        if *self.hurry.borrow() {
+            return false;
+        }
+        self.take_off(&mut state);
+        true
     }
 
     /// Ends the flight. It is taken off the map before waiters wake, so that none of them joins it again.
     pub(super) fn land(self, landing: Landing) {
-        self.slot.state().flight = None;
+        self.take_off(&mut self.slot.state());
         self.sender.send_replace(Some(landing));
+    }
+
+    /// What is on the map by now may be another flight.
+    fn take_off(&self, state: &mut State) {
+        if state.flight.as_ref().is_some_and(|(flight, _)| flight.same_channel(&self.sender.subscribe())) {
+            state.flight = None;
+        }
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let mut state = self.slot.state();
-        if state.flight.as_ref().is_some_and(|(flight, _)| flight.same_channel(&self.sender.subscribe())) {
-            state.flight = None;
-        }
+        self.take_off(&mut self.slot.state());
     }
 }
 
@@ -219,7 +237,8 @@ struct State {
     over: Option<[u8; 32]>,
     /// That of the record last written, as far as memory goes.
     generation: u64,
-    flight: Option<(watch::Receiver<Option<Landing>>, Arc<Notify>)>,
+    /// The flight under way, and what tells it that somebody waits.
+    flight: Option<(watch::Receiver<Option<Landing>>, watch::Sender<bool>)>,
     /// Until then nothing better than `token` is to be had.
     rests_until: Option<Instant>,
     /// Until then the provider is taken to give `token` once more if it is asked for a successor, as it did.
@@ -372,13 +391,13 @@ impl Cache {
             }
             if let Some((flight, hurry)) = &state.flight {
                 if !is_ahead {
-                    hurry.notify_one();
+                    hurry.send_replace(true);
                 }
                 return Joined::Shared(Flight(flight.clone()));
             }
             let (sender, receiver) = watch::channel(None);
-            let hurry = Arc::new(Notify::new());
-            state.flight = Some((receiver.clone(), hurry.clone()));
+            let (awaited, hurry) = watch::channel(!is_ahead);
+            state.flight = Some((receiver.clone(), awaited));
             drop(state);
             return Joined::Started(Pilot { slot, sender, hurry }, Flight(receiver));
         }
@@ -428,5 +447,35 @@ impl Cache {
             return slot.clone();
         }
         slots.get_or_insert_with(id.clone(), Arc::default).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(cache: &Cache, id: &ConnectionId, is_ahead: bool) -> (Pilot, Flight) {
+        match cache.join(id, is_ahead) {
+            Joined::Started(pilot, flight) => (pilot, flight),
+            Joined::Shared(_) => panic!("another flight is under way"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_leaves_unawaited_is_joined_by_nobody_and_ends_no_other() {
+        let cache = Cache::default();
+        let id = ConnectionId::parse(String::new(), "sandbox".into(), "user-42".into()).unwrap();
+        let (first, landed) = started(&cache, &id, true);
+        assert!(matches!(cache.join(&id, true), Joined::Shared(_)));
+        assert!(first.leave_unless_awaited());
+        let (second, _) = started(&cache, &id, true);
+        first.land(Err(Error::ShuttingDown));
+        assert!(matches!(landed.landed().await, Err(Error::ShuttingDown)));
+        assert!(matches!(cache.join(&id, false), Joined::Shared(_)), "the second is still there");
+        assert!(!second.leave_unless_awaited(), "a caller has joined it");
+        // However often it is asked.
+        second.is_awaited().await;
+        second.is_awaited().await;
+        assert!(matches!(cache.join(&id, true), Joined::Shared(_)));
     }
 }

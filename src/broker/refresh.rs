@@ -199,7 +199,8 @@ impl Broker {
         }
     }
 
-    /// Leave to ask the provider. A flight that nobody waited for is put forward when somebody does.
+    /// Leave to ask the provider. A flight that nobody waited for is put forward when somebody does, and is theirs from then
+    /// on: nobody who waits is told what keeps back work that nobody waits for.
     async fn admit(
         &self,
         provider: &dyn ProviderClient,
@@ -208,8 +209,12 @@ impl Broker {
     ) -> Result<Admission, Error> {
         let admitted = match urgency {
             Urgency::Ahead => tokio::select! {
-                admitted = provider.admit(Urgency::Ahead) => admitted,
+                biased;
                 () = pilot.is_awaited() => provider.admit(Urgency::Waiting).await,
+                admitted = provider.admit(Urgency::Ahead) => match admitted {
+                    Err(_) if !pilot.leave_unless_awaited() => provider.admit(Urgency::Waiting).await,
+                    admitted => admitted,
+                },
             },
             urgency => provider.admit(urgency).await,
         };

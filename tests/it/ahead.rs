@@ -1,6 +1,7 @@
 //! Refreshing before anybody has to wait for it, in a whole broker whose time is driven by the test.
 
 mod crowd;
+mod joined;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -258,6 +258,8 @@ pub(crate) struct FakeProvider {
     pub(crate) lifetimes: Mutex<Lifetimes>,
     /// What lets no request out while it stands.
     pub(crate) bar: Mutex<Option<ProviderError>>,
+    /// What work that nobody waits for is told at once instead of a turn.
+    pub(crate) puts_off: Mutex<Option<ProviderError>>,
     /// How it fares, as long as nobody closes its breaker.
     pub(crate) health: Mutex<Option<Health>>,
     /// The ages at which tokens were refused too early.
@@ -309,6 +311,7 @@ impl FakeProvider {
             issued: AtomicUsize::new(0),
             lifetimes: Mutex::default(),
             bar: Mutex::default(),
+            puts_off: Mutex::default(),
             health: Mutex::default(),
             refused: Mutex::default(),
         }
@@ -449,6 +452,9 @@ impl ProviderClient for FakeProvider {
         }
         self.urgencies.lock().unwrap().push(urgency);
         self.in_line.send_modify(|n| *n += 1);
+        if let Some(error) = self.puts_off.lock().unwrap().clone().filter(|_| urgency == Urgency::Ahead) {
+            return Err(error);
+        }
         Ok(Admission::holding(self.places.clone().acquire_owned().await.unwrap()))
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct FaultyStore {
     pub(crate) keeps_what_fails: AtomicBool,
     /// How long each write takes, in milliseconds.
     pub(crate) write_ms: AtomicU64,
+    /// How long each read of a record takes, in milliseconds.
+    pub(crate) read_ms: AtomicU64,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
     /// Whether reads fail.
@@ -43,6 +45,7 @@ impl FaultyStore {
             takes_rescues: AtomicBool::new(false),
             keeps_what_fails: AtomicBool::new(false),
             write_ms: AtomicU64::new(0),
+            read_ms: AtomicU64::new(0),
             puts: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             is_deaf: AtomicBool::new(false),
@@ -89,6 +92,10 @@ fn take(left: &AtomicUsize) -> bool {
 impl TokenStore for FaultyStore {
     async fn get(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, StoreError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
+        let read = Duration::from_millis(self.read_ms.load(Ordering::SeqCst));
+        if !read.is_zero() {
+            tokio::time::sleep(read).await;
+        }
         if self.is_deaf.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("the disk does not answer".into()));
         }
