@@ -271,25 +271,13 @@ impl Bound {
     }
 
     /// Where the store was put back to an older state, nothing may be refreshed before its grants are marked. Until
-    /// that is durable of all that open, and of all that may open another day, every start finds the rollback anew.
+    /// that is durable every start finds the rollback anew.
     async fn heed_rollback(&self) -> Result<(), StartError> {
         let Some(store) = self.store.as_ref().filter(|store| store.opened().rollback.is_some()) else {
             return Ok(());
         };
         let marked = self.broker.recover(Trust::RolledBack).await;
-        let unmarked = marked
-            .map_err(|error| StartError::Serve(format!("marking grants after a rollback: {error}")))?
-            .unmarked;
-        if unmarked > 0 {
-            let reason = "RECORD_UNREADABLE";
-            tracing::error!(
-                reason,
-                unmarked,
-                "records that another version wrote, or that are sealed with a key that the key file does not hold, \
-                 may open another day: until then every start marks the grants of this store again"
-            );
-            return Ok(());
-        }
+        marked.map_err(|error| StartError::Serve(format!("marking grants after a rollback: {error}")))?;
         let settled = store.settle_rollback().await;
         settled.map_err(|error| StartError::Serve(format!("settling a rollback: {error}")))
     }

@@ -262,27 +262,7 @@ pub enum StoreError {
     Unavailable(String),
     /// A record does not open: another key, another version, or damage.
     #[error("a record cannot be read: {0}")]
-    Unreadable(Unread),
-}
-
-/// Why a record does not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
-    /// It will not open another day either: it is damaged.
-    #[error("{0}")]
-    ForGood(&'static str),
-    /// Another version of token-broker may open it, or this one when a key is back.
-    #[error("{0}")]
-    ForNow(&'static str),
-}
-
-impl Unread {
-    /// The reason, for an operator.
-    pub const fn why(self) -> &'static str {
-        match self {
-            Self::ForGood(why) | Self::ForNow(why) => why,
-        }
-    }
+    Unreadable(&'static str),
 }
 
 impl StoreError {

@@ -91,8 +91,6 @@ pub struct Page {
     /// Records of this part that do not open, selected or not: what they are about cannot be known. Each is counted
     /// in exactly one part.
     pub unreadable: usize,
-    /// How many of these may open another day: see [`Unread::ForNow`](crate::error::Unread::ForNow).
-    pub unreadable_for_now: usize,
 }
 
 /// Connections by name.

@@ -237,7 +237,7 @@ impl Broker {
                 self.let_go(&provider, holding, &Settled::Stray).await;
                 return Ok(true);
             }
-            Err(StoreError::Unreadable(why)) => return keep(why.why()),
+            Err(StoreError::Unreadable(why)) => return keep(why),
             Err(error) => return Err(error.into()),
         };
         if begun.profile.generation < attempt.generation {

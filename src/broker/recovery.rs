@@ -13,7 +13,7 @@ use super::keep::Weight;
 use crate::clock::Timestamp;
 use crate::connection::reuse::ReuseProfile;
 use crate::connection::{ConnectionId, Profile, Status};
-use crate::error::{Error, Reason, StoreError, Unread};
+use crate::error::{Error, Reason, StoreError};
 use crate::provider::ProviderClient;
 use crate::store::{Expected, Selection};
 
@@ -41,8 +41,6 @@ pub struct Recovery {
     pub unfinished: usize,
     /// Grants that were marked AMBIGUOUS because the store was put back.
     pub marked: usize,
-    /// Records of a store that was put back that could not be marked, and may open another day.
-    pub unmarked: usize,
 }
 
 /// What an earlier run left.
@@ -54,15 +52,6 @@ pub(super) struct Recovering {
     seen_to: Mutex<HashSet<ConnectionId>>,
     /// Its unfinished revocations, from when all records were read until they are taken up.
     revoking: Mutex<Option<Vec<Profile>>>,
-}
-
-/// What became of a grant that was to be marked.
-enum Marking {
-    Done,
-    /// Nothing of it can be presented, now or later.
-    Needless,
-    /// It does not open now, and may another day.
-    NotYet,
 }
 
 /// One of them.
@@ -127,7 +116,6 @@ impl Broker {
         let all = Selection { with_ended: true, ..Selection::default() };
         loop {
             let page = self.tokens.list(&all, after.as_ref(), 1000).await?;
-            recovery.unmarked += if trust == Trust::RolledBack { page.unreadable_for_now } else { 0 };
             for profile in page.profiles {
                 self.roll().met(&profile);
                 if profile.id.is_ended() {
@@ -138,11 +126,7 @@ impl Broker {
                     // A provider that is not configured now may be later, and then nobody remembers the rollback: of
                     // what is not known the worst is assumed.
                     let reuse = provider.map(|provider| provider.reuse_profile()).unwrap_or_default();
-                    match self.mark(&reuse, &profile.id).await? {
-                        Marking::Done => recovery.marked += 1,
-                        Marking::NotYet => recovery.unmarked += 1,
-                        Marking::Needless => {}
-                    }
+                    recovery.marked += usize::from(self.mark(&reuse, &profile.id).await?);
                 } else if profile.status == Status::Revoking {
                     revoking.push(profile);
                 } else {
@@ -161,7 +145,6 @@ impl Broker {
         if trust == Trust::RolledBack {
             tracing::error!(
                 marked = recovery.marked,
-                unmarked = recovery.unmarked,
                 "the store was put back to an older state; grants whose tokens may be spent are AMBIGUOUS"
             );
         }
@@ -310,28 +293,25 @@ impl Broker {
         }
     }
 
-    async fn mark(&self, reuse: &ReuseProfile, id: &ConnectionId) -> Result<Marking, Error> {
+    async fn mark(&self, reuse: &ReuseProfile, id: &ConnectionId) -> Result<bool, Error> {
         let turn = self.cache.turn(id).await;
         let stored = match self.tokens.get(id).await {
             Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(Marking::Needless),
+            Ok(None) => return Ok(false),
             // Its profile is listed; what does not open is presented to nobody. All others are to be marked, and served.
             Err(StoreError::Unreadable(why)) => {
                 let reason = "RECORD_UNREADABLE";
                 tracing::error!(reason, connection = %id, "it cannot be marked, for it cannot be opened: {why}");
-                return Ok(match why {
-                    Unread::ForNow(_) => Marking::NotYet,
-                    Unread::ForGood(_) => Marking::Needless,
-                });
+                return Ok(false);
             }
             Err(error) => return Err(error.into()),
         };
         match stored.value.rolled_back(reuse, self.clock.now()) {
             Some(marked) => {
                 self.keep(&turn, &marked, Expected::At(stored.revision), Weight::Ordinary).await?;
-                Ok(Marking::Done)
+                Ok(true)
             }
-            None => Ok(Marking::Needless),
+            None => Ok(false),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::connection::{
     AccessToken, Account, CodeWait, ConnectSession, ConnectionId, FinishWait, History, Phase, Profile,
     RefreshToken, Scopes, TokenSet, Told, Values,
 };
-use crate::error::{StoreError, Unread};
+use crate::error::StoreError;
 use crate::secret::Secret;
 
 /// The version in which connections are written.
@@ -38,9 +38,8 @@ const WITHOUT_HISTORY: u8 = 1;
 /// The one version of sessions.
 const SESSION_VERSION: u8 = 1;
 
-const DAMAGED: StoreError = StoreError::Unreadable(Unread::ForGood("it is damaged"));
-pub(crate) const UNKNOWN: StoreError =
-    StoreError::Unreadable(Unread::ForNow("it was written by another version of token-broker"));
+const DAMAGED: StoreError = StoreError::Unreadable("it is damaged");
+const UNKNOWN: StoreError = StoreError::Unreadable("it was written by another version of token-broker");
 
 /// The sealed parts of a connection as they lie in a row.
 #[derive(Debug, PartialEq)]
@@ -118,9 +117,8 @@ fn versioned(row: &[u8]) -> Result<(u8, [u8; 8], &[u8]), StoreError> {
         Some((version @ (&VERSION | &WITHOUT_HISTORY), rest)) => {
             rest.split_first_chunk::<8>().map(|(counter, rest)| (*version, *counter, rest)).ok_or(DAMAGED)
         }
-        // What lost power or a disk leaves of a row is zeros.
-        Some((0, _)) | None => Err(DAMAGED),
         Some(_) => Err(UNKNOWN),
+        None => Err(DAMAGED),
     }
 }
 
@@ -349,7 +347,7 @@ impl From<SessionRecord<'_>> for ConnectSession {
 
 /// JSON in a buffer that is wiped. It is measured first: a buffer that grows leaves copies behind.
 fn encode(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    const NOT_WRITTEN: StoreError = StoreError::Unreadable(Unread::ForGood("it cannot be encoded"));
+    const NOT_WRITTEN: StoreError = StoreError::Unreadable("it cannot be encoded");
     let mut size = Size(0);
     serde_json::to_writer(&mut size, value).map_err(|_| NOT_WRITTEN)?;
     let mut plain = Zeroizing::new(Vec::with_capacity(size.0));

@@ -82,10 +82,8 @@ pub(crate) enum Field {
 /// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unopened {
-    /// Of a form that this version does not know.
-    UnknownForm,
-    /// Too short, or of a form that no version writes.
-    Damaged,
+    /// Too short, or of a form this version does not know.
+    Format,
     /// Sealed with a key the ring lacks.
     UnknownKey,
     /// Sealed with another key of that name, for another place, or altered.
@@ -96,8 +94,7 @@ impl Unopened {
     /// The reason, for an operator.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::UnknownForm => "its seal is of an unknown form",
-            Self::Damaged => "its seal is damaged",
+            Self::Format => "its seal is of an unknown form",
             Self::UnknownKey => "it is sealed with a key that the key file does not hold",
             Self::Refused => "its seal does not fit: another key, another place, or damage",
         }
@@ -144,13 +141,7 @@ impl Sealer {
 
     /// Opens what was sealed for `place`.
     pub(crate) fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
-        match sealed.first() {
-            Some(&FORMAT) => {}
-            // What lost power or a disk leaves of a row is zeros.
-            None | Some(0) => return Err(Unopened::Damaged),
-            Some(_) => return Err(Unopened::UnknownForm),
-        }
-        let envelope = Envelope::parse(sealed).ok_or(Unopened::Damaged)?;
+        let envelope = Envelope::parse(sealed).ok_or(Unopened::Format)?;
         let aad = place.aad(self.store, envelope.ring_id);
         let enc = self.ring.derived(envelope.ring_id, self.purpose).ok_or(Unopened::UnknownKey)?;
         let derived = derive(enc, envelope.salt, &aad);
@@ -181,13 +172,13 @@ struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     fn parse(sealed: &'a [u8]) -> Option<Self> {
-        let (&[_, id_len], rest) = sealed.split_first_chunk::<2>()?;
+        let (&[format, id_len], rest) = sealed.split_first_chunk::<2>()?;
         let (ring_id, rest) = rest.split_at_checked(usize::from(id_len))?;
         let (salt, rest) = rest.split_at_checked(SALT)?;
         let (commit, rest) = rest.split_at_checked(COMMIT)?;
         let (nonce, rest) = rest.split_at_checked(NONCE)?;
         let (ciphertext, tag) = rest.split_at_checked(rest.len().checked_sub(TAG)?)?;
-        Some(Self { ring_id, salt, commit, nonce, ciphertext, tag })
+        (format == FORMAT).then_some(Self { ring_id, salt, commit, nonce, ciphertext, tag })
     }
 }
 
@@ -245,7 +236,7 @@ fn encrypt(key: &[u8], nonce: &[u8; NONCE], aad: &[u8], buffer: &mut [u8]) -> [u
 fn decrypt(key: &[u8], nonce: &[u8], aad: &[u8], buffer: &mut [u8], tag: &[u8]) -> Result<(), Unopened> {
     let (nonce, tag) = (<[u8; NONCE]>::try_from(nonce), <[u8; TAG]>::try_from(tag));
     let (Some(cipher), Ok(nonce), Ok(tag)) = (cipher(key), nonce, tag) else {
-        return Err(Unopened::Damaged);
+        return Err(Unopened::Format);
     };
     cipher
         .decrypt_inout_detached((&nonce).into(), aad, InOutBuf::from(buffer), (&tag).into())

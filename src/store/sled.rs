@@ -22,7 +22,7 @@ use super::engine::{Backend, Change, Engine, Fault, Found, is_there};
 use super::guard::{DurableStore, ImportError, Imported, OpenError, Opening, Taking};
 use super::index::{Key, Kind};
 use super::keyring::KeyRing;
-use crate::error::{StoreError, Unread};
+use crate::error::StoreError;
 use crate::telemetry::Metrics;
 
 /// sled's page cache. Not its memory: that is many times as much (docs/performance.md).
@@ -194,7 +194,7 @@ impl Engine for SledEngine {
 
 /// A gap or an orphan: that row cannot be read; the others can.
 fn intact(value: Option<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
-    value.ok_or(StoreError::Unreadable(Unread::ForGood("its pieces do not fit together")))
+    value.ok_or(StoreError::Unreadable("its pieces do not fit together"))
 }
 
 fn broken(error: sled::Error) -> Fault {

@@ -21,7 +21,7 @@ use super::seal::{Field, Place, Sealer, Unopened};
 use super::{Expected, Page, PageToken, Revision, Selection, SessionKey, Stored};
 use crate::clock::Timestamp;
 use crate::connection::{ConnectSession, Connection, ConnectionId, History, Profile};
-use crate::error::{StoreError, Unread};
+use crate::error::StoreError;
 
 /// Rows read at a time while listing or sweeping: bounds both memory and how long a writer waits.
 const STRIDE: usize = 256;
@@ -163,7 +163,7 @@ impl Table {
         after: Option<&PageToken>,
         limit: usize,
     ) -> Result<Page, Fault> {
-        let mut page = Page { profiles: Vec::new(), next: None, unreadable: 0, unreadable_for_now: 0 };
+        let mut page = Page { profiles: Vec::new(), next: None, unreadable: 0 };
         let mut cursor = after.map(|token| token.0.clone());
         loop {
             let rows = engine.scan(Kind::Connection, cursor.as_deref(), STRIDE)?;
@@ -177,10 +177,7 @@ impl Table {
                         return Ok(page);
                     }
                     Ok(profile) => page.profiles.push(profile),
-                    Err(StoreError::Unreadable(why)) => {
-                        page.unreadable += 1;
-                        page.unreadable_for_now += usize::from(matches!(why, Unread::ForNow(_)));
-                    }
+                    Err(StoreError::Unreadable(_)) => page.unreadable += 1,
                     Err(error) => return Err(error.into()),
                 }
                 cursor = Some(key[1..].to_vec());
@@ -208,9 +205,7 @@ impl Table {
         let whole = |key: &Key, row: &[u8]| -> Result<Plain, Fault> {
             let profile = self.profile_at(key, row)?;
             let found = self.get(engine, &profile.id)?;
-            let found = found.ok_or(StoreError::Unreadable(Unread::ForGood(
-                "it lies in another place than its name says",
-            )))?;
+            let found = found.ok_or(StoreError::Unreadable("it lies in another place than its name says"))?;
             Ok(Plain::new(&found.value)?)
         };
         let rows = engine.scan(Kind::Connection, after, limit)?;
@@ -331,10 +326,7 @@ impl Table {
 
 impl From<Unopened> for StoreError {
     fn from(why: Unopened) -> Self {
-        Self::Unreadable(match why {
-            Unopened::UnknownForm | Unopened::UnknownKey => Unread::ForNow(why.as_str()),
-            Unopened::Damaged | Unopened::Refused => Unread::ForGood(why.as_str()),
-        })
+        Self::Unreadable(why.as_str())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use token_broker::error::{StoreError, Unread};
+use token_broker::error::StoreError;
 use token_broker::store::guard::DurableStore;
 use token_broker::store::{Selection, SessionStore, TokenStore};
 
@@ -25,7 +25,7 @@ pub(crate) async fn all_records(
     loop {
         let page = store.list(&Selection::default(), after.as_ref(), 100).await?;
         if page.unreadable > 0 {
-            return Err(StoreError::Unreadable(Unread::ForGood("a listed record")));
+            return Err(StoreError::Unreadable("a listed record"));
         }
         for profile in &page.profiles {
             let name = profile.id.name.as_str();

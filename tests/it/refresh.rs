@@ -179,10 +179,7 @@ async fn a_strict_provider_is_asked_exactly_once_more_and_late() {
     assert_eq!(stage.provider.presented().len(), 1);
     // After a restart it is as late.
     let stage = stage.restarted();
-    assert_eq!(
-        stage.broker.recover(Trust::Sound).await.unwrap(),
-        Recovery { unfinished: 1, marked: 0, ..Recovery::default() }
-    );
+    assert_eq!(stage.broker.recover(Trust::Sound).await.unwrap(), Recovery { unfinished: 1, marked: 0 });
     assert_eq!(stage.token(&id).await.unwrap(), "at-0");
     stage.clock.advance(Duration::from_secs(300) - LATE_PROBE);
     let demanding = TokenRequest { min_ttl: Some(Duration::from_secs(600)), ..request(&id) };
@@ -200,7 +197,7 @@ async fn what_was_left_unfinished_is_tried_before_anything_is_refreshed_ahead() 
     lost.abort();
     let _hand = Hand::of(&stage.clock);
     let found = stage.broker.recover(Trust::Sound).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 1, marked: 0, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
     stage.broker.start_ahead(Ahead::default());
     stage.provider.requests_reach(2).await;
     // Time moves on only when nobody has anything else to do.
@@ -374,7 +371,7 @@ async fn an_unfinished_refresh_is_taken_up_at_start_where_there_is_a_grace_perio
     stage.store.put(&profile.value, Expected::At(profile.revision)).await.unwrap();
     let stage = stage.restarted();
     let found = stage.broker.recover(Trust::Sound).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 1, marked: 0, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
     stage.provider.requests_reach(1).await;
     assert_eq!(stage.token(&id).await.unwrap(), "at-1");
     assert_eq!(stage.provider.presented(), ["rt-0"]);

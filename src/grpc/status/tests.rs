@@ -1,6 +1,6 @@
 use super::*;
 use crate::connection::ProviderKey;
-use crate::error::{AmbiguousCause, Mistake, Outage, Reason, Refusal, Rule, Unread, Unsent};
+use crate::error::{AmbiguousCause, Mistake, Outage, Reason, Refusal, Rule, Unsent};
 
 fn id() -> ConnectionId {
     ConnectionId::parse("acme".into(), "google".into(), "user-42".into()).unwrap()
@@ -159,12 +159,7 @@ fn table() -> Vec<(Error, Code, &'static [&'static str], &'static [&'static str]
         ),
         (Error::Store(StoreError::Conflict), Code::Aborted, &["RetryInfo"], &["connection", "tenant"]),
         (Error::Store(StoreError::Unavailable("disk".into())), Code::Unavailable, &["RetryInfo"], &[]),
-        (
-            Error::Store(StoreError::Unreadable(Unread::ForGood("seal"))),
-            Code::DataLoss,
-            &[],
-            &["connection", "tenant"],
-        ),
+        (Error::Store(StoreError::Unreadable("seal")), Code::DataLoss, &[], &["connection", "tenant"]),
         (Error::ShuttingDown, Code::Unavailable, &["RetryInfo"], &[]),
         (Error::Internal("bug"), Code::Internal, &[], &[]),
     ]

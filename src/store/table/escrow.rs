@@ -52,7 +52,7 @@ impl Table {
         match bytes.strip_prefix(head.as_slice()) {
             Some(sealed) => matches!(
                 self.sealer.for_escrow().open(place(name), sealed),
-                Err(Unopened::UnknownForm | Unopened::Damaged | Unopened::Refused)
+                Err(Unopened::Format | Unopened::Refused)
             ),
             None => head.starts_with(bytes),
         }

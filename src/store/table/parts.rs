@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::Plain;
 use crate::error::StoreError;
-use crate::store::record::{self, UNKNOWN};
+use crate::store::record;
 
 const ID: &str = "id";
 const PROFILE: &str = "profile";
@@ -23,6 +23,8 @@ impl Plain {
 
     /// From parts that were given; each must read as what it says it is.
     pub(crate) fn of_parts(parts: Vec<(String, Zeroizing<Vec<u8>>)>) -> Result<Self, StoreError> {
+        const UNKNOWN: StoreError =
+            StoreError::Unreadable("it was written by another version of token-broker");
         let (mut id, mut profile, mut tokens, mut history) = (None, None, None, None);
         for (name, value) in parts {
             match name.as_str() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use token_broker::connection::{Connection, ConnectionId};
-use token_broker::error::{StoreError, Unread};
+use token_broker::error::StoreError;
 use token_broker::store::{Expected, Page, PageToken, Revision, Selection, Stored, TokenStore};
 use tokio::sync::watch;
 
@@ -100,9 +100,7 @@ impl TokenStore for FaultyStore {
             return Err(StoreError::Unavailable("the disk does not answer".into()));
         }
         if self.damaged.lock().unwrap().contains(id) {
-            return Err(StoreError::Unreadable(Unread::ForGood(
-                "it is damaged, or was sealed for another place",
-            )));
+            return Err(StoreError::Unreadable("it is damaged, or was sealed for another place"));
         }
         self.inner.get(id).await
     }

@@ -72,7 +72,7 @@ async fn a_store_put_back_marks_grants_of_providers_that_are_not_configured_too(
         Connection::pending(id.clone(), now).imported(tokens, ["read"].into_iter().collect(), now);
     stage.store.put(&connection, Expected::Absent).await.unwrap();
     let found = stage.broker.recover(Trust::RolledBack).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 0, marked: 1, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 0, marked: 1 });
     let stored = stage.store.get(&id).await.unwrap().unwrap().value;
     assert_eq!(stored.profile.status, Status::Ambiguous);
 }

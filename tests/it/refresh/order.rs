@@ -33,7 +33,7 @@ async fn what_was_left_unfinished_is_taken_up_by_the_end_of_its_grace_period_one
     stage.provider.hold();
     let stage = stage.restarted();
     let found = stage.broker.recover(Trust::Sound).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 5, marked: 0, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 5, marked: 0 });
     // All stand in line while the first is with the provider.
     stage.provider.line_reaches(5).await;
     assert_eq!(stage.provider.presented().len(), 1);
@@ -64,7 +64,7 @@ async fn what_the_opening_came_upon_is_asked_for_before_any_listing_and_once() {
     );
     // The walk over all records takes up none of them once more.
     let found = stage.broker.recover(Trust::Sound).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 3, marked: 0, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 3, marked: 0 });
     assert_eq!(stage.broker.recover_first(&told).await.unwrap(), 0);
     stage.provider.release();
     stage.provider.requests_reach(3).await;
@@ -88,7 +88,7 @@ async fn a_start_reads_all_records_once_for_all_that_was_left_and_for_house_keep
     let stage = stage.restarted();
     let before = *stage.store.listings().borrow();
     let found = stage.broker.recover(Trust::Sound).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 1, marked: 0, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 1, marked: 0 });
     assert_eq!(stage.broker.resume_revocations().await.unwrap(), 1);
     stage.broker.sweep().await.unwrap();
     assert_eq!(*stage.store.listings().borrow(), before + 1);

@@ -20,7 +20,7 @@ async fn a_store_put_back_marks_its_rotating_grants_and_refreshes_none() {
     let id = stage.imported("user-42").await;
     let stage = stage.restarted();
     let found = stage.broker.recover(Trust::RolledBack).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 0, marked: 1, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 0, marked: 1 });
     assert_eq!(stage.broker.connection(&id).await.unwrap().status, Status::Ambiguous);
     assert_eq!(stage.token(&id).await.unwrap(), "at-0", "what lives is served");
     assert!(stage.provider.presented().is_empty());
@@ -35,7 +35,7 @@ async fn a_record_that_does_not_open_keeps_no_other_from_being_marked_after_a_ro
     stage.store.damaged.lock().unwrap().push(ids[1].clone());
     let stage = stage.restarted();
     let found = stage.broker.recover(Trust::RolledBack).await.unwrap();
-    assert_eq!(found, Recovery { unfinished: 0, marked: 2, ..Recovery::default() });
+    assert_eq!(found, Recovery { unfinished: 0, marked: 2 });
     for id in [&ids[0], &ids[2]] {
         assert_eq!(stage.broker.connection(id).await.unwrap().status, Status::Ambiguous);
     }
