@@ -219,9 +219,10 @@ fn verdict(outcome: &Result<Source, Error>) -> Verdict {
         Error::Provider { error, .. } => match error {
             ProviderError::Denied(_) => Verdict::Served,
             ProviderError::Misconfigured(_) => Verdict::Refused { rest: None },
-            ProviderError::RateLimited { .. }
-            | ProviderError::NoTurn { .. }
-            | ProviderError::CircuitOpen { .. } => Verdict::Refused { rest: error.asked_wait() },
+            ProviderError::NoTurn { retry_after, .. } => Verdict::NoTurn { after: *retry_after },
+            ProviderError::RateLimited { .. } | ProviderError::CircuitOpen { .. } => {
+                Verdict::Refused { rest: error.asked_wait() }
+            }
             ProviderError::Unavailable { .. } | ProviderError::Ambiguous { .. } => match error.asked_wait() {
                 rest @ Some(_) => Verdict::Refused { rest },
                 None => Verdict::Failed,

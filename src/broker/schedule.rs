@@ -290,6 +290,8 @@ impl Schedule {
         let wait = if is_done {
             entry.failures = 0;
             LEAST_GAP
+        } else if let Verdict::NoTurn { after } = verdict {
+            after
         } else {
             let longest = (FIRST_WAIT * 2_u32.pow(u32::from(entry.failures.min(16)))).min(LONGEST_WAIT);
             entry.failures = entry.failures.saturating_add(1);

@@ -24,8 +24,8 @@ pub enum ProviderError {
         /// How long the provider wants us to wait, if it said.
         retry_after: Option<Duration>,
     },
-    /// A limit that the provider's entry sets itself let a call at its API not go in time; the provider was not asked.
-    #[error("the call had no turn: {limit} lets no more of this connection's go for now")]
+    /// A limit that the provider's entry sets itself let a request not go in time; the provider was not asked.
+    #[error("no turn came in time: {limit} lets no more go for now")]
     NoTurn {
         /// Which, as the entry spells it.
         limit: &'static str,

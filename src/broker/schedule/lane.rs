@@ -38,6 +38,11 @@ pub(in crate::broker) enum Verdict {
         /// For how long, where it is known.
         rest: Option<Duration>,
     },
+    /// Our own line sent it away: the provider was not asked, and nothing failed.
+    NoTurn {
+        /// When its turn would come.
+        after: Duration,
+    },
     /// It says nothing about the provider.
     Unknown,
 }
@@ -106,7 +111,7 @@ impl Lane {
     pub(super) fn land(&mut self, verdict: Verdict, now: Timestamp) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         match verdict {
-            Verdict::Unknown => false,
+            Verdict::NoTurn { .. } | Verdict::Unknown => false,
             Verdict::Served => self.answered(),
             Verdict::Failed => {
                 self.failures = self.failures.saturating_add(1);

@@ -180,6 +180,29 @@ fn one_that_was_removed_while_in_flight_gives_its_room_back() {
 }
 
 #[test]
+fn what_our_own_line_sends_away_comes_again_when_it_was_told_to_and_counts_against_nobody() {
+    let mut table = Table::of_crowd(lane::IN_FLIGHT * 2);
+    table.now = T0 + HOUR;
+    let after = Duration::from_secs(15);
+    let sent_away = table.refreshes();
+    for id in &sent_away {
+        table.land(id, Verdict::NoTurn { after });
+    }
+    let others = table.refreshes();
+    assert_eq!(others.len(), lane::IN_FLIGHT, "nobody takes the provider for gone");
+    for id in &others {
+        table.schedule.forget(id);
+        table.land(id, Verdict::Served);
+    }
+    table.now = table.now + after;
+    assert_eq!(table.refreshes(), sent_away);
+    // Its first failure is its first.
+    table.land(&sent_away[0], Verdict::Unknown);
+    let wait = table.now.until(table.schedule.next_due().unwrap());
+    assert!((FIRST_WAIT / 2..=FIRST_WAIT).contains(&wait), "{wait:?}");
+}
+
+#[test]
 fn a_failure_is_tried_again_later_and_later_and_not_by_everybody() {
     let mut table = Table::of_crowd(1);
     table.now = T0 + HOUR;

@@ -271,7 +271,9 @@ impl Line {
                 let paid =
                     self.purse.when(nth + self.kept_from(urgency) + 1, now).saturating_duration_since(now);
                 nth += 1;
-                let error = ProviderError::RateLimited { retry_after: Some(turn.max(paid)) };
+                let is_paid = self.purse.left(now) > self.kept_from(urgency);
+                let limit = if is_paid { "max_parallel_refresh" } else { "token_budget" };
+                let error = ProviderError::NoTurn { limit, retry_after: turn.max(paid) };
                 served.push((ticket, Err(error)));
             }
         }

@@ -61,7 +61,12 @@ async fn sent_away(gate: &Gate, urgency: Urgency, count: usize, answers: Duratio
                         None
                     }
                     Err(error) => {
-                        assert!(matches!(error, ProviderError::RateLimited { .. }), "{error:?}");
+                        // Of our own limit, not of the provider, which said nothing.
+                        let limit = "max_parallel_refresh";
+                        assert!(
+                            matches!(error, ProviderError::NoTurn { limit: l, .. } if l == limit),
+                            "{error:?}"
+                        );
                         Some((began.elapsed(), retry_after(&error).as_secs()))
                     }
                 }
