@@ -229,7 +229,14 @@ impl Profile {
     fn last_use_at(&self, moment: &Moment<'_>) -> Option<Timestamp> {
         let ends_at = self.refresh_ends_at(moment.reuse.refresh_idle).filter(|end| moment.now < *end)?;
         let life = self.obtained_at().until(ends_at);
-        Some(ends_at - (life / 10).max(LATE_PROBE).min(life / 2))
+        let last = ends_at - (life / 10).max(LATE_PROBE).min(life / 2);
+        match &self.intent {
+            // It was asked then, and the answer was lost, too: half of what is left is let pass before each further time.
+            Some(intent) if last <= intent.sent_at => {
+                Some(intent.sent_at + intent.sent_at.until(ends_at) / 2)
+            }
+            _ => Some(last),
+        }
     }
 }
 

@@ -45,6 +45,17 @@ fn a_lost_answer_is_asked_about_before_the_refresh_token_dies_unused() {
     assert_eq!(waits_until(&undone, &at(T0, &idle(Reuse::Strict))), T0 + IDLE - IDLE / 10);
 }
 
+/// Each time may end the grant and the access token that lives, so there are few.
+#[test]
+fn an_answer_that_is_lost_again_is_asked_about_when_half_of_what_is_left_has_passed() {
+    let reuse = idle(Reuse::Strict);
+    let mut doubt = lost(active(), &reuse);
+    for (asked_at, next) in [(1620, 1710), (1710, 1755)] {
+        doubt = tried(doubt, Err(ambiguous()), &at(T0 + secs(asked_at), &reuse)).connection;
+        assert_eq!(waits_until(&doubt, &at(T0 + secs(asked_at + 5), &reuse)), T0 + secs(next));
+    }
+}
+
 #[test]
 fn the_end_that_a_provider_states_for_a_refresh_token_counts_as_well() {
     let reuse = ReuseProfile::default();
