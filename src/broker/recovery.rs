@@ -226,6 +226,8 @@ impl Broker {
             let (next, is_unsaid) = match self.connection(&id).await {
                 Ok(profile) if profile.intent.is_none() => return,
                 Ok(profile) => self.outlook(provider.as_deref(), &profile),
+                // Nor will it open in a second.
+                Err(Error::Store(StoreError::Unreadable(_))) => return,
                 Err(Error::Store(_)) => (Some(self.clock.now() + SHORTEST), false),
                 Err(_) => return,
             };
