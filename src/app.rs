@@ -281,9 +281,7 @@ impl Bound {
         let settled = store.settle_rollback().await;
         settled.map_err(|error| StartError::Serve(format!("settling a rollback: {error}")))
     }
-}
 
-impl Bound {
     /// What the opening came upon need not wait for the walk over all records. What fails here that walk finds again.
     async fn recover_first(&self) {
         let Some(store) = &self.store else { return };
